@@ -1,0 +1,1 @@
+"""Attention heads and in-context learning, in plain JAX."""

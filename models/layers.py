@@ -1,0 +1,147 @@
+"""Arithmetic that families share: norms, rotary embedding, attention."""
+
+import jax
+import jax.numpy as jnp
+
+
+def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
+    """Root-mean-square norm: ``x / sqrt(mean(x^2) + epsilon) * scale``.
+
+    Args:
+        x: [..., D].
+        scale: [D].
+        epsilon: added to the mean square.
+
+    Returns:
+        [..., D] in the dtype of ``x``; the statistics are float32 whatever it is.
+    """
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
+    normed = (wide * jax.lax.rsqrt(mean_square + epsilon)).astype(x.dtype)
+    return normed * jnp.broadcast_to(scale, normed.shape)
+
+
+def rotary(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
+    """Rotary position embedding over half-split pairs (i, i + K/2).
+
+    Args:
+        x: queries or keys [B, T, H, K].
+        positions: int [B, T].
+        theta: base of the wavelengths.
+
+    Returns:
+        [B, T, H, K] in the dtype of ``x``. Phases are float32 whatever it is: bfloat16
+        cannot tell position 257 from 256.
+    """
+    half = x.shape[-1] // 2
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    exponents = jnp.arange(half, dtype=dtype) / half
+    frequencies = jnp.power(jnp.asarray(theta, dtype), -exponents)  # [K/2]
+    phases = positions.astype(dtype)[:, :, None, None] * frequencies[None, None, None]
+    cos, sin = jnp.cos(phases), jnp.sin(phases)  # [B, T, 1, K/2]
+    first, second = x[..., :half].astype(dtype), x[..., half:].astype(dtype)
+    rotated = jnp.concatenate(
+        [first * cos - second * sin, second * cos + first * sin], axis=-1
+    )
+    return rotated.astype(x.dtype)
+
+
+def group_queries(queries: jax.Array, num_kv_heads: int) -> jax.Array:
+    """Queries by the key/value head they read: [..., H, K] -> [..., G, J, K]."""
+    *batch, heads, width = queries.shape
+    return queries.reshape(*batch, num_kv_heads, heads // num_kv_heads, width)
+
+
+def softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
+    """Masked softmax over the last axis, in float32 or wider.
+
+    Args:
+        scores: [..., S].
+        mask: bool, broadcastable to ``scores``; False is not attended to.
+
+    Returns:
+        Probabilities [..., S]; exactly 0 where masked.
+    """
+    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
+    return jax.nn.softmax(scores, axis=-1)
+
+
+def attention(
+    queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Grouped-query attention: ``softmax(q k / sqrt(K)) v`` for each head.
+
+    Args:
+        queries: [B, T, H, K], positions applied.
+        keys: [B, S, G, K].
+        values: [B, S, G, K].
+        mask: bool [B, T, S], True where a query may look.
+
+    Returns:
+        Head outputs z [B, T, H, K] and patterns [B, H, T, S] (probabilities).
+    """
+    b, t, h, k = queries.shape
+    g, s = keys.shape[2], keys.shape[1]
+    grouped = group_queries(queries, g) * (k**-0.5)
+    scores = jnp.einsum("btgjk,bsgk->bgjts", grouped, keys)
+    patterns = softmax(scores, mask[:, None, None])  # [B, G, J, T, S]
+    z = jnp.einsum("bgjts,bsgk->btgjk", patterns.astype(values.dtype), values)
+    return z.reshape(b, t, h, k), patterns.reshape(b, h, t, s)
+
+
+def project_heads(z: jax.Array, wo: jax.Array) -> jax.Array:
+    """Sum of the heads' contributions to the stream: [..., H, K] -> [..., D]."""
+    h, k, d = wo.shape
+    # One matrix product over (H K): the head axis is explicit in the weights only.
+    return z.reshape(*z.shape[:-2], h * k) @ wo.reshape(h * k, d)
+
+
+def shared_prefix_attention(
+    queries: jax.Array,
+    prefix_keys: jax.Array,
+    prefix_values: jax.Array,
+    prefix_mask: jax.Array,
+    own_keys: jax.Array,
+    own_values: jax.Array,
+    own_mask: jax.Array,
+) -> jax.Array:
+    """Attention of many rows that share a prefix and have a few tokens of their own.
+
+    Equal to ``attention`` of each row over its prefix followed by its own tokens; the
+    prefix is read where it lies and never copied per row.
+
+    Args:
+        queries: [B, R, H, K], one query a row.
+        prefix_keys: [B, S, G, K].
+        prefix_values: [B, S, G, K].
+        prefix_mask: bool [B, S].
+        own_keys: [B, R, M, G, K].
+        own_values: [B, R, M, G, K].
+        own_mask: bool [M].
+
+    Returns:
+        Head outputs z [B, R, H, K].
+    """
+    b, r, h, k = queries.shape
+    g = prefix_keys.shape[2]
+    dtype = jnp.promote_types(queries.dtype, jnp.float32)
+    lowest = jnp.finfo(dtype).min
+    grouped = group_queries(queries, g) * (k**-0.5)  # [B, R, G, J, K]
+    shared = jnp.einsum("brgjk,bsgk->bgjrs", grouped, prefix_keys).astype(dtype)
+    shared = jnp.where(prefix_mask[:, None, None, None], shared, lowest)
+    # A few own tokens a row: products and sums fuse, a batch of tiny dots does not.
+    own = (grouped[:, :, None] * own_keys[:, :, :, :, None]).sum(-1).astype(dtype)
+    own = own.transpose(0, 3, 4, 1, 2)  # [B, G, J, R, M]
+    own = jnp.where(own_mask[None, None, None, None], own, lowest)
+    # One softmax over both parts, without joining them.
+    top = jnp.maximum(shared.max(-1, keepdims=True), own.max(-1, keepdims=True))
+    shared, own = jnp.exp(shared - top), jnp.exp(own - top)
+    total = shared.sum(-1, keepdims=True) + own.sum(-1, keepdims=True)
+    z = jnp.einsum(
+        "bgjrs,bsgk->bgjrk", shared.astype(prefix_values.dtype), prefix_values
+    )
+    own_values = own_values.transpose(0, 3, 1, 2, 4)[:, :, None]  # [B, G, 1, R, M, K]
+    z = z.astype(dtype) + (own[..., None] * own_values.astype(dtype)).sum(-2)
+    z = (z / total).astype(queries.dtype)
+    return z.transpose(0, 3, 1, 2, 4).reshape(b, r, h, k)

@@ -1,0 +1,64 @@
+"""The abstract parameter tree: shapes, axes and initializers, said once."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """What is known of one parameter before it has values.
+
+    Attributes:
+        shape: sizes of the axes.
+        axes: logical names of the axes ("layers", "residual", "heads", "kv_heads",
+            "head_width", "mlp", "vocabulary"), for sharding.
+        init: "normal" (scaled by 1/sqrt(fan_in)), "ones" or "zeros".
+        fan_in: the product of the contracted axes; only "normal" reads it.
+    """
+
+    shape: tuple[int, ...]
+    axes: tuple[str, ...]
+    init: str = "normal"
+    fan_in: int = 1
+
+
+def is_leaf(node: object) -> bool:
+    """Whether a node of an abstract tree is a ``Leaf``."""
+    return isinstance(node, Leaf)
+
+
+def num_params(abstract: Any) -> int:
+    """The number of scalars in a tree of ``Leaf``."""
+    leaves = jax.tree.leaves(abstract, is_leaf=is_leaf)
+    return sum(math.prod(leaf.shape) for leaf in leaves)
+
+
+def init_params(abstract: Any, key: jax.Array, dtype=jnp.float32, scale: float = 1.0):
+    """Random parameters in the shape of an abstract tree.
+
+    Args:
+        abstract: tree of ``Leaf``, from a family's ``abstract(config)``.
+        key: PRNG key.
+        dtype: of every parameter.
+        scale: factor on the "normal" leaves; tests of exactness use large weights.
+
+    Returns:
+        The same tree with arrays: normal leaves have standard deviation
+        ``scale / sqrt(fan_in)``.
+    """
+    leaves, treedef = jax.tree.flatten(abstract, is_leaf=is_leaf)
+    keys = jax.random.split(key, len(leaves))
+
+    def make(leaf: Leaf, key: jax.Array) -> jax.Array:
+        if leaf.init == "normal":
+            deviation = scale / math.sqrt(leaf.fan_in)
+            values = deviation * jax.random.normal(key, leaf.shape, jnp.float32)
+            return values.astype(dtype)
+        return jnp.full(leaf.shape, {"ones": 1, "zeros": 0}[leaf.init], dtype)
+
+    made = [make(leaf, key) for leaf, key in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(treedef, made)

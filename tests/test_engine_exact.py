@@ -1,0 +1,198 @@
+"""The shared-prefix engine against naive forwards, on random models."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxheads.models import forward as forward_module
+from jaxheads.models.ablation import Ablation
+from jaxheads.models.forward import (
+    forward,
+    generate,
+    last_token_logits,
+    log_probability,
+    patch_each_head,
+    prefill,
+    probability,
+)
+
+
+@pytest.fixture(scope="module")
+def prefix(tiny):
+    return prefill(tiny.params, tiny.tokens, tiny.lengths, tiny.config)
+
+
+def naive(tiny, keep, fill, tokens=None, lengths=None, where=None):
+    """Last logits [B, V] by a whole forward with an ablation at the last position."""
+    return forward(
+        tiny.params,
+        tiny.tokens if tokens is None else tokens,
+        tiny.config,
+        lengths=tiny.lengths if lengths is None else lengths,
+        ablation=Ablation(keep, fill, tiny.last if where is None else where),
+        logits="last",
+    ).logits
+
+
+def test_prefill_keeps_what_forward_computes(tiny, prefix):
+    out = forward(
+        tiny.params,
+        tiny.tokens,
+        tiny.config,
+        lengths=tiny.lengths,
+        capture=("heads", "residual"),
+    )
+    assert out.heads is not None and out.residual is not None
+    rows, last = jnp.arange(4), tiny.lengths - 1
+    np.testing.assert_allclose(prefix.logits, out.logits[rows, last], atol=2e-4)
+    np.testing.assert_allclose(prefix.heads, out.heads[:, rows, last], atol=2e-4)
+    np.testing.assert_allclose(prefix.residual, out.residual[:, rows, last], atol=2e-4)
+
+
+@pytest.mark.parametrize("value", ["zero", "mean"])
+def test_last_token_logits_equal_a_whole_forward(tiny, prefix, value):
+    fill = tiny.fill if value == "mean" else None
+    for seed in range(3):
+        keep = tiny.keep(seed)
+        fast = last_token_logits(tiny.params, prefix, tiny.config, Ablation(keep, fill))
+        np.testing.assert_allclose(fast, naive(tiny, keep, fill), atol=3e-4)
+
+
+def test_last_token_logits_without_ablation_are_the_prompts(tiny, prefix):
+    again = last_token_logits(tiny.params, prefix, tiny.config)
+    np.testing.assert_allclose(again, prefix.logits, atol=2e-4)
+    ones = Ablation(jnp.ones(tiny.fill.shape[:2]), tiny.fill)
+    kept = last_token_logits(tiny.params, prefix, tiny.config, ones)
+    np.testing.assert_array_equal(kept, again)
+
+
+def test_last_token_takes_a_fill_and_a_where_per_prompt(tiny, prefix):
+    shape = (tiny.config.num_layers, 4, 1, *tiny.fill.shape[1:])
+    fill = jax.random.normal(jax.random.key(8), shape)
+    where = jnp.array([[True], [False], [True], [False]])
+    keep = tiny.keep(4)
+    fast = last_token_logits(
+        tiny.params, prefix, tiny.config, Ablation(keep, fill, where)
+    )
+    everywhere = jnp.broadcast_to(fill, (*fill.shape[:2], 13, *fill.shape[3:]))
+    slow = naive(tiny, keep, everywhere, where=tiny.last & where)
+    np.testing.assert_allclose(fast, slow, atol=3e-4)
+
+
+def test_vmap_over_subsets_equals_a_loop_and_copies_no_keys(tiny, prefix):
+    keeps = tiny.keep(9, count=6)
+    run = lambda keep: last_token_logits(
+        tiny.params, prefix, tiny.config, Ablation(keep, tiny.fill)
+    )
+    together = jax.jit(jax.vmap(run))(keeps)
+    np.testing.assert_allclose(together, jnp.stack([run(k) for k in keeps]), atol=3e-4)
+    # A copy of keys or values per subset would show as an array of this shape.
+    text = jax.jit(jax.vmap(run)).lower(keeps).compile().as_text()
+    _, b, s, g, k = prefix.keys.shape
+    assert f"f32[6,{b},{s},{g},{k}]" not in text
+
+
+def naive_effects(tiny, metric):
+    """Effects [L, H, B] by one whole forward per head."""
+    layers, heads, _ = tiny.fill.shape
+    ones = jnp.ones((layers, heads))
+    clean = metric(naive(tiny, ones, tiny.fill), tiny.targets)
+    rows = [
+        metric(naive(tiny, ones.at[l, h].set(0), tiny.fill), tiny.targets) - clean
+        for l in range(layers)
+        for h in range(heads)
+    ]
+    return jnp.stack(rows).reshape(layers, heads, -1)
+
+
+def logit_margin(logits, targets):
+    """Logit of the target minus that of token 0."""
+    picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    return picked - logits[..., 0]
+
+
+@pytest.mark.parametrize(
+    ("metric", "tolerance"),
+    [(probability, 2e-5), (log_probability, 5e-4), (logit_margin, 5e-4)],
+)
+def test_patch_each_head_equals_one_forward_per_head(tiny, prefix, metric, tolerance):
+    fast = patch_each_head(
+        tiny.params, prefix, tiny.fill, tiny.targets, tiny.config, metric=metric
+    )
+    expected = naive_effects(tiny, metric)
+    assert np.abs(expected).max() > 1e-2  # the effects are not all rounding
+    np.testing.assert_allclose(fast, expected, atol=tolerance)
+
+
+@pytest.mark.parametrize(("segments", "logit_bytes"), [(1, 1), (2, 2000)])
+def test_segments_and_chunks_change_nothing(
+    tiny, prefix, monkeypatch, segments, logit_bytes
+):
+    arguments = (tiny.params, prefix, tiny.fill, tiny.targets, tiny.config)
+    expected = patch_each_head(*arguments)
+    patch_each_head.clear_cache()  # the sizes are read while tracing
+    monkeypatch.setattr(forward_module, "_MAX_SEGMENTS", segments)
+    monkeypatch.setattr(forward_module, "_LOGIT_BYTES", logit_bytes)
+    np.testing.assert_allclose(patch_each_head(*arguments), expected, atol=2e-6)
+    patch_each_head.clear_cache()
+
+
+def test_patching_a_head_with_its_own_output_does_nothing(tiny):
+    one = prefill(tiny.params, tiny.tokens[:1], tiny.lengths[:1], tiny.config)
+    effects = patch_each_head(
+        tiny.params, one, one.heads[:, 0], tiny.targets[:1], tiny.config
+    )
+    np.testing.assert_allclose(effects, 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("ablated", [False, True])
+def test_generate_equals_whole_forwards_token_by_token(tiny, prefix, ablated):
+    keep = tiny.keep(6) if ablated else jnp.ones(tiny.fill.shape[:2])
+    ablation = Ablation(keep, tiny.fill) if ablated else None
+    fast = generate(tiny.params, prefix, tiny.config, 4, ablation)
+    tokens = jnp.pad(tiny.tokens, ((0, 0), (0, 4)))
+    rows = jnp.arange(4)
+    for step in range(4):
+        lengths = tiny.lengths + step
+        at = jnp.arange(17)[None] >= tiny.lengths[:, None] - 1
+        logits = naive(tiny, keep, tiny.fill, tokens, lengths, at)
+        following = jnp.argmax(logits, axis=-1)
+        np.testing.assert_array_equal(following, fast[:, step])
+        tokens = tokens.at[rows, lengths].set(following)
+
+
+def test_generate_vmaps_over_subsets(tiny, prefix):
+    keeps = tiny.keep(3, count=3)
+    run = lambda keep: generate(
+        tiny.params, prefix, tiny.config, 3, Ablation(keep, tiny.fill)
+    )
+    together = jax.jit(jax.vmap(run))(keeps)
+    np.testing.assert_array_equal(together, jnp.stack([run(k) for k in keeps]))
+
+
+def test_one_compile_serves_every_subset_fill_and_length(tiny):
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def run(params, tokens, lengths, fill, keep, targets):
+        prefix = prefill(params, tokens, lengths, tiny.config)
+        effects = patch_each_head(params, prefix, fill, targets, tiny.config)
+        ablation = Ablation(keep, fill)
+        return effects, generate(params, prefix, tiny.config, 2, ablation)
+
+    for seed in range(3):
+        params = jax.tree.map(lambda leaf, s=seed: leaf * (1 + s), tiny.params)
+        lengths = jnp.array([13, 7, 1 + seed, 10])
+        run(params, tiny.tokens, lengths, tiny.fill, tiny.keep(seed), tiny.targets)
+
+
+def test_wrong_shapes_are_named(tiny, prefix):
+    with pytest.raises(ValueError, match=r"\[L, H, K\]"):
+        patch_each_head(
+            tiny.params, prefix, tiny.fill[:, :1], tiny.targets, tiny.config
+        )
+    with pytest.raises(ValueError, match=r"\[B\]"):
+        patch_each_head(tiny.params, prefix, tiny.fill, tiny.targets[:2], tiny.config)

@@ -1,0 +1,275 @@
+"""Properties of ``forward`` on random models."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxheads.models import family, llama
+from jaxheads.models.ablation import Ablation
+from jaxheads.models.forward import forward
+from jaxheads.models.layers import attention, project_heads
+from jaxheads.models.parameters import init_params, num_params
+
+
+def plain_llama(params, tokens, config):
+    """Llama in float64 numpy, one head and one position at a time: [T] -> [T, V]."""
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+    norm = lambda x, s: x / np.sqrt((x**2).mean() + config.norm_epsilon) * s
+    half = config.head_dim // 2
+
+    def rotate(x, t):
+        angle = t / config.rope_theta ** (np.arange(half) / half)
+        pairs = (x[:half] + 1j * x[half:]) * np.exp(1j * angle)
+        return np.concatenate([pairs.real, pairs.imag])
+
+    stream = [p.embedding[token] for token in tokens]
+    for i in range(config.num_layers):
+        layer = jax.tree.map(lambda leaf, i=i: leaf[i], p.layers)
+        normed = [norm(x, layer.attention_norm) for x in stream]
+        out = [x.copy() for x in stream]
+        for h in range(config.num_heads):
+            g = h // (config.num_heads // config.num_kv_heads)
+            q = [rotate(x @ layer.wq[:, h], t) for t, x in enumerate(normed)]
+            k = [rotate(x @ layer.wk[:, g], t) for t, x in enumerate(normed)]
+            v = [x @ layer.wv[:, g] for x in normed]
+            for t in range(len(tokens)):
+                scores = np.array([q[t] @ k[s] for s in range(t + 1)])
+                weights = np.exp(scores / np.sqrt(config.head_dim))
+                weights /= weights.sum()
+                z = sum(w * x for w, x in zip(weights, v, strict=False))
+                out[t] += z @ layer.wo[h]
+        stream = []
+        for x in out:
+            normed_x = norm(x, layer.mlp_norm)
+            gate = normed_x @ layer.w_gate
+            stream.append(
+                x
+                + (gate / (1 + np.exp(-gate)) * (normed_x @ layer.w_up)) @ layer.w_down
+            )
+    table = p.embedding.T if p.unembedding is None else p.unembedding
+    return np.stack([norm(x, p.final_norm) @ table for x in stream])
+
+
+def test_logits_equal_a_plain_model_written_out_in_numpy(tiny):
+    out = forward(tiny.params, tiny.tokens, tiny.config, lengths=tiny.lengths)
+    for row, length in enumerate(tiny.lengths):
+        expected = plain_llama(tiny.params, tiny.tokens[row, :length], tiny.config)
+        np.testing.assert_allclose(out.logits[row, :length], expected, atol=5e-4)
+
+
+def test_float64_shrinks_the_difference_by_four_orders(tiny):
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), tiny.params)
+        out = forward(params, tiny.tokens, tiny.config)
+    assert out.logits.dtype == jnp.float64
+    expected = plain_llama(tiny.params, tiny.tokens[0], tiny.config)
+    np.testing.assert_allclose(out.logits[0], expected, atol=1e-9)
+
+
+def test_no_position_sees_the_future(tiny):
+    def loss(embedding, position):
+        params = tiny.params.replace(embedding=embedding)
+        at = jnp.full((4, 1), position)
+        unembedding = tiny.params.unembedding
+        if unembedding is None:  # keep the gradient through the input only
+            params = params.replace(unembedding=tiny.params.embedding.T)
+        return (forward(params, tokens, tiny.config, logits=at).logits ** 2).sum()
+
+    tokens = jnp.broadcast_to(jnp.arange(13)[None], (4, 13))  # token t at position t
+    for position in (0, 5, 12):
+        grad = jax.grad(loss)(tiny.params.embedding, position)
+        reached = np.abs(grad[:13]).max(axis=1) > 0
+        np.testing.assert_array_equal(reached, np.arange(13) <= position)
+
+
+def test_scan_equals_an_unrolled_loop(tiny):
+    model, config = family("llama"), tiny.config
+    positions = jnp.broadcast_to(jnp.arange(13)[None], (4, 13))
+    mask = jnp.tril(jnp.ones((13, 13), bool))[None]
+    x = model.embed(tiny.params, tiny.tokens, positions, config)
+    for i in range(config.num_layers):
+        layer = jax.tree.map(lambda leaf, i=i: leaf[i], tiny.params.layers)
+        attend = lambda q, k, v: attention(q, k, v, mask)[0]
+        x = model.block(layer, x, positions, attend, config)
+    expected = model.unembed(tiny.params, x, config)
+    out = forward(tiny.params, tiny.tokens, config)
+    np.testing.assert_allclose(out.logits, expected, atol=2e-4)
+
+
+def test_padding_changes_nothing(tiny):
+    whole = forward(tiny.params, tiny.tokens, tiny.config, lengths=tiny.lengths)
+    other = jnp.where(
+        jnp.arange(13)[None] < tiny.lengths[:, None], tiny.tokens, tiny.tokens[::-1]
+    )
+    padded = forward(
+        tiny.params, other, tiny.config, lengths=tiny.lengths, logits="last"
+    )
+    for row, length in enumerate(tiny.lengths):
+        np.testing.assert_allclose(
+            padded.logits[row], whole.logits[row, length - 1], atol=2e-5
+        )
+
+
+def test_a_batch_equals_its_rows_one_by_one(tiny):
+    whole = forward(tiny.params, tiny.tokens, tiny.config).logits
+    rows = [forward(tiny.params, row[None], tiny.config).logits for row in tiny.tokens]
+    np.testing.assert_allclose(whole, jnp.concatenate(rows), atol=2e-4)
+
+
+def test_logits_last_all_and_at_positions_agree(tiny):
+    run = lambda logits: (
+        forward(
+            tiny.params, tiny.tokens, tiny.config, lengths=tiny.lengths, logits=logits
+        ).logits
+    )
+    last = (tiny.lengths - 1)[:, None]
+    np.testing.assert_allclose(run("last"), run(last)[:, 0], atol=2e-5)
+    rows = jnp.arange(4)[:, None]
+    np.testing.assert_allclose(run(last), run("all")[rows, last], atol=2e-4)
+
+
+def test_captures_have_their_shapes_and_meaning(tiny):
+    c = tiny.config
+    names = ("heads", "patterns", "residual")
+    out = forward(tiny.params, tiny.tokens, c, capture=names)
+    chex.assert_shape(out.heads, (c.num_layers, 4, 13, c.num_heads, c.head_dim))
+    chex.assert_shape(out.patterns, (c.num_layers, 4, c.num_heads, 13, 13))
+    chex.assert_shape(out.residual, (c.num_layers, 4, 13, c.width))
+    np.testing.assert_allclose(out.patterns.sum(-1), 1, atol=1e-6)
+    assert not np.triu(np.asarray(out.patterns), k=1).any()
+    bare = forward(tiny.params, tiny.tokens, c)
+    assert bare.heads is bare.patterns is bare.residual is None
+
+
+def test_the_heads_contributions_sum_to_the_attention_output(tiny):
+    z = jax.random.normal(jax.random.key(3), (4, 13, *tiny.fill.shape[1:]))
+    wo = tiny.params.layers.wo[1]
+    each = jnp.einsum("bthk,hkd->bthd", z, wo)
+    np.testing.assert_allclose(project_heads(z, wo), each.sum(axis=2), atol=1e-4)
+
+
+@pytest.mark.parametrize("fill", ["zero", "mean", "per position"])
+def test_keeping_every_head_is_no_ablation_bit_for_bit(tiny, fill):
+    shape = (tiny.config.num_layers, 4, 13, *tiny.fill.shape[1:])
+    fills = {
+        "zero": None,
+        "mean": tiny.fill,
+        "per position": jax.random.normal(jax.random.key(5), shape),
+    }
+    ones = Ablation(jnp.ones(tiny.fill.shape[:2]), fills[fill])
+    plain = forward(tiny.params, tiny.tokens, tiny.config)
+    kept = forward(tiny.params, tiny.tokens, tiny.config, ablation=ones)
+    np.testing.assert_array_equal(kept.logits, plain.logits)
+
+
+def test_zeroing_every_head_is_a_model_without_attention_output(tiny):
+    none = tiny.params.replace(
+        layers=tiny.params.layers.replace(wo=0 * tiny.params.layers.wo)
+    )
+    expected = forward(none, tiny.tokens, tiny.config)
+    zeros = Ablation(jnp.zeros(tiny.fill.shape[:2]))
+    out = forward(tiny.params, tiny.tokens, tiny.config, ablation=zeros)
+    np.testing.assert_allclose(out.logits, expected.logits, atol=2e-5)
+
+
+def test_an_ablation_replaces_just_the_chosen_heads_and_positions(tiny):
+    keep = tiny.keep(1)
+    ablation = Ablation(keep, tiny.fill, tiny.last)
+    out = forward(
+        tiny.params, tiny.tokens, tiny.config, ablation=ablation, capture=("heads",)
+    )
+    clean = forward(tiny.params, tiny.tokens, tiny.config, capture=("heads",))
+    assert out.heads is not None and clean.heads is not None
+    replaced = (keep == 0)[:, None, None] & np.asarray(tiny.last)[None, :, :, None]
+    expected = np.broadcast_to(tiny.fill[:, None, None], out.heads.shape)
+    np.testing.assert_allclose(out.heads[replaced], expected[replaced], atol=1e-5)
+    first = np.argmax(np.asarray(keep == 0).any(axis=1))
+    kept = ~np.broadcast_to(replaced, replaced.shape)[: first + 1]
+    np.testing.assert_array_equal(
+        out.heads[: first + 1][kept], clean.heads[: first + 1][kept]
+    )
+
+
+def test_vmap_over_keep_equals_a_loop(tiny):
+    keeps = tiny.keep(2, count=5)
+    run = lambda keep: (
+        forward(
+            tiny.params, tiny.tokens, tiny.config, ablation=Ablation(keep, tiny.fill)
+        ).logits
+    )
+    together = jax.jit(jax.vmap(run))(keeps)
+    np.testing.assert_allclose(together, jnp.stack([run(k) for k in keeps]), atol=2e-4)
+
+
+def test_the_gradient_in_keep_is_a_finite_difference(tiny):
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), tiny.params)
+        fill = tiny.fill.astype(jnp.float64)
+
+        def loss(keep):
+            out = forward(
+                params, tiny.tokens, tiny.config, ablation=Ablation(keep, fill)
+            )
+            return jnp.sin(out.logits).sum()
+
+        keep = jnp.full(fill.shape[:2], 0.7)
+        gradient = jax.grad(loss)(keep)
+        for head in ((0, 1), (1, 0), (1, 2)):
+            step = jnp.zeros_like(keep).at[head].set(1e-6)
+            difference = (loss(keep + step) - loss(keep - step)) / 2e-6
+            np.testing.assert_allclose(gradient[head], difference, rtol=1e-5)
+
+
+def test_a_new_mask_fill_or_length_adds_no_trace(tiny):
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def run(params, tokens, lengths, ablation):
+        return forward(
+            params, tokens, tiny.config, lengths=lengths, ablation=ablation
+        ).logits
+
+    for seed in range(3):
+        ablation = Ablation(tiny.keep(seed), tiny.fill * seed)
+        run(tiny.params, tiny.tokens, tiny.lengths - seed // 2, ablation)
+
+
+def test_bfloat16_keeps_logits_and_softmax_in_float32(tiny):
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), tiny.params)
+    out = forward(params, tiny.tokens, tiny.config, capture=("patterns", "heads"))
+    assert out.heads is not None and out.patterns is not None
+    assert out.logits.dtype == out.patterns.dtype == jnp.float32
+    assert out.heads.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(tokens=jnp.zeros((4,), int)), r"\[B, T\]"),
+        (dict(tokens=jnp.zeros((1, 65), int)), "context is 64"),
+        (dict(capture=("heads", "queries")), "queries"),
+        (dict(logits="first"), "first"),
+        (dict(ablation=Ablation(jnp.ones((7, 7)))), r"\[L, H\]"),
+        (dict(ablation=Ablation(jnp.ones((3, 6)), jnp.ones((3, 6)))), r"\[L, H, K\]"),
+        (
+            dict(ablation=Ablation(jnp.ones((3, 6)), None, jnp.ones((2, 2), bool))),
+            r"\[B, T\]",
+        ),
+    ],
+)
+def test_wrong_arguments_are_named(tiny_gqa, change, message):
+    arguments = {"tokens": tiny_gqa.tokens} | change
+    with pytest.raises(ValueError, match=message):
+        forward(tiny_gqa.params, config=tiny_gqa.config, **arguments)
+
+
+def test_presets_are_counted_without_memory():
+    config = llama.Config(30, 576, 9, 3, 64, 1536, 49152, 8192, 1e5, tied=True)
+    assert num_params(llama.abstract(config)) == 134_515_008
+    shapes = jax.eval_shape(
+        lambda key: init_params(llama.abstract(config), key), jax.random.key(0)
+    )
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 134_515_008
