@@ -1,8 +1,8 @@
 """Running models: the only code that runs layers, for every family.
 
 Everything here is pure and works under ``jit``, ``vmap`` and ``grad``; called plainly,
-each function compiles once per shape. ``config`` is static by its type. The mask, the cache, the capture and the
-ablation live in the ``attend`` functions below, once.
+each function compiles once per shape. ``config`` is static by its type. The mask, the
+cache, the capture and the ablation live in the ``attend`` functions below, once.
 """
 
 import dataclasses

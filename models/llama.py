@@ -342,6 +342,6 @@ TENSORS = {
 
 IGNORED = {
     r".*rotary_emb\.inv_freq": "recomputed from the config",
-    r"rope_freqs\.weight": "recomputed from the config",
+    r"lm_head\.weight": "tied: the embedding is used",
 }
 """Tensors that may be left over (full-match patterns), with the reason."""

@@ -1,0 +1,1 @@
+"""In-context learning: tasks, prompts, metrics and the texts of the loss study."""

@@ -1,0 +1,297 @@
+"""Few-shot prompts: drawn from a task, corrupted, and turned into padded tokens.
+
+Let B be the number of prompts and T the padded length.
+"""
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxheads.errors import UserError
+from jaxheads.icl.encoding import Tokenizer, encode_text
+from jaxheads.icl.tasks import Task
+
+# Each use of randomness has a number of its own, so that none shifts another.
+_POOL, _SPLIT, _QUERIES, _DEMONSTRATIONS, _LABELS = range(5)
+_QUERY_SHARE = 0.3
+CORRUPTIONS = ("permutation", "derangement")
+POOLS = ("all", "first", "second")
+
+
+@dataclass(frozen=True)
+class Template:
+    r"""How a prompt is written; the default is the papers' ``Q: x\nA: y\n\n``.
+
+    Attributes:
+        input_prefix: Before each input.
+        output_prefix: Between an input and its answer's place; ends the prompt.
+        answer_prefix: Between ``output_prefix`` and an answer.
+        separator: After each demonstration.
+
+    Source: Todd et al. 2024 (arXiv 2310.15213), section 2 and code repository.
+    """
+
+    input_prefix: str = "Q: "
+    output_prefix: str = "\nA:"
+    answer_prefix: str = " "
+    separator: str = "\n\n"
+
+    def write(self, shots: Sequence[tuple[str, str]], query: str) -> str:
+        """Write demonstrations and a query as one text."""
+        before = "".join(
+            f"{self.input_prefix}{given}{self.output_prefix}{self.answer_prefix}"
+            f"{wanted}{self.separator}"
+            for given, wanted in shots
+        )
+        return f"{before}{self.input_prefix}{query}{self.output_prefix}"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One few-shot prompt.
+
+    Attributes:
+        text: The prompt; ends where the answer begins.
+        answer: The query's right answer, without a leading space.
+        query: The query's input.
+        shots: The demonstrations as the text shows them.
+        clean_shots: The same demonstrations with their own labels.
+        answer_prefix: What stands between the text and the answer, a space.
+    """
+
+    text: str
+    answer: str
+    query: str
+    shots: tuple[tuple[str, str], ...]
+    clean_shots: tuple[tuple[str, str], ...]
+    answer_prefix: str = " "
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts as tokens.
+
+    Attributes:
+        tokens: Ids, padded on the right with 0, int32 [B, T].
+        lengths: Tokens of each prompt, int32 [B].
+        targets: First token of each answer as it goes on from the prompt, int32 [B].
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    targets: np.ndarray
+
+
+def build_prompts(
+    task: Task,
+    count: int,
+    shots: int,
+    seed: int,
+    *,
+    pool: str = "all",
+    corrupt: str | None = None,
+    template: Template | None = None,
+) -> list[Prompt]:
+    """Draw few-shot prompts from a task.
+
+    The rule, for a task of n distinct inputs (an input's first answer counts):
+
+    - The items are split once per task and seed into queries, 30 % of n (at least
+      one, at most n - shots), and demonstrations, the rest. No item is ever both.
+    - Prompt i takes query i of a random order of the queries; when they are used up,
+      a new random order begins, and the prompts differ by their demonstrations.
+    - Its demonstrations are drawn without replacement, for each prompt anew.
+    - Every draw depends on the seed, the task's name, its purpose and i alone. So the
+      first prompts of a longer list are the shorter list, tasks do not touch each
+      other, and clean and corrupted prompts of one seed differ in labels only.
+
+    ``corrupt`` says which demonstration's label stands at which place. "permutation"
+    draws uniformly from all permutations, the identity included. "derangement" draws
+    uniformly from those that leave no label in its own place; where two demonstrations
+    have equal labels, one may still show its right answer (``unchanged_share`` counts
+    that).
+
+    Args:
+        task: The task.
+        count: Number of prompts, B.
+        shots: Demonstrations a prompt.
+        seed: Seed, 0 or more.
+        pool: "all" items, or the "first" or "second" of two halves that are disjoint
+            whatever the seeds (for two studies of one task).
+        corrupt: None, "permutation" (the papers') or "derangement".
+        template: How a prompt is written; None means ``Template()``.
+
+    Returns:
+        The prompts.
+
+    Raises:
+        UserError: The task is too small, or an argument is out of range.
+
+    Source: Todd et al. 2024 (arXiv 2310.15213), section 2.2; Yin & Steinhardt 2025
+    (arXiv 2502.14010), section 2.
+    """
+    _check(count, shots, seed, pool, corrupt)
+    template = template or Template()
+    items = _items(task, pool)
+    if len(items) < shots + 1:
+        where = "" if pool == "all" else f" in its {pool} half"
+        raise UserError(
+            f"task {task.name} has {len(items)} items with different inputs{where}, "
+            f"{shots + 1} are needed for {shots} shots and a query: ask for fewer "
+            "shots or leave it out."
+        )
+    name = zlib.crc32(task.name.encode())
+
+    def generator(stage: int, index: int = 0) -> np.random.Generator:
+        return np.random.default_rng([seed, name, stage, index])
+
+    order = generator(_SPLIT).permutation(len(items))
+    cut = min(max(1, round(_QUERY_SHARE * len(items))), len(items) - shots)
+    queries, demonstrations = order[:cut], order[cut:]
+    prompts = []
+    for index in range(count):
+        turn, place = divmod(index, cut)
+        query, answer = items[generator(_QUERIES, turn).permutation(queries)[place]]
+        drawn = generator(_DEMONSTRATIONS, index).choice(demonstrations, shots, False)
+        clean = tuple(items[item] for item in drawn)
+        shown = _corrupted(clean, corrupt, generator(_LABELS, index))
+        text = template.write(shown, query)
+        prompts.append(
+            Prompt(text, answer, query, shown, clean, template.answer_prefix)
+        )
+    return prompts
+
+
+def unchanged_share(prompts: Sequence[Prompt]) -> float:
+    """Give the share of demonstrations that show their own label, from 0 to 1.
+
+    Args:
+        prompts: Prompts with at least one demonstration in all.
+
+    Returns:
+        The share, over all demonstrations of all prompts; 1 for clean prompts, and
+        nan when there is no demonstration.
+    """
+    same = [
+        shown == clean
+        for prompt in prompts
+        for shown, clean in zip(prompt.shots, prompt.clean_shots, strict=True)
+    ]
+    return sum(same) / len(same) if same else math.nan
+
+
+def encode_prompts(
+    prompts: Sequence[Prompt],
+    tokenizer: Tokenizer,
+    *,
+    bos: bool,
+    max_length: int | None = None,
+    multiple: int = 32,
+) -> Batch:
+    """Turn prompts into right-padded tokens and first answer tokens.
+
+    The target is the token that follows the prompt's ids in the ids of prompt and
+    answer together; where the tokenizer merges across the border, it is the first
+    token of the answer with its leading space. A tokenizer that cuts " 5" into a space
+    and a digit gives all answers in digits the same target.
+
+    Args:
+        prompts: Prompts, B of them.
+        tokenizer: The model's tokenizer.
+        bos: Whether each prompt begins with the tokenizer's BOS token.
+        max_length: Longest prompt allowed, in tokens: the model's context.
+        multiple: T is the longest prompt, rounded up to this, and no more than
+            ``max_length``: few shapes, few compiles.
+
+    Returns:
+        The batch.
+
+    Raises:
+        UserError: There is no prompt; a prompt is too long; ``bos`` is asked of a
+            tokenizer without one, or of a text that already begins with it.
+    """
+    if not prompts:
+        raise UserError("at least one prompt is needed, there is none: ask for more.")
+    if multiple < 1:
+        raise UserError(f"the padding multiple must be 1 or more, not {multiple}.")
+    rows = [encode_text(prompt.text, tokenizer, bos) for prompt in prompts]
+    longest = max(range(len(rows)), key=lambda row: len(rows[row]))
+    if max_length is not None and len(rows[longest]) > max_length:
+        raise UserError(
+            f"prompt {longest + 1} ({len(prompts[longest].shots)} shots) has "
+            f"{len(rows[longest])} tokens, the model's context holds {max_length}: ask "
+            "for fewer shots or leave out tasks with long items."
+        )
+    width = -(-len(rows[longest]) // multiple) * multiple
+    tokens = np.zeros((len(rows), min(width, max_length or width)), np.int32)
+    for row, ids in enumerate(rows):
+        tokens[row, : len(ids)] = ids
+    targets = [
+        _target(prompt, ids[1:] if bos else ids, tokenizer)
+        for prompt, ids in zip(prompts, rows, strict=True)
+    ]
+    lengths = [len(ids) for ids in rows]
+    return Batch(tokens, np.array(lengths, np.int32), np.array(targets, np.int32))
+
+
+def _target(prompt: Prompt, ids: list[int], tokenizer: Tokenizer) -> int:
+    answer = prompt.answer_prefix + prompt.answer
+    whole = tokenizer.encode(prompt.text + answer)
+    if len(whole) > len(ids) and whole[: len(ids)] == ids:
+        return whole[len(ids)]
+    alone = tokenizer.encode(answer)
+    if not alone:
+        raise UserError(
+            f"the answer {prompt.answer!r} to {prompt.query!r} has no token in this "
+            "tokenizer: leave the item out."
+        )
+    return alone[0]
+
+
+def _check(count: int, shots: int, seed: int, pool: str, corrupt: str | None) -> None:
+    for name, value in (("count", count), ("shots", shots), ("seed", seed)):
+        if value < 0:
+            raise UserError(f"{name} must be 0 or more, not {value}.")
+    if pool not in POOLS:
+        raise UserError(f"the pool is one of {', '.join(POOLS)}, not {pool!r}.")
+    if corrupt not in (None, *CORRUPTIONS):
+        raise UserError(
+            f"the corruption is none or one of {', '.join(CORRUPTIONS)}, not "
+            f"{corrupt!r}."
+        )
+    if corrupt == "derangement" and shots == 1:
+        raise UserError(
+            "a derangement needs two shots or more, there is one: ask for more shots "
+            "or for a permutation."
+        )
+
+
+def _items(task: Task, pool: str) -> list[tuple[str, str]]:
+    """List the distinct items of a pool; its halves depend on the task's name alone."""
+    items: dict[str, str] = {}
+    for given, wanted in zip(task.inputs, task.outputs, strict=True):
+        items.setdefault(given, wanted)
+    pairs = list(items.items())
+    if pool == "all":
+        return pairs
+    rng = np.random.default_rng([zlib.crc32(task.name.encode()), _POOL])
+    order = rng.permutation(len(pairs))
+    half = len(pairs) // 2
+    return [pairs[i] for i in (order[:half] if pool == "first" else order[half:])]
+
+
+def _corrupted(
+    clean: tuple[tuple[str, str], ...], corrupt: str | None, rng: np.random.Generator
+) -> tuple[tuple[str, str], ...]:
+    """Move the labels of the demonstrations among themselves."""
+    if corrupt is None:
+        return clean
+    places = np.arange(len(clean))
+    order = rng.permutation(places)
+    # Rejection keeps the draw uniform over derangements; e tries on average.
+    while corrupt == "derangement" and np.any(order == places):
+        order = rng.permutation(places)
+    return tuple((clean[i][0], clean[j][1]) for i, j in enumerate(order))

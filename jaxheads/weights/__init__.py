@@ -1,0 +1,1 @@
+"""Sources of weights (GGUF, hub folder, the default model) into checked params."""
