@@ -1,1 +1,69 @@
-"""Attention heads and in-context learning, in plain JAX."""
+"""Which attention heads carry in-context learning? Every head, every subset, exactly.
+
+The names below load on first use, so that ``import jaxheads`` starts nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxheads.heads import HeadScores
+    from jaxheads.model import Model, load
+    from jaxheads.models.ablation import Ablation
+    from jaxheads.models.forward import (
+        Output,
+        Prefix,
+        forward,
+        generate,
+        last_token_logits,
+        log_probability,
+        patch_each_head,
+        prefill,
+        probability,
+    )
+
+_HOMES = {
+    "HeadScores": "jaxheads.heads",
+    "Model": "jaxheads.model",
+    "load": "jaxheads.model",
+    "Ablation": "jaxheads.models.ablation",
+    "Output": "jaxheads.models.forward",
+    "Prefix": "jaxheads.models.forward",
+    "forward": "jaxheads.models.forward",
+    "generate": "jaxheads.models.forward",
+    "last_token_logits": "jaxheads.models.forward",
+    "log_probability": "jaxheads.models.forward",
+    "patch_each_head": "jaxheads.models.forward",
+    "prefill": "jaxheads.models.forward",
+    "probability": "jaxheads.models.forward",
+}
+
+__all__ = [
+    "Ablation",
+    "HeadScores",
+    "Model",
+    "Output",
+    "Prefix",
+    "forward",
+    "generate",
+    "last_token_logits",
+    "load",
+    "log_probability",
+    "patch_each_head",
+    "prefill",
+    "probability",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its home module."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value  # the next access finds it here
+    return value
+
+
+def __dir__() -> list[str]:
+    """Public names, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,247 @@
+"""Every input of a study as token ids: prompts, probes and documents."""
+
+import dataclasses
+import platform
+
+import numpy as np
+
+from jaxheads import runs
+from jaxheads.errors import UserError
+from jaxheads.icl import texts
+from jaxheads.icl.prompts import (
+    Batch,
+    Prompt,
+    build_prompts,
+    encode_prompts,
+    unchanged_share,
+)
+from jaxheads.icl.tasks import Task, load_tasks
+from jaxheads.model import Model
+from jaxheads.scores import induction
+from jaxheads.studies import ablation, head_scores, token_loss
+from jaxheads.studies.config import StudyConfig
+
+PARTS = ("scores", "ablation", "token_loss")
+PROMPT_MULTIPLE = 64  # prompts are padded to few lengths: few compiles
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A study's inputs, all made before the first forward.
+
+    Attributes:
+        scores: inputs of the scores; None when the ranking comes from another run.
+        ablation: inputs of the ablation study, or None.
+        token_loss: inputs of the token-loss study, or None.
+        tasks: what the tasks are, by name, ready for JSON.
+        bos: whether prompts, probes and documents begin with BOS.
+    """
+
+    scores: head_scores.Inputs | None
+    ablation: ablation.Inputs | None
+    token_loss: token_loss.Inputs | None
+    tasks: dict[str, dict]
+    bos: bool
+
+    def token_arrays(self) -> runs.Arrays:
+        """Everything that is fed to the model, as token ids."""
+        named: runs.Arrays = {}
+
+        def add(kind: str, prompts: dict[str, Batch]) -> None:
+            for task, batch in prompts.items():
+                named[f"prompts/{kind}/{task}"] = batch.tokens
+                named[f"prompts/{kind}/{task}/lengths"] = batch.lengths
+                named[f"prompts/{kind}/{task}/targets"] = batch.targets
+
+        if self.scores:
+            add("clean", self.scores.clean)
+            add("corrupted", self.scores.corrupted)
+            named["prompts/induction"] = self.scores.probe
+            named["prompts/previous_token"] = self.scores.documents
+        if self.ablation:
+            add("evaluation", self.ablation.prompts)
+        if self.token_loss:
+            named["prompts/token_loss"] = self.token_loss.documents
+            named["prompts/token_loss_fill"] = self.token_loss.fill_documents
+        return named
+
+
+def prepare(
+    model: Model,
+    config: StudyConfig,
+    parts: tuple[str, ...] = PARTS,
+    ranking: runs.Run | None = None,
+) -> Prepared:
+    """Make every input of a study: prompts, probes and documents as token ids.
+
+    Raises:
+        UserError: an unknown part, tasks or texts that do not fit, a ranking of
+            another model.
+    """
+    unknown = set(parts) - set(PARTS)
+    if unknown or not parts:
+        raise UserError(f"the parts of a study are {PARTS}, not {tuple(parts)}")
+    tokenizer = model.require_tokenizer()
+    if config.bos and tokenizer.bos_id is None:
+        raise UserError(
+            "--bos True needs a token that begins a sequence, but the tokenizer has none: "
+            "leave it out"
+        )
+    bos = tokenizer.adds_bos if config.bos is None else config.bos
+    if ranking:
+        _check_ranking(model, config, ranking)
+    maker = _Maker(model, config, bos)
+    scores = maker.scores() if ranking is None else None
+    evaluation = maker.evaluation() if "ablation" in parts else None
+    losses = maker.losses() if "token_loss" in parts else None
+    return Prepared(scores, evaluation, losses, maker.tasks, bos)
+
+
+class _Maker:
+    """Makes the inputs of each part and notes what the tasks are."""
+
+    def __init__(self, model: Model, config: StudyConfig, bos: bool):
+        self.model, self.config, self.bos = model, config, bos
+        self.tokenizer = model.require_tokenizer()
+        self.tasks: dict[str, dict] = {}
+
+    def scores(self) -> head_scores.Inputs:
+        chosen, seed = self.config.scores, self.config.seed
+        clean, corrupted = {}, {}
+        for task in self._load(chosen.tasks):
+            plain = build_prompts(task, chosen.clean_prompts, self.config.shots, seed)
+            shuffled = build_prompts(
+                task,
+                chosen.corrupted_prompts,
+                self.config.shots,
+                seed,
+                corrupt=chosen.corrupt,
+            )
+            # Together, so that both kinds are padded to one length.
+            both = self._encode([*plain, *shuffled])
+            clean[task.name] = _part(both, slice(len(plain)))
+            corrupted[task.name] = _part(both, slice(len(plain), None))
+            self.tasks[task.name]["unchanged_share"] = unchanged_share(shuffled)
+        ids = range(min(self.tokenizer.vocab_size, self.model.config.vocab_size))
+        probe = induction.probe(
+            chosen.sequences,
+            chosen.sequence_length,
+            [index for index in ids if index not in self.tokenizer.special_ids],
+            self.tokenizer.bos_id if self.bos else None,
+            seed,
+        )
+        self._fits(probe.shape[1], "--scores.sequence-length")
+        documents, text = self._documents(
+            chosen.document_length + self.bos, chosen.documents
+        )
+        return head_scores.Inputs(
+            clean,
+            corrupted,
+            probe,
+            chosen.sequence_length,
+            self.bos,
+            documents,
+            text,
+            self.config.shots,
+        )
+
+    def evaluation(self) -> ablation.Inputs:
+        chosen = self.config.ablation
+        prompts, answers = {}, {}
+        for task in self._load(chosen.tasks):
+            made = build_prompts(
+                task, chosen.prompts, self.config.shots, self.config.seed
+            )
+            prompts[task.name] = self._encode(made)
+            answers[task.name] = [prompt.answer for prompt in made]
+        return ablation.Inputs(prompts, answers, chosen.max_new_tokens, chosen.f1_style)
+
+    def losses(self) -> token_loss.Inputs:
+        chosen = self.config.token_loss
+        at = np.array(chosen.positions) - 1 + self.bos
+        rows, text = self._documents(
+            int(at[1]) + chosen.window // 2 + 1,
+            chosen.documents + chosen.fill_documents,
+        )
+        self._fits(rows.shape[1], "--token-loss.positions")
+        return token_loss.Inputs(
+            rows[: chosen.documents],
+            rows[chosen.documents :],
+            at,
+            chosen.window,
+            self.bos,
+            chosen.values,
+            text,
+        )
+
+    def _load(self, names: tuple[str, ...]) -> list[Task]:
+        loaded = load_tasks(names, self.config.tasks, min_items=self.config.shots + 1)
+        for task in loaded:
+            self.tasks[task.name] = {
+                "kind": task.kind,
+                "items": len(task),
+                "source": task.source,
+            }
+        return loaded
+
+    def _encode(self, prompts: list[Prompt]) -> Batch:
+        return encode_prompts(
+            prompts,
+            self.tokenizer,
+            bos=self.bos,
+            max_length=self.model.config.context_length,
+            multiple=PROMPT_MULTIPLE,
+        )
+
+    def _documents(self, length: int, count: int) -> tuple[np.ndarray, str]:
+        path = self.config.token_loss.text
+        if path is None:
+            documents = texts.pydoc_topics()
+            name = f"pydoc_data.topics of Python {platform.python_version()}"
+        else:
+            documents, name = texts.read_documents(path), str(path)
+        # A fixed shuffle: neighbours in a file are often alike.
+        order = np.random.default_rng([self.config.seed, 4]).permutation(len(documents))
+        rows = texts.encode_documents(
+            [documents[index] for index in order],
+            self.tokenizer,
+            bos=self.bos,
+            length=length,
+            count=count,
+        )
+        return rows, name
+
+    def _fits(self, length: int, option: str) -> None:
+        context = self.model.config.context_length
+        if length > context:
+            raise UserError(
+                f"sequences of {length} tokens are asked for, but the model's context "
+                f"is {context}: lower {option}"
+            )
+
+
+def _part(batch: Batch, rows: slice) -> Batch:
+    return Batch(batch.tokens[rows], batch.lengths[rows], batch.targets[rows])
+
+
+def _check_ranking(model: Model, config: StudyConfig, ranking: runs.Run) -> None:
+    """Refuse a ranking of another model, or one made with an evaluation task."""
+    if not {"score/function_vector", "fv/mean_heads"} <= set(ranking.arrays):
+        raise UserError(
+            f"{ranking.path} has no scores of heads: give --ranking a run of "
+            "`jaxheads score` or `jaxheads study`"
+        )
+    there = ranking.result["model"]["params_sha256"]
+    here = model.provenance.params_sha256
+    if there != here:
+        raise UserError(
+            f"the ranking in {ranking.path} was made for other params "
+            f"({there[:12]}..., these are {here[:12]}...): score this model first"
+        )
+    shared = set(ranking.result["scoring_tasks"]) & set(config.ablation.tasks)
+    if shared:
+        raise UserError(
+            "scoring and evaluation tasks must be disjoint, but the ranking in "
+            f"{ranking.path} was made with {', '.join(sorted(shared))}: drop them from "
+            "--ablation.tasks"
+        )

@@ -1,0 +1,76 @@
+"""Function-vector score: what a head's mean output on a task restores.
+
+Clean prompts give each head's mean output at the last position; the score is the rise
+of the answer's probability when a head of a prompt with shuffled labels is set to it.
+"""
+
+import functools
+
+import jax
+import numpy as np
+
+from jaxheads.heads import HeadScores, from_samples
+from jaxheads.models.forward import patch_each_head, prefill
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def last_heads(params, tokens: jax.Array, lengths: jax.Array, config) -> jax.Array:
+    """Per-head outputs at the last position of prompts: [L, B, H, K]."""
+    return prefill(params, tokens, lengths, config).heads
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def effects(
+    params,
+    tokens: jax.Array,
+    lengths: jax.Array,
+    targets: jax.Array,
+    fill: jax.Array,
+    config,
+) -> jax.Array:
+    """Causal indirect effects of all heads: ``p(y | head := fill) - p(y)``.
+
+    Args:
+        params: of the family of ``config``.
+        tokens: int [B, T], prompts with shuffled labels, right padded.
+        lengths: int [B].
+        targets: int [B], first tokens of the right answers.
+        fill: [L, H, K], mean head outputs on clean prompts.
+        config: of the model.
+
+    Returns:
+        [L, H, B], probability.
+
+    Source: Todd et al. 2024, section 2.3.
+    """
+    prefix = prefill(params, tokens, lengths, config)
+    return patch_each_head(params, prefix, fill, targets, config)
+
+
+def head_scores(samples: np.ndarray, shots: int, tasks: int) -> HeadScores:
+    """Function-vector scores from per-prompt effects.
+
+    Args:
+        samples: [A, L, H, B], effects on B prompts of A tasks.
+        shots: demonstrations a prompt.
+        tasks: A.
+
+    Returns:
+        The mean over prompts, then tasks; its standard error over prompts, tasks fixed.
+
+    Source: Yin & Steinhardt 2025, section 3; Todd et al. 2024, section 2.3.
+    """
+    each = [from_samples(task) for task in samples]
+    errors = np.stack([error for _, error in each])
+    return HeadScores(
+        name="function_vector",
+        mean=np.mean([mean for mean, _ in each], axis=0),
+        standard_error=np.sqrt((errors**2).sum(axis=0)) / len(each),
+        definition="rise of the probability of the right answer's first token when the "
+        f"head's output at the last position of a {shots}-shot prompt with shuffled "
+        f"labels is set to its mean on clean prompts; mean over {tasks} tasks",
+        unit="probability",
+        chance=0.0,
+        ceiling=1.0,
+        source="Yin & Steinhardt 2025, section 3; Todd et al. 2024, section 2.3",
+    )

@@ -1,0 +1,172 @@
+"""The sets of heads that a study replaces: top sets and their random controls."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from jaxheads.heads import count_of, layer_matched, top, uniform
+
+Described = tuple[dict, np.ndarray]
+"""What a set is, ready for JSON, and which heads it replaces, bool [L, H]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SetPlan:
+    """Which sets to make of rankings.
+
+    Attributes:
+        rankings: names of the scores.
+        fractions: shares of all heads to replace.
+        exclusion: share of the other ranking's top heads that may not be taken.
+        keep_only: shares of heads to keep while all others are replaced.
+        draws: random sets of each kind and size.
+        matched_to: rankings whose top sets get layer-matched random sets.
+        seed: of the random sets.
+    """
+
+    rankings: Sequence[str]
+    fractions: Sequence[float]
+    exclusion: float
+    keep_only: Sequence[float] = ()
+    draws: int = 5
+    matched_to: Sequence[str] = ()
+    seed: int = 0
+
+    def build(self, scores: Mapping[str, np.ndarray]) -> list[Described]:
+        """All sets, the empty one ("clean") first.
+
+        Args:
+            scores: [L, H] by ranking name.
+
+        Returns:
+            Pairs of a description and the heads that are replaced. A description has
+            name, ranking, mode, matched_to, fraction, count and draw; modes are
+            "clean", "top", "exclusion", "keep_only", "uniform", "layer_matched" and
+            "keep_only_random".
+
+        Raises:
+            UserError: a set asks for more heads than there are.
+        """
+        shape = next(iter(scores.values())).shape
+        clean = _described("clean", "none", "clean", 0.0, np.zeros(shape, bool))
+        return [clean, *self._ranked(scores), *self._random(scores, shape)]
+
+    def _ranked(self, scores: Mapping[str, np.ndarray]) -> Iterator[Described]:
+        for ranking in self.rankings:
+            values = scores[ranking]
+            others = [other for other in self.rankings if other != ranking]
+            for fraction in self.fractions:
+                count = count_of(fraction, values.size)
+                yield _described(
+                    f"{ranking} {fraction:.3g}",
+                    ranking,
+                    "top",
+                    fraction,
+                    top(values, count),
+                )
+                if others:
+                    dropped = count_of(self.exclusion, values.size)
+                    excluded = top(scores[others[0]], dropped)
+                    yield _described(
+                        f"{ranking} {fraction:.3g} without top {others[0]}",
+                        ranking,
+                        "exclusion",
+                        fraction,
+                        top(values, count, excluded),
+                    )
+            for fraction in self.keep_only:
+                kept = top(values, count_of(fraction, values.size))
+                yield _described(
+                    f"only {ranking} {fraction:.3g}",
+                    ranking,
+                    "keep_only",
+                    fraction,
+                    ~kept,
+                )
+
+    def _random(
+        self, scores: Mapping[str, np.ndarray], shape: tuple[int, int]
+    ) -> Iterator[Described]:
+        total = shape[0] * shape[1]
+        for draw in range(self.draws):
+            for index, fraction in enumerate(self.fractions):
+                count = count_of(fraction, total)
+                rng = np.random.default_rng([self.seed, 1, draw, index])
+                yield _described(
+                    f"uniform {fraction:.3g} #{draw}",
+                    "random",
+                    "uniform",
+                    fraction,
+                    uniform(rng, shape, count),
+                    draw=draw,
+                )
+                for which, ranking in enumerate(self.matched_to):
+                    rng = np.random.default_rng([self.seed, 2, draw, index, which])
+                    matched = layer_matched(rng, top(scores[ranking], count))
+                    yield _described(
+                        f"layers of {ranking} {fraction:.3g} #{draw}",
+                        "random",
+                        "layer_matched",
+                        fraction,
+                        matched,
+                        draw=draw,
+                        matched_to=ranking,
+                    )
+            for index, fraction in enumerate(self.keep_only):
+                rng = np.random.default_rng([self.seed, 3, draw, index])
+                kept = uniform(rng, shape, count_of(fraction, total))
+                yield _described(
+                    f"only uniform {fraction:.3g} #{draw}",
+                    "random",
+                    "keep_only_random",
+                    fraction,
+                    ~kept,
+                    draw=draw,
+                )
+
+
+def _described(
+    name: str,
+    ranking: str,
+    mode: str,
+    fraction: float,
+    replaced: np.ndarray,
+    draw: int = 0,
+    matched_to: str | None = None,
+) -> Described:
+    described = {
+        "name": name,
+        "ranking": ranking,
+        "mode": mode,
+        "matched_to": matched_to,
+        "fraction": fraction,
+        "count": int(replaced.sum()),
+        "draw": draw,
+    }
+    return described, replaced
+
+
+def largest_changes(
+    sets: Sequence[Described], changes: np.ndarray, where: str
+) -> list[float]:
+    """The largest change that each set makes to a head output.
+
+    Args:
+        sets: of ``SetPlan.build``.
+        changes: [L, H], largest absolute change of each head if it is replaced.
+        where: what was replaced where, for the message.
+
+    Raises:
+        RuntimeError: a non-empty set changes nothing, so the ablation did not happen.
+    """
+    largest = []
+    for described, replaced in sets:
+        change = float(changes[replaced].max()) if replaced.any() else 0.0
+        if replaced.any() and change == 0:
+            raise RuntimeError(
+                f"set {described['name']!r} replaces {described['count']} heads {where}"
+                ", but changes nothing"
+            )
+        largest.append(change)
+    return largest
