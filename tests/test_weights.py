@@ -11,12 +11,12 @@ import gguf
 import jax
 import jax.numpy as jnp
 import ml_dtypes
+import model_folder
 import numpy as np
 import pytest
 import tokenizers
 from conftest import CONFIGS
 from flax import struct
-from safetensors.numpy import save_file
 
 from jaxheads.errors import UserError
 from jaxheads.model import load
@@ -317,38 +317,8 @@ def test_another_architecture_is_named(tmp_path):
 
 
 def write_folder(folder: Path, tiny, shards: int = 1, dtype=np.float32) -> Path:
-    """A model folder as the hub has it."""
-    folder.mkdir(exist_ok=True)
-    config = tiny.config
-    settings = {
-        "model_type": "llama",
-        "num_hidden_layers": config.num_layers,
-        "hidden_size": config.width,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_dim,
-        "intermediate_size": config.mlp_width,
-        "vocab_size": config.vocab_size,
-        "max_position_embeddings": config.context_length,
-        "rope_theta": config.rope_theta,
-        "rms_norm_eps": config.norm_epsilon,
-        "tie_word_embeddings": config.tied,
-    }
-    (folder / "config.json").write_text(json.dumps(settings))
-    tensors = from_params(tiny.params, llama, config, "hf")
-    tensors = {name: values.astype(dtype) for name, values in tensors.items()}
-    if shards == 1:
-        save_file(tensors, folder / "model.safetensors")
-        return folder
-    weight_map = {}
-    for i in range(shards):
-        file = f"model-{i + 1:05d}-of-{shards:05d}.safetensors"
-        part = dict(list(tensors.items())[i::shards])
-        save_file(part, folder / file)
-        weight_map |= dict.fromkeys(part, file)
-    index = json.dumps({"weight_map": weight_map})
-    (folder / "model.safetensors.index.json").write_text(index)
-    return folder
+    """A tiny model's folder."""
+    return model_folder.write_folder(folder, tiny.config, tiny.params, shards, dtype)
 
 
 @pytest.mark.parametrize("shards", [1, 3])

@@ -1,0 +1,454 @@
+"""The report: its numbers, its words, its safety, and the page in a browser."""
+
+import dataclasses
+import html
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic_run import Sizes, make_run, write_run
+
+from jaxheads import statistics
+from jaxheads.errors import UserError
+from jaxheads.report import findings, heads, outcomes, sentences, words
+from jaxheads.runs import Run, load
+
+pytest.importorskip("altair")
+pytest.importorskip("vl_convert")
+
+from jaxheads.report import render, write_report
+
+CHROMIUM = shutil.which("chromium")
+PARTS = ("scores", "ablation", "token_loss")
+HOSTILE = "</script><img src=x onerror=alert(1)>\"'@ink{{7*7}}"
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    return make_run()
+
+
+@pytest.fixture(scope="module")
+def page(run: Run) -> str:
+    return render(run)
+
+
+def visible(page: str) -> str:
+    """The page's text: no scripts, no styles, no tags, entities read."""
+    bare = re.sub(r"<(script|style)\b.*?</\1>", " ", page, flags=re.S)
+    text = html.unescape(re.sub(r"<[^>]*>", " ", bare))
+    return " ".join(text.split())
+
+
+def payload(page: str) -> dict:
+    found = re.search(r'id="payload">(.*?)</script>', page, flags=re.S)
+    assert found
+    return json.loads(found[1])
+
+
+# The numbers are those of the arrays.
+
+
+def test_the_comparison_is_computed_from_the_arrays(run: Run):
+    said = findings.find(run).comparison("top")
+    assert said is not None
+    right = run.arrays["ablation/first_token"]
+    sets = run.result["ablation"]["sets"]
+
+    def accuracy(**wanted) -> list[float]:
+        return [
+            float(np.mean([task.mean() for task in right[n]]))
+            for n, entry in enumerate(sets)
+            if all(entry[key] == value for key, value in wanted.items())
+        ]
+
+    clean, fv = said.bars["clean"].interval, said.bars["function_vector"].interval
+    assert clean.mean == pytest.approx(accuracy(mode="clean")[0])
+    at = {"fraction": 0.05}
+    assert [fv.mean] == pytest.approx(
+        accuracy(ranking="function_vector", mode="top", **at)
+    )
+    assert fv.low <= fv.mean <= fv.high
+    draws = accuracy(mode="uniform", **at)
+    assert said.bars["random"].interval == pytest.approx(
+        (np.mean(draws), min(draws), max(draws))
+    )
+    induction = accuracy(ranking="induction", mode="top", **at)[0]
+    assert said.gap is not None
+    assert said.gap.mean == pytest.approx(fv.mean - induction)
+    assert (said.fraction, said.count, said.total) == (0.05, 1, 30)
+
+
+def test_the_chosen_heads_are_spoken_of(run: Run):
+    own = findings.find(run).chosen[0]
+    right = run.arrays["ablation/first_token"]
+    at = next(
+        n
+        for n, entry in enumerate(run.result["ablation"]["sets"])
+        if entry["mode"] == "chosen"
+    )
+    assert own.count == 2
+    assert own.interval.mean == pytest.approx(right[at].mean())
+    assert own.change.mean == pytest.approx(right[at].mean() - right[0].mean())
+    texts = [said.text for said in sentences.say(run, findings.find(run))]
+    assert any(
+        text.startswith("Replacing the chosen 2 heads, chosen") for text in texts
+    )
+
+
+def test_the_token_loss_difference_is_early_minus_late(run: Run):
+    outcome = outcomes.token_loss(run)
+    assert outcome is not None and outcome.clean is not None
+    loss = run.arrays["token_loss/loss"].astype(np.float64)
+    at = outcome.clean
+    assert outcome.interval(at).mean == pytest.approx(
+        (loss[at, :, 0] - loss[at, :, 1]).mean()
+    )
+    assert outcome.interval(at).mean > 0
+    # The figure's interval is that of the change, which is none for clean itself.
+    assert outcome.point([at]).low == outcome.point([at]).high
+    assert outcome.interval(at).low < outcome.interval(at).high
+
+
+def test_the_page_says_the_numbers(run: Run, page: str):
+    text, found = visible(page), findings.find(run)
+    scores = run.arrays["score/function_vector"]
+    layer, head = np.unravel_index(scores.argmax(), scores.shape)
+    assert f"Head {layer}.{head} leads the function-vector ranking" in text
+    said = found.comparison("top")
+    assert said is not None
+    for name in ("function_vector", "induction"):
+        assert words.with_interval(*said.bars[name].interval) in text
+    assert found.agreement is not None
+    rho = statistics.spearman(scores, run.arrays["score/induction"])
+    assert found.agreement.spearman == pytest.approx(rho)
+    assert f"rank correlation is {words.number(rho)}." in text
+    assert sentences.verdict(found) in text
+    for statement in sentences.say(run, found):
+        assert statement.text in text
+
+
+def test_every_curve_holds_the_mean_of_its_sets(run: Run):
+    outcome = outcomes.accuracy(run)[0]
+    plain, exclusion = outcomes.panels(outcome)
+    labels = [line.label for line in plain.lines]
+    assert labels[:3] == ["top FV heads", "top induction heads", "random heads"]
+    assert [line.dashed for line in plain.lines] == [False, False, False, True, True]
+    assert [line.label for line in exclusion.lines] == labels[:3]
+    for n, name in enumerate(("function_vector", "induction")):
+        for point in plain.lines[n].points:
+            at = outcome.find(ranking=name, mode="top", fraction=point.fraction)
+            values = run.arrays["ablation/first_token"][at[0]]
+            replaced = run.arrays["ablation/replaced"][at[0]].sum()
+            assert point.value == pytest.approx(values.mean())
+            assert point.replaced == replaced
+
+
+def test_the_charts_carry_the_points_and_one_table_of_heads(run: Run, page: str):
+    content = payload(page)
+    scores = run.arrays["score/function_vector"]
+    assert len(content["heads"]) == scores.size
+    best = min(content["heads"], key=lambda row: row["r0"])
+    assert best["s0"] == pytest.approx(scores.max(), rel=1e-4)
+    text = json.dumps(content["charts"])
+    assert text.count('"name": "heads"') >= 5  # four maps and the scatter share it
+    outcome = outcomes.accuracy(run)[0]
+    value = outcome.point(
+        outcome.find(ranking="induction", mode="top", fraction=0.2)
+    ).value
+    assert f'"y": {json.dumps(value)}' in text
+
+
+# The words are careful.
+
+
+def with_accuracy(run: Run, change) -> Run:
+    """The run with ``change(set, values) -> values`` applied to each set's accuracy."""
+    arrays = dict(run.arrays)
+    for metric in run.result["ablation"]["metrics"]:
+        values = arrays[f"ablation/{metric}"].copy()
+        for n, entry in enumerate(run.result["ablation"]["sets"]):
+            values[n] = change(entry, values[n])
+        arrays[f"ablation/{metric}"] = values
+    return dataclasses.replace(run, arrays=arrays)
+
+
+def test_sets_that_do_the_same_are_not_told_apart(run: Run):
+    clean = run.arrays["ablation/first_token"][0]
+    same = with_accuracy(run, lambda entry, values: clean)
+    found = findings.find(same)
+    assert (
+        "Neither function-vector nor induction heads could be told from random"
+        in sentences.verdict(found)
+    )
+    text = " ".join(statement.text for statement in sentences.say(same, found))
+    assert "FV and induction are not distinguishable with these prompts" in text
+    assert "FV heads are not distinguishable from random ones." in text
+
+
+def test_the_verdict_turns_with_the_data(run: Run):
+    clean = run.arrays["ablation/first_token"][0]
+
+    def only_induction(entry, values):
+        return 0 * clean if entry["ranking"] == "induction" else clean
+
+    verdict = sentences.verdict(findings.find(with_accuracy(run, only_induction)))
+    assert verdict.startswith(
+        "Induction heads carry few-shot learning; function-vector heads could not be "
+        "told from random ones."
+    )
+
+
+def test_heads_that_help_when_replaced_are_said_to(run: Run):
+    clean = run.arrays["ablation/first_token"][0]
+
+    def fv_helps(entry, values):
+        return 1 + 0 * clean if entry["ranking"] == "function_vector" else clean
+
+    changed = with_accuracy(run, fv_helps)
+    found = findings.find(changed)
+    said = found.comparison("top")
+    assert said is not None and said.against_random["function_vector"] == "above"
+    text = " ".join(statement.text for statement in sentences.say(changed, found))
+    assert "FV heads matter less than random ones." in text
+
+
+def test_a_leader_within_its_noise_is_no_leader(run: Run):
+    arrays = dict(run.arrays)
+    arrays["score/function_vector_se"] = np.ones_like(arrays["score/function_vector"])
+    noisy = dataclasses.replace(run, arrays=arrays)
+    first = sentences.say(noisy, findings.find(noisy))[0].text
+    assert first.startswith("No head's function-vector score stands out from chance")
+    assert "leads the induction ranking" in first
+
+
+def test_a_close_second_is_said_to_be_close(run: Run):
+    arrays = dict(run.arrays)
+    values = arrays["score/induction"].copy()
+    values[0, 1], values[0, 2] = 0.95, 0.949
+    arrays |= {"score/induction": values, "score/induction_se": 0.01 * np.ones((6, 5))}
+    close = dataclasses.replace(run, arrays=arrays)
+    first = sentences.say(close, findings.find(close))[0].text
+    assert "next 0.2 with 0.95, not distinguishable from it" in first
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.4567, "0.46"), (0.0213, "0.021"), (0.00172, "0.0017"), (12.34, "12.3"),
+        (1024.4, "1,024"), (0, "0"), (-0.5, "\u22120.50"), (3.1e-7, "3.1e\u22127"),
+        (float("nan"), "\u2013"), (None, "\u2013"),
+    ],
+)  # fmt: skip
+def test_numbers_have_sane_digits(value: float | None, text: str):
+    assert words.number(value) == text
+
+
+def test_errors_and_intervals_share_their_digits():
+    assert words.with_error(0.17234, 0.0213) == "0.17 ± 0.02"
+    assert words.with_error(0.17234, 0.0123) == "0.172 ± 0.012"
+    assert words.with_error(0.17, float("nan")) == "0.17"
+    assert words.with_interval(0.3141, 0.0832, 0.3613) == "0.31 [0.08, 0.36]"
+    assert words.seconds(185) == "3 min 05 s"
+    assert words.magnitude(134515008) == "135 M"
+
+
+def test_ranks_and_top_sets():
+    values = np.array([[0.1, 0.9], [0.9, 0.3]])
+    np.testing.assert_array_equal(heads.ranks(values), [[4, 1], [2, 3]])
+    np.testing.assert_array_equal(heads.top_mask(values, 1), [[0, 1], [0, 0]])
+    assert [heads.top_count(total) for total in (10, 100, 270, 1024)] == [1, 2, 6, 21]
+
+
+# The page is one safe file, whatever the run holds.
+
+
+def test_nothing_is_fetched(page: str):
+    markup = re.sub(r"<script>.*?</script>", "", page, flags=re.S)
+    assert not re.findall(
+        r"\b(?:src|href|action|poster)\s*=\s*[\"'](?!#)[^\"']*", markup
+    )
+    assert not re.search(r"@import|url\(", markup)
+    assert "<link" not in markup and "https://" not in markup
+    assert "default-src 'none'" in markup
+    assert "unsafe-eval" not in markup
+
+
+def test_the_same_run_makes_the_same_page(run: Run, page: str):
+    assert render(run) == page
+
+
+@pytest.mark.parametrize(
+    "parts", [("scores",), ("ablation",), ("token_loss",), ("scores", "token_loss"), ()]
+)
+def test_a_part_that_is_missing_is_left_out(parts: tuple[str, ...]):
+    page = render(make_run(parts=parts))
+    for part, anchor in zip(PARTS, ("scores", "few-shot", "token-loss"), strict=True):
+        assert (f'<section id="{anchor}">' in page) == (part in parts)
+    assert '<section id="receipt">' in page
+    if parts in (("scores",), ()):
+        assert "holds no ablation" in visible(page)
+
+
+@pytest.mark.parametrize(
+    "size", [Sizes(1, 1), Sizes(2, 64), Sizes(draws=1), Sizes(80, 40)]
+)
+def test_models_of_every_size(size: Sizes):
+    page = render(make_run(sizes=size))
+    content = payload(page)
+    assert len(content["heads"]) == size.layers * size.heads
+    large = size.layers * size.heads > 2500
+    assert (content["charts"][0]["renderer"] == "canvas") == large
+    assert len(page) < 4e6
+
+
+def hostile_run(path: Path = Path("run")) -> Run:
+    run = make_run(path, sizes=Sizes(evaluation=(HOSTILE, "b"), scoring=("a", HOSTILE)))
+    result, arrays = json.loads(json.dumps(run.result)), dict(run.arrays)
+    result["title"] = result["model"]["name"] = result["token_loss"]["text"] = HOSTILE
+    result["config"][HOSTILE] = HOSTILE
+    result["model"][HOSTILE] = HOSTILE
+    result["scores"][HOSTILE] = dict(result["scores"]["induction"], definition=HOSTILE)
+    arrays[f"score/{HOSTILE}"] = arrays["score/induction"]
+    for part in ("ablation", "token_loss"):
+        for entry in result[part]["sets"]:
+            entry["name"] = HOSTILE
+            if entry["ranking"] == "induction":
+                entry["ranking"] = HOSTILE
+        result[part]["sets"][-1]["mode"] = HOSTILE
+    return dataclasses.replace(run, result=result, arrays=arrays)
+
+
+def test_hostile_names_stay_text():
+    page = render(hostile_run())
+    markup = re.sub(r"<script>.*?</script>", "", page, flags=re.S)
+    assert "<img" not in markup
+    assert "&lt;/script&gt;&lt;img" in markup
+    assert "{{7*7}}" in markup
+    # Two scripts and the payload between them: none was closed from within.
+    assert page.count("<script") == page.count("</script>") == 3
+
+
+def test_unknown_modes_and_rankings_still_have_a_row():
+    run = make_run()
+    result = json.loads(json.dumps(run.result))
+    result["ablation"]["sets"][5] |= {"mode": "sideways", "ranking": "copying"}
+    text = visible(render(dataclasses.replace(run, result=result)))
+    assert "sideways" in text and "copying" in text
+
+
+# Writing.
+
+
+def test_the_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch):
+    write_run(tmp_path / "run")
+    run = load(tmp_path / "run")
+    target = write_report(run)
+    assert target == tmp_path / "run" / "report.html"
+    first = target.read_bytes()
+    assert first.rstrip().endswith(b"</html>")
+
+    def full(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(UserError, match=r"report\.html.*No space left"):
+        write_report(run)
+    assert target.read_bytes() == first
+    assert {path.name for path in target.parent.iterdir()} == {
+        "result.json", "arrays.npz", "report.html",
+    }  # fmt: skip
+
+
+def test_a_missing_extra_is_named(run: Run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "altair", None)
+    with pytest.raises(UserError, match=r"altair.*pip install 'jaxheads\[report\]'"):
+        render(run)
+
+
+def test_importing_the_report_needs_no_extra():
+    code = (
+        "import sys, jaxheads.report\n"
+        "heavy = ('altair', 'jinja2', 'vl_convert', 'jax')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+# The page in a browser.
+
+
+def dump(path: Path, profile: Path) -> str:
+    assert CHROMIUM
+    done = subprocess.run(
+        [
+            CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom",
+            f"--user-data-dir={profile}", "--virtual-time-budget=15000",
+            "--window-size=1200,2000", path.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+# Runs after the page's own script: reports errors, and points at the best FV head.
+PROBE = """
+<script>
+(async () => {
+  const root = document.documentElement;
+  for (let turn = 0; turn < 200 && !root.dataset.drawn; turn++) {
+    await new Promise((done) => setTimeout(done, 50));
+  }
+  const cell = [...document.querySelectorAll("#chart-0 path[aria-label]")].find(
+    (one) => one.getAttribute("aria-label").includes("rank: 1;") ||
+             one.getAttribute("aria-label").endsWith("rank: 1"));
+  for (const name of ["pointermove", "mousemove", "pointerover", "mouseover"]) {
+    const box = cell.getBoundingClientRect();
+    cell.dispatchEvent(new PointerEvent(name, {bubbles: true, cancelable: true,
+      clientX: box.x + 2, clientY: box.y + 2, view: window}));
+  }
+  await new Promise((done) => setTimeout(done, 100));
+  root.dataset.wide = root.scrollWidth - root.clientWidth;
+})();
+</script>
+</body>"""
+WATCH = """<head><script>
+const note = (text) => { document.documentElement.dataset.error = text; };
+addEventListener("error", (event) => note(event.message));
+addEventListener("unhandledrejection", (event) => note(event.reason));
+addEventListener("securitypolicyviolation", (event) => note(event.violatedDirective));
+</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+@pytest.mark.parametrize("hostile", [False, True])
+def test_the_browser_draws_every_chart(tmp_path: Path, hostile: bool):
+    run = hostile_run() if hostile else make_run()
+    page = render(run)
+    target = tmp_path / "page.html"
+    start, end = page.replace("<head>", WATCH, 1).rsplit("</body>", 1)
+    target.write_text(start + PROBE + end, encoding="utf-8")
+    dom = dump(target, tmp_path / "profile")
+    root = re.search(r"<html[^>]*>", dom)
+    assert root
+    assert "data-error" not in root[0], root[0]
+    assert "could not be drawn" not in re.sub(
+        r"<script.*?</script>", "", dom, flags=re.S
+    )
+    charts = len(payload(page)["charts"])
+    assert f'data-drawn="{charts}"' in root[0]
+    assert dom.count('class="marks"') == charts
+    assert 'data-wide="0"' in root[0]
+    tip = re.search(r'id="vg-tooltip-element".*?</div>', dom, flags=re.S)
+    assert tip, "no tooltip was shown"
+    best = heads.top_heads(run, "function_vector", 1)[0]
+    assert best.name in tip[0] and best.text in html.unescape(tip[0])

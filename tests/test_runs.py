@@ -1,0 +1,145 @@
+"""Run folders: units, resuming, receipts, and refusing what is not theirs."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jaxheads import runs
+from jaxheads.errors import UserError
+
+CONFIG = {"seed": 0, "fractions": [0.1, 0.2], "ablation": {"prompts": 3}}
+MODEL = {"params_sha256": "abc"}
+
+
+def open_run(path, **changes):
+    return runs.RunFolder(path, "study", CONFIG | changes, MODEL)
+
+
+def finish(folder, **arrays):
+    return folder.finish({"wall_s": {"scores": 1.5}}, arrays)
+
+
+def test_a_unit_is_computed_once(tmp_path):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return {"x": np.arange(3)}
+
+    for _ in range(2):  # the second folder is another try of the same command
+        unit = open_run(tmp_path / "run").unit("a/b c", compute)
+        np.testing.assert_array_equal(unit["x"], np.arange(3))
+        assert unit["seconds"] >= 0
+    assert len(calls) == 1
+    assert open_run(tmp_path / "run").has("a/b c")
+
+
+def test_a_unit_that_fails_leaves_nothing(tmp_path):
+    folder = open_run(tmp_path / "run")
+
+    def fail():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        folder.unit("a", fail)
+    assert not folder.has("a")
+    assert not list((tmp_path / "run" / "units").iterdir())
+
+
+def test_a_damaged_unit_is_made_again(tmp_path):
+    folder = open_run(tmp_path / "run")
+    folder.unit("a", lambda: {"x": np.ones(2)})
+    (tmp_path / "run" / "units" / "a.npz").write_bytes(b"PK half")
+    np.testing.assert_array_equal(
+        folder.unit("a", lambda: {"x": np.zeros(2)})["x"], np.zeros(2)
+    )
+
+
+def test_a_finished_run_round_trips(tmp_path):
+    folder = open_run(tmp_path / "run")
+    folder.unit("a", lambda: {"x": np.ones(2)})
+    arrays = {"score/x": np.linspace(0, 1, 6).reshape(2, 3), "mask": np.eye(2) > 0}
+    finish(folder, **arrays)
+    run = runs.load(tmp_path / "run")
+    assert sorted(os.listdir(run.path)) == ["arrays.npz", "result.json"]
+    assert run.result["config"] == CONFIG and run.result["schema"] == runs.SCHEMA
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(run.arrays[name], array)
+        assert run.arrays[name].dtype == array.dtype
+    assert open_run(tmp_path / "run").finished
+
+
+def test_the_same_arrays_are_the_same_bytes(tmp_path):
+    for name in ("a.npz", "b.npz"):
+        runs.write_arrays(tmp_path / name, {"y": np.ones(3), "x": np.arange(2)})
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_folder_of_another_config_is_refused_and_kept(tmp_path, finished):
+    folder = open_run(tmp_path / "run")
+    if finished:
+        finish(folder, x=np.ones(1))
+    before = {path: path.read_bytes() for path in folder.path.rglob("*.json")}
+    message = r"config.ablation.prompts: 3 there, 4 asked for.*another --out"
+    with pytest.raises(UserError, match=message):
+        open_run(tmp_path / "run", ablation={"prompts": 4})
+    assert {path: path.read_bytes() for path in folder.path.rglob("*.json")} == before
+
+
+def test_a_folder_with_other_things_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(UserError, match="other files"):
+        open_run(tmp_path)
+    with pytest.raises(UserError, match="is a file"):
+        open_run(tmp_path / "thesis.txt")
+    assert os.listdir(tmp_path) == ["thesis.txt"]
+
+
+def damage(path, name, content):
+    (path / name).write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda path: (path / "arrays.npz").unlink(), "damaged"),
+        (lambda path: damage(path, "arrays.npz", b"PK"), "damaged"),
+        (lambda path: damage(path, "result.json", b"{"), "damaged"),
+        (lambda path: damage(path, "result.json", b'{"schema": 99}'), "another schema"),
+        (lambda path: (path / "result.json").unlink(), "should be a run's folder"),
+    ],
+)
+def test_a_spoilt_run_is_one_sentence(tmp_path, spoil, sentence):
+    run = finish(open_run(tmp_path / "run"), x=np.ones(1))
+    spoil(run.path)
+    with pytest.raises(UserError, match=sentence):
+        runs.load(run.path)
+
+
+def test_an_unfinished_run_says_how_to_go_on(tmp_path):
+    open_run(tmp_path / "run")
+    with pytest.raises(UserError, match="give its command again"):
+        runs.load(tmp_path / "run")
+
+
+def test_nothing_half_written_when_the_disk_is_full(tmp_path):
+    path = tmp_path / "result.json"
+    runs.write_json(path, {"old": True})
+    with pytest.raises(ValueError, match="JSON"):
+        runs.write_json(path, {"new": float("nan")})  # refused while writing
+    assert json.loads(path.read_text()) == {"old": True}
+    assert os.listdir(tmp_path) == ["result.json"]
+
+
+def test_loading_needs_numpy_only(tmp_path):
+    finish(open_run(tmp_path / "run"), x=np.ones(1))
+    code = (
+        "import sys; from jaxheads import runs; "
+        f"runs.load({str(tmp_path / 'run')!r}); assert 'jax' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

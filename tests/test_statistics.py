@@ -1,0 +1,126 @@
+"""Statistics against hand-computed values and brute force."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from jaxheads import statistics
+
+
+def test_bootstrap_of_three_values_has_the_quantiles_of_all_27_resamples():
+    values = np.array([0.0, 1.0, 5.0])
+    every = [np.mean(pick) for pick in itertools.product(values, repeat=3)]
+    got = statistics.bootstrap_mean(values, seed=3, samples=20_000, level=0.8)
+    assert got.mean == 2.0
+    # The 27 means are discrete and the quantiles fall inside atoms: 11/3 has
+    # 3/27 above it by 5 (1/27), so 90 % is 11/3; 10 % is 1/3 (1/27 below it).
+    assert (got.low, got.high) == pytest.approx(
+        tuple(np.quantile(every, [0.1, 0.9], method="inverted_cdf"))
+    )
+
+
+def test_bootstrap_is_as_wide_as_the_normal_interval():
+    values = np.random.default_rng(0).normal(size=(4, 400))
+    got = statistics.bootstrap_mean(values, seed=1)
+    half = 1.96 * values.std(1) / 20
+    assert got.mean == pytest.approx(values.mean(1))
+    np.testing.assert_allclose(got.high - got.mean, half, rtol=0.12)
+    np.testing.assert_allclose(got.mean - got.low, half, rtol=0.12)
+
+
+def test_the_task_bootstrap_resamples_only_within_tasks():
+    # Tasks differ, prompts of a task do not: nothing within a task can vary.
+    values = np.array([[0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
+    assert statistics.bootstrap_task_mean(values, seed=0) == pytest.approx(
+        (0.5, 0.5, 0.5)
+    )
+    flat = statistics.bootstrap_mean(values.ravel(), seed=0)
+    assert flat.low < 0.4 and flat.high > 0.6
+
+
+def test_the_task_bootstrap_equals_the_loop_over_resamples():
+    values = np.random.default_rng(5).random((3, 2, 7))
+    got = statistics.bootstrap_task_mean(values, seed=11, samples=300, level=0.9)
+    counts = np.random.default_rng(11).multinomial(7, np.full(7, 1 / 7), (300, 2))
+    for n in range(3):
+        means = [
+            np.mean([values[n, task] @ count[task] / 7 for task in range(2)])
+            for count in counts
+        ]
+        assert got.mean[n] == pytest.approx(values[n].mean())
+        assert got.low[n] == pytest.approx(np.percentile(means, 5))
+        assert got.high[n] == pytest.approx(np.percentile(means, 95))
+
+
+def test_the_seed_decides_the_interval():
+    values = np.random.default_rng(2).random(30)
+    one, same, other = (statistics.bootstrap_mean(values, seed) for seed in (1, 1, 2))
+    assert one == same
+    assert one.mean == other.mean and one.low != other.low
+
+
+def test_nothing_to_resample_is_refused():
+    with pytest.raises(ValueError, match="nothing to resample"):
+        statistics.bootstrap_mean(np.zeros(0), seed=0)
+
+
+@pytest.mark.parametrize("shape", [(50,), (4, 25)])
+def test_a_paired_difference_leaves_out_what_the_sides_share(shape: tuple[int, ...]):
+    rng = np.random.default_rng(4)
+    shared = 10 * rng.normal(size=shape)
+    a, b = shared + 0.1 * rng.normal(size=shape) + 1, shared
+    got = statistics.paired_difference_interval(a, b, seed=0)
+    assert got.mean == pytest.approx(np.mean(a - b))
+    assert got.low < 1 < got.high
+    assert got.high - got.low < 0.2
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ([1, 2, 3, 4, 5], [5, 6, 7, 8, 7], 0.8207826816681233),  # the textbook's case
+        ([1, 2, 3], [9, 4, 1], -1.0),
+        ([1, 2, 2, 3], [1, 2, 2, 30], 1.0),
+        ([[1, 2], [3, 4]], [[2, 1], [4, 3]], 0.6),
+    ],
+)
+def test_spearman(a: list, b: list, expected: float):
+    assert statistics.spearman(np.array(a), np.array(b)) == pytest.approx(expected)
+
+
+def test_spearman_of_a_constant_is_nan():
+    assert np.isnan(statistics.spearman(np.ones(4), np.arange(4)))
+
+
+def test_average_ranks_share_ties():
+    got = statistics.average_ranks(np.array([[30, 10], [20, 20]]))
+    np.testing.assert_array_equal(got, [4, 1, 2.5, 2.5])
+
+
+def test_percentile_counts_equal_heads_half():
+    scores = np.array([[0.0, 1.0], [2.0, 3.0]])
+    mask = np.array([[False, False], [True, False]])
+    assert statistics.percentile_of(scores, mask) == pytest.approx(62.5)
+    pair = np.array([[False, False], [True, True]])  # mean 2.5: three heads below
+    assert statistics.percentile_of(scores, pair) == pytest.approx(75)
+    assert np.isnan(statistics.percentile_of(scores, np.zeros((2, 2), bool)))
+
+
+def test_overlap_is_of_the_smaller_set():
+    a = np.array([True, True, False, False, False])
+    b = np.array([False, True, True, True, False])
+    assert statistics.overlap(a, b) == pytest.approx(0.5)
+    assert np.isnan(statistics.overlap(a, np.zeros(5, bool)))
+
+
+def test_chance_overlap_is_the_mean_over_all_pairs_of_sets():
+    sets = {
+        size: [
+            np.isin(np.arange(6), pick)
+            for pick in itertools.combinations(range(6), size)
+        ]
+        for size in (2, 3)
+    }
+    brute = np.mean([statistics.overlap(a, b) for a in sets[2] for b in sets[3]])
+    assert statistics.overlap_chance(2, 3, 6) == pytest.approx(brute)
