@@ -34,12 +34,16 @@ def subset_chunk(config, rows: int, tokens: int, budget_bytes: int) -> int:
         budget_bytes: for activations and logits.
 
     Returns:
-        Chunk size, from 1 to 64: more subsets at once are no faster.
+        Chunk size, 1 or more: enough for full matrix products, no more.
     """
     wide = 4 * config.mlp_width + 8 * config.width
     scores = 2 * config.num_heads * tokens if tokens > 1 else 0
     each = 4 * rows * (tokens * (wide + scores) + 3 * config.vocab_size)
-    return int(np.clip(budget_bytes // each, 1, 64))
+    # Beyond this many positions at once a processor's caches lose more than its
+    # matrix products gain; an accelerator wants all it can get.
+    positions = 1024 if jax.default_backend() == "cpu" else 65536
+    enough = max(1, positions // (rows * tokens))
+    return int(np.clip(budget_bytes // each, 1, enough))
 
 
 _prefill = functools.partial(jax.jit, static_argnames="config")(prefill)

@@ -182,7 +182,7 @@ def _head_sets(rng: np.random.Generator, sizes: Sizes, arrays: dict[str, np.ndar
         mask[chosen] = True
         masks.append(mask.reshape(sizes.layers, sizes.heads))
         sets.append(
-            {"name": f"{ranking} {mode} {100 * fraction:g} %", "ranking": ranking}
+            {"name": f"{ranking} {mode} {fraction:.3g} #{draw}", "ranking": ranking}
             | {"mode": mode, "matched_to": matched, "fraction": fraction}
             | {"count": int(mask.sum()), "draw": draw}
             | {"largest_change": float(mask.sum())}

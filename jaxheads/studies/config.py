@@ -39,7 +39,7 @@ class ScoresConfig:
     """Tasks whose prompts give the function-vector score and the mean head outputs."""
     clean_prompts: int = 16
     """Clean prompts a task; their mean head outputs are what is patched in."""
-    corrupted_prompts: int = 12
+    corrupted_prompts: int = 10
     """Prompts a task with shuffled labels, on which every head is patched."""
     corrupt: Literal["permutation", "derangement"] = "permutation"
     """How labels are shuffled; a permutation may leave some in place (the papers')."""
@@ -59,7 +59,7 @@ class AblationConfig:
 
     tasks: tuple[str, ...] = EVALUATION_TASKS
     """Tasks that are evaluated; none may be a scoring task."""
-    prompts: int = 12
+    prompts: int = 10
     """Prompts a task."""
     rankings: tuple[Literal["function_vector", "induction", "previous_token"], ...] = (
         "function_vector",
@@ -92,7 +92,7 @@ class TokenLossConfig:
 
     text: Path | None = None
     """A .txt file or folder of them, .jsonl or .parquet; default: pydoc_data.topics."""
-    documents: int = 12
+    documents: int = 8
     """Documents that are scored."""
     fill_documents: int = 4
     """Other documents, which give the heads' mean outputs, pooled over positions."""

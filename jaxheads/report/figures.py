@@ -1,0 +1,272 @@
+"""The page's charts, as Vega-Lite specifications made with Altair.
+
+Colours are written as "@name": the page puts its own palette in, light or dark.
+Fields have fixed names, so nothing that comes from a run is read as an expression.
+"""
+
+import dataclasses
+from typing import Any
+
+import altair as alt
+import numpy as np
+
+from jaxheads.report import heads, outcomes, words
+from jaxheads.runs import Run
+
+HEADS = "heads"  # the data set that the heat maps and the scatter share
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """One chart with its title, a line of explanation and its specification."""
+
+    title: str
+    note: str
+    spec: dict[str, Any]
+    renderer: str = "svg"
+
+
+def figure(title: str, note: str, chart: Any, height: int, cells: int = 0) -> Figure:
+    """Finish a chart: as wide as its box, ``height`` pixels high.
+
+    Args:
+        title: printed above the chart.
+        note: a line below the title.
+        chart: of Altair, single or layered.
+        height: in pixels.
+        cells: number of marks; very many are drawn on a canvas instead of as SVG.
+    """
+    spec = chart.properties(width="container", height=height).to_dict()
+    for unneeded in ("config", "$schema"):
+        spec.pop(unneeded, None)
+    spec["description"] = f"{title}. {note}"
+    return Figure(title, note, spec, "canvas" if cells > 2500 else "svg")
+
+
+def head_rows(run: Run) -> list[dict[str, Any]]:
+    """Describe every head once: name, and value, rank and colour of each score."""
+    names = heads.names(run)
+    if not names:
+        return []
+    columns: dict[str, np.ndarray] = {}
+    for n, name in enumerate(names):
+        values, spread = heads.score(run, name), heads.errors(run, name)
+        columns[f"s{n}"] = values
+        columns[f"r{n}"] = heads.ranks(values)
+        columns[f"c{n}"] = _signed_root(values) if _signed(values) else values
+        columns[f"t{n}"] = np.vectorize(words.with_error, otypes=[object])(
+            values, spread
+        )
+    layers, width = columns["s0"].shape
+    return [
+        {"h": f"{l}.{h}", "l": l, "i": h}
+        | {key: _plain(values[l, h]) for key, values in columns.items()}
+        for l in range(layers)
+        for h in range(width)
+    ]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.integer):
+        return int(value)
+    if isinstance(value, str):
+        return value
+    return float(f"{value:.5g}") if np.isfinite(value) else None
+
+
+def _signed(values: np.ndarray) -> bool:
+    return bool(np.min(values) < 0)
+
+
+def _signed_root(values: np.ndarray) -> np.ndarray:
+    """Map to -1..1 by the square root, so that small effects keep some colour."""
+    largest = np.abs(values).max()
+    return np.sign(values) * np.sqrt(np.abs(values) / largest)
+
+
+def heat_maps(run: Run) -> list[Figure]:
+    """Draw one layer x head map a score."""
+    return [_heat_map(run, n, name) for n, name in enumerate(heads.names(run))]
+
+
+def _heat_map(run: Run, n: int, name: str) -> Figure:
+    values = heads.score(run, name)
+    layers, width = values.shape
+    count = heads.top_count(values.size)
+    step = max(1, -(-layers // 16))
+    outline = {"strokeWidth": alt.value(1.5)}
+    if width * layers > 600:
+        outline = {"strokeWidth": alt.value(1)}
+    chart = (
+        alt.Chart(alt.NamedData(HEADS))
+        .mark_rect()
+        .encode(
+            x=alt.X("l:O", title="layer").axis(
+                values=list(range(0, layers, step)), labelAngle=0, ticks=False
+            ),
+            y=alt.Y("i:O", title="head").axis(
+                values=list(range(0, width, max(1, -(-width // 8)))), ticks=False
+            ),
+            color=_shade(n, name, values),
+            stroke=alt.condition(
+                f"datum.r{n} <= {count}", alt.value("@ink"), alt.value("transparent")
+            ),
+            tooltip=[
+                alt.Tooltip("h:N", title="head"),
+                alt.Tooltip(f"t{n}:N", title="score"),
+                alt.Tooltip(f"r{n}:Q", title="rank"),
+            ],
+            **outline,
+        )
+    )
+    best = heads.top_heads(run, name, 3)
+    note = "highest: " + ", ".join(
+        f"{head.name} ({words.number(head.score)})" for head in best
+    )
+    height = round(width * min(18, max(5, 400 / width)))
+    return figure(words.title(name), note, chart, height, values.size)
+
+
+def _shade(n: int, name: str, values: np.ndarray) -> alt.Color:
+    shade = {"function_vector": "fv"}.get(name, "other-1")
+    shade = "induction" if name.startswith("induction") else shade
+    legend = alt.Legend(
+        orient="bottom",
+        gradientThickness=8,
+        gradientLength=160,
+        title=None,
+        format=".2~f",
+    )
+    if not _signed(values):
+        scale = alt.Scale(
+            domain=[0, float(values.max()) or 1.0],
+            range=["@cell", f"@{shade}", f"@{shade}-deep"],
+            interpolate="rgb",
+        )
+        return alt.Color(f"c{n}:Q", scale=scale, legend=legend)
+    largest = float(np.abs(values).max())
+    legend = alt.Legend(
+        orient="bottom",
+        gradientThickness=8,
+        gradientLength=220,
+        title=None,
+        values=[-1, 0, 0.5, 1],
+        # The colour is the signed square root: square it back for the label.
+        labelExpr=f"format(datum.value * abs(datum.value) * {largest!r}, '.2~g')",
+    )
+    scale = alt.Scale(
+        domain=[-1, 0, 1],
+        range=["@negative", "@cell", f"@{shade}"],
+        interpolate="rgb",
+    )
+    return alt.Color(f"c{n}:Q", scale=scale, legend=legend)
+
+
+def depth(run: Run, name: str) -> Figure:
+    """Draw the top heads by a score against their layer, with the mean layer."""
+    values = heads.score(run, name)
+    count = min(max(heads.top_count(values.size), 3), 10, values.size)
+    best = heads.top_heads(run, name, count)
+    middle = heads.weighted_layer(best)
+    shade = f"@{outcomes.colour(name)}"
+    rows = [
+        {"l": head.layer, "y": head.score, "h": head.name, "t": head.text}
+        for head in best
+    ]
+    shape = "circle" if name == "function_vector" else "cross"
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=alt.X(
+            "l:Q",
+            title="layer",
+            scale=alt.Scale(domain=[0, values.shape[0] - 1], nice=False),
+        ).axis(grid=False, tickMinStep=1),
+        y=alt.Y("y:Q", title="score", scale=alt.Scale(zero=True)),
+    )
+    rule = alt.Chart(alt.Data(values=[{"l": middle}])).encode(x="l:Q")
+    named = base.encode(text="h:N")
+    tooltip = [alt.Tooltip("h:N", title="head"), alt.Tooltip("t:N", title="score")]
+    dots = base.mark_point(shape=shape, filled=True, size=80, color=shade, opacity=0.9)
+    chart = alt.layer(
+        rule.mark_rule(color=shade, strokeDash=[4, 3], strokeWidth=1.5),
+        _halo(named),
+        dots.encode(tooltip=tooltip),
+        _label(named),
+    )
+    note = (
+        f"{words.plural(count, 'head')}; dashed: their score-weighted mean layer, "
+        f"{middle:.1f} of 0 to {values.shape[0] - 1}"
+    )
+    return figure(words.title(name), note, chart, 200)
+
+
+def scatter(run: Run, x_name: str, y_name: str) -> Figure:
+    """Draw every head by two scores, with both top sets marked."""
+    names = heads.names(run)
+    a, b = names.index(x_name), names.index(y_name)
+    x_values, y_values = (heads.score(run, name) for name in (x_name, y_name))
+    count = heads.top_count(x_values.size)
+    chart = alt.Chart(alt.NamedData(HEADS)).transform_calculate(
+        k=f"(datum.r{a} <= {count} ? 1 : 0) + (datum.r{b} <= {count} ? 2 : 0)"
+    )
+    position = {
+        "x": alt.X(f"s{a}:Q", title=words.title(x_name), scale=alt.Scale(zero=True)),
+        "y": alt.Y(f"s{b}:Q", **_spread_axis(run, y_name, y_values)),
+    }
+    shades = [
+        "@random",
+        f"@{outcomes.colour(x_name)}",
+        f"@{outcomes.colour(y_name)}",
+        "@other-2",
+    ]
+    dots = chart.mark_point(filled=True, opacity=0.85).encode(
+        **position,
+        color=alt.Color(
+            "k:N", legend=None, scale=alt.Scale(domain=[0, 1, 2, 3], range=shades)
+        ),
+        shape=alt.Shape(
+            "k:N",
+            legend=None,
+            scale=alt.Scale(
+                domain=[0, 1, 2, 3], range=["circle", "cross", "circle", "diamond"]
+            ),
+        ),
+        size=alt.condition("datum.k > 0", alt.value(70), alt.value(26)),
+        tooltip=[
+            alt.Tooltip("h:N", title="head"),
+            alt.Tooltip(f"t{a}:N", title=words.short(x_name)),
+            alt.Tooltip(f"r{a}:Q", title=f"rank by {words.short(x_name)}"),
+            alt.Tooltip(f"t{b}:N", title=words.short(y_name)),
+            alt.Tooltip(f"r{b}:Q", title=f"rank by {words.short(y_name)}"),
+        ],
+    )
+    named = chart.transform_filter(f"datum.r{a} <= 3 || datum.r{b} <= 3")
+    named = named.encode(**position, text="h:N")
+    chart = alt.layer(_halo(named), dots, _label(named))
+    return figure("Each head by both scores", "", chart, 320)
+
+
+def _label(chart: alt.Chart) -> alt.Chart:
+    return chart.mark_text(dx=8, dy=-5, align="left", fontSize=11, color="@ink")
+
+
+def _halo(chart: alt.Chart) -> alt.Chart:
+    """Clear the ground under a label, so that lines do not strike it through."""
+    return chart.mark_text(
+        dx=8, dy=-5, align="left", fontSize=11, stroke="@paper", strokeWidth=3
+    )
+
+
+def _spread_axis(run: Run, name: str, values: np.ndarray) -> dict[str, Any]:
+    """Use a symmetric log axis where one head dwarfs the others."""
+    largest = float(np.abs(values).max())
+    typical = float(np.nanmedian(heads.errors(run, name)))
+    if not (0 < 20 * typical < largest):
+        return {"scale": alt.Scale(zero=True), "title": words.title(name)}
+    steps = [10.0**power * first for power in range(-6, 3) for first in (1, 3)]
+    ticks = [step for step in steps if 1.5 * typical < step < largest]
+    ticks = [-t for t in ticks if t < -float(values.min())] + [0.0] + ticks
+    return {
+        "scale": alt.Scale(type="symlog", constant=typical),
+        "axis": alt.Axis(values=ticks, format="~g"),
+        "title": f"{words.title(name)} (symmetric log scale)",
+    }

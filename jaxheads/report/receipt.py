@@ -1,0 +1,87 @@
+"""What was run, on what, and with which definitions."""
+
+from typing import Any
+
+from jaxheads.report import outcomes, tables, words
+from jaxheads.report.tables import Table
+from jaxheads.runs import Run
+from jaxheads.statistics import LEVEL, SAMPLES
+
+Facts = list[tuple[str, str]]
+
+
+def model_facts(run: Run) -> list[str]:
+    """Say in a few words what the model is."""
+    model = run.result["model"]
+    layers, width = model["num_layers"], model["num_heads"]
+    facts = [str(model["source"])] if model["source"] != model.get("name") else []
+    facts += [f"{layers} layers of {width} heads = {layers * width:,} heads"]
+    if model.get("num_params"):
+        facts.append(f"{words.magnitude(model['num_params'])} parameters")
+    if model.get("revision"):
+        facts.append(f"revision {model['revision']}")
+    if model.get("dtype"):
+        facts.append(str(model["dtype"]))
+    return facts
+
+
+def facts(run: Run) -> list[tuple[str, Facts]]:
+    """Group the run's facts under headings."""
+    result = run.result
+    part, loss = result.get("ablation") or {}, result.get("token_loss") or {}
+    bootstrap = f"{SAMPLES:,} resamples, seed {outcomes.SEED}, {100 * LEVEL:g} %"
+    groups: list[tuple[str, list[tuple[str, Any]]]] = [
+        (
+            "Run",
+            [
+                ("study", result.get("study")),
+                ("config fingerprint", result.get("fingerprint")),
+                ("ablation value", part.get("value")),
+                ("ablated positions", part.get("positions")),
+                ("F1 parsing", part.get("f1_style")),
+                ("text", loss.get("text")),
+                ("bootstrap", bootstrap),
+            ],
+        ),
+        ("Model", list(result["model"].items())),
+        ("Versions", list((result.get("versions") or {}).items())),
+        ("Device", list((result.get("device") or {}).items())),
+    ]
+    return [
+        (
+            title,
+            [
+                (name.replace("_", " "), _text(value))
+                for name, value in listed
+                if value is not None
+            ],
+        )
+        for title, listed in groups
+    ]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_text(inner)}" for key, inner in value.items())
+    return str(value)
+
+
+def open_tables(run: Run) -> list[Table]:
+    """List the tables that stand open: definitions, and the plan with its times."""
+    return [table for table in (tables.definitions(run), tables.plan(run)) if table]
+
+
+def folded_tables(run: Run) -> list[Table]:
+    """List the long tables: every head set with its outcomes."""
+    loss = outcomes.token_loss(run)
+    made = [
+        tables.every_set(
+            run, outcomes.accuracy(run), "Every head set: few-shot accuracy"
+        ),
+        tables.every_set(run, [loss] if loss else [], "Every head set: token loss"),
+    ]
+    return [table for table in made if table]

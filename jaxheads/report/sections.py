@@ -1,0 +1,305 @@
+"""What stands on the page, in reading order; a part that the run lacks is left out."""
+
+import dataclasses
+import json
+from typing import Any
+
+from jaxheads.report import (
+    curves,
+    figures,
+    findings,
+    headline,
+    heads,
+    outcomes,
+    receipt,
+    sentences,
+    tables,
+    words,
+)
+from jaxheads.report.figures import Figure
+from jaxheads.report.findings import Findings
+from jaxheads.report.outcomes import Panel
+from jaxheads.report.sentences import Statement
+from jaxheads.report.tables import Table
+from jaxheads.runs import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """One entry of a legend."""
+
+    label: str
+    colour: str
+    mark: str = "line"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Figures that stand side by side under one small heading."""
+
+    title: str
+    figures: list[Figure]
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A heading with its explanation, legend, figures, facts and tables."""
+
+    anchor: str
+    title: str
+    text: str
+    keys: list[Key] = dataclasses.field(default_factory=list)
+    rows: list[Row] = dataclasses.field(default_factory=list)
+    facts: list[str] = dataclasses.field(default_factory=list)
+    tables: list[Table] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """All that the template prints."""
+
+    title: str
+    model: str
+    facts: list[str]
+    verdict: str
+    headline: list[headline.Headline]
+    statements: list[Statement]
+    sections: list[Section]
+    receipt: list[tuple[str, receipt.Facts]]
+    open_tables: list[Table]
+    folded_tables: list[Table]
+    config: str
+    head_rows: list[dict[str, Any]]
+
+    @property
+    def figures(self) -> list[Figure]:
+        """Every chart, in the order of its number on the page."""
+        rows = [row for section in self.sections for row in section.rows]
+        return [figure for row in rows for figure in row.figures]
+
+    def number(self, figure: Figure) -> int:
+        """Give a chart's number on the page."""
+        return next(n for n, one in enumerate(self.figures) if one is figure)
+
+    def payload(self) -> dict[str, Any]:
+        """What the page's script reads."""
+        return {
+            "charts": [
+                {"spec": figure.spec, "renderer": figure.renderer}
+                for figure in self.figures
+            ],
+            "heads": self.head_rows,
+        }
+
+
+def collect(run: Run) -> Page:
+    """Put the page of a run together."""
+    found = findings.find(run)
+    made = [
+        _scores(run),
+        _accuracy(run),
+        _token_loss(run),
+        _places(run),
+        _agreement(run, found),
+        _leading(run),
+        _tasks(run),
+    ]
+    model, result = run.result["model"], run.result
+    return Page(
+        title=result.get("title") or "Which attention heads carry in-context learning?",
+        model=str(model.get("name") or model["source"]),
+        facts=receipt.model_facts(run),
+        verdict=sentences.verdict(found),
+        headline=headline.collect(found),
+        statements=sentences.say(run, found),
+        sections=[section for section in made if section],
+        receipt=receipt.facts(run),
+        open_tables=receipt.open_tables(run),
+        folded_tables=receipt.folded_tables(run),
+        config=json.dumps(result.get("config") or {}, indent=2, ensure_ascii=False),
+        head_rows=figures.head_rows(run),
+    )
+
+
+def _scores(run: Run) -> Section | None:
+    maps = figures.heat_maps(run)
+    if not maps:
+        return None
+    values = heads.score(run, heads.names(run)[0])
+    return Section(
+        "scores",
+        "Every head's scores",
+        "One cell a head: layers run to the right, heads down. Outlined: the top 2 % "
+        f"({words.plural(heads.top_count(values.size), 'head')}). Where a score can be "
+        "negative its colour follows the square root, so that small effects show. "
+        "Point at a cell for its name, value ± standard error, and rank.",
+        rows=[Row("", maps)],
+    )
+
+
+def _keys(panels: list[Panel], clean: str) -> list[Key]:
+    keys = {"": Key(clean, "ink", "dots")}
+    for panel in panels:
+        for line in panel.lines:
+            mark = "dashes" if line.dashed else "line"
+            keys.setdefault(line.label, Key(line.label, line.colour, mark))
+    return list(keys.values())
+
+
+def _accuracy(run: Run) -> Section | None:
+    measured = outcomes.accuracy(run)
+    drawn = [(outcome, outcomes.panels(outcome)) for outcome in measured]
+    rows = [
+        Row(words.sentence(outcome.quantity), curves.curve_figures(outcome, panels))
+        for outcome, panels in drawn
+        if panels
+    ]
+    kept = [figure for outcome in measured if (figure := curves.kept(outcome))]
+    if kept:
+        rows.append(Row("Keeping only the top heads, all others replaced", kept))
+    if not rows:
+        return None
+    part = run.result["ablation"]
+    tasks = words.plural(len(run.result.get("evaluation_tasks") or []), "task")
+    text = (
+        f"Heads are replaced by {_fill(part)} at the {_positions(part)}, in {tasks}. "
+        "Bands: 95 % bootstrap intervals over prompts within tasks"
+    )
+    text += _range_of_draws([panel for _, panels in drawn for panel in panels])
+    if any(outcome.find(mode="exclusion") for outcome in measured):
+        text += ". Exclusion leaves the heads at the top of the other ranking alone"
+    return Section(
+        "few-shot",
+        "Few-shot accuracy while heads are replaced",
+        f"{text}.",
+        keys=_keys(
+            [panel for _, panels in drawn for panel in panels], "no head replaced"
+        ),
+        rows=rows,
+    )
+
+
+def _range_of_draws(panels: list[Panel]) -> str:
+    lines = [line for panel in panels for line in panel.lines]
+    if any(line.spread.startswith("range") for line in lines):
+        return "; for random heads, the range of the draws"
+    return ""
+
+
+def _fill(part: dict[str, Any]) -> str:
+    value = part.get("value")
+    return {"mean": "their mean output", "zero": "zero"}.get(str(value), str(value))
+
+
+def _positions(part: dict[str, Any]) -> str:
+    positions = str(part.get("positions", "last"))
+    return "last position" if positions == "last" else f"positions: {positions}"
+
+
+def _token_loss(run: Run) -> Section | None:
+    outcome = outcomes.token_loss(run)
+    if outcome is None:
+        return None
+    values = dict.fromkeys(
+        outcome.sets[n].get("value")
+        for n in outcome.find(mode="top") + outcome.find(mode="exclusion")
+    )
+    grouped = [(v, outcomes.panels(outcome, value=v)) for v in values]
+    every = [panel for _, panels in grouped for panel in panels]
+    if not every:
+        return None
+    drawn = iter(curves.curve_figures(outcome, every))
+    rows = [
+        Row(
+            f"{words.sentence(str(value or 'given'))} ablation",
+            [next(drawn) for _ in panels],
+        )
+        for value, panels in grouped
+    ]
+    part = run.result["token_loss"]
+    first, last = part["positions"]
+    window = ""
+    if part.get("window", 1) > 1:
+        window = f"Each loss is the mean over {part['window']} tokens around it. "
+    documents = words.plural(part["documents"], "document")
+    return Section(
+        "token-loss",
+        "Token-loss difference while heads are replaced",
+        f"Loss at token {first} minus loss at token {last}, in nats: positive means "
+        "that the model predicts better with more context. Heads are replaced at every "
+        f"position. {window}Text: {part['text']}, {documents} (each read from its own "
+        "start, not a stream). Bands: 95 % bootstrap intervals of the change from no "
+        f"head replaced, over the same documents{_range_of_draws(every)}.",
+        keys=_keys(every, "no head replaced"),
+        rows=rows,
+    )
+
+
+def _ranked(run: Run) -> list[str]:
+    return [name for name in findings.PAIR if name in heads.names(run)]
+
+
+def _places(run: Run) -> Section | None:
+    names = _ranked(run)
+    if not names:
+        return None
+    return Section(
+        "layers",
+        "Where the top heads sit",
+        "The top 2 % of heads by each score (at least 3, at most 10), by layer.",
+        rows=[Row("", [figures.depth(run, name) for name in names])],
+    )
+
+
+def _agreement(run: Run, found: Findings) -> Section | None:
+    agreed = found.agreement
+    if agreed is None:
+        return None
+    facts = [
+        f"Rank correlation (Spearman) over all heads: {words.number(agreed.spearman)}."
+    ]
+    facts += [
+        f"Top {words.percent(top.share)}: {top.shared} of "
+        f"{words.plural(top.count, 'head')} shared; "
+        f"{words.number(top.chance)} expected by chance."
+        for top in agreed.overlaps
+    ]
+    facts.append(
+        "The mean induction score of the top-2 % FV heads lies at percentile "
+        f"{agreed.fv_heads_in_induction:.0f} of all heads, the mean FV score of the "
+        f"top-2 % induction heads at percentile {agreed.induction_heads_in_fv:.0f}."
+    )
+    return Section(
+        "overlap",
+        "Are they the same heads?",
+        "Each point is a head; the top 2 % by either score are marked.",
+        keys=[
+            Key("top FV", "fv", "circle"),
+            Key("top induction", "induction", "cross"),
+            Key("both", "other-2", "diamond"),
+            Key("neither", "random", "circle"),
+        ],
+        rows=[Row("", [figures.scatter(run, "induction", "function_vector")])],
+        facts=facts,
+    )
+
+
+def _leading(run: Run) -> Section | None:
+    names = _ranked(run) or heads.names(run)[:1]
+    if not names:
+        return None
+    return Section(
+        "heads",
+        "The top heads",
+        "A head is written layer.head, both counted from 0. Each score stands with its "
+        "standard error over prompts or sequences, and the head's rank by it.",
+        tables=[tables.top_heads(run, name) for name in names],
+    )
+
+
+def _tasks(run: Run) -> Section | None:
+    made = [tables.evaluation_tasks(run), tables.scoring_tasks(run)]
+    listed = [table for table in made if table]
+    if not listed:
+        return None
+    return Section("tasks", "Task by task", "", tables=listed)

@@ -1,0 +1,130 @@
+"""How the page names and prints things: one place, so that it never disagrees."""
+
+import dataclasses
+import math
+
+MINUS = "\u2212"
+NONE = "\u2013"  # a value that is not there
+_TITLES = {
+    "function_vector": "Function-vector score",
+    "induction": "Induction score",
+    "induction_yin": "Induction score, Yin & Steinhardt's normalisation",
+    "previous_token": "Previous-token score",
+}
+_SHORT = {
+    "function_vector": "FV",
+    "induction": "induction",
+    "induction_yin": "induction (Yin)",
+    "previous_token": "previous token",
+    "first_token": "first-token accuracy",
+    "f1": "F1 of five tokens",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """One head with its score under one ranking."""
+
+    layer: int
+    head: int
+    score: float
+    error: float
+
+    @property
+    def name(self) -> str:
+        """The head as "layer.head", both counted from 0."""
+        return f"{self.layer}.{self.head}"
+
+    @property
+    def text(self) -> str:
+        """The score with its standard error."""
+        return with_error(self.score, self.error)
+
+
+def title(name: str) -> str:
+    """Name a score in a heading."""
+    return _TITLES.get(name, name.replace("_", " ").capitalize() + " score")
+
+
+def short(name: str) -> str:
+    """Name a ranking or a metric in a few letters."""
+    return _SHORT.get(name, name.replace("_", " "))
+
+
+def number(value: float | None) -> str:
+    """Print with two sensible digits: 0.46, 0.021, 0.0017, 12.3, 1,024."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size < 1e-4:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa}e{int(exponent)}".replace("-", MINUS)
+    decimals = 0 if size >= 100 else 1 if size >= 10 else 2
+    if size < 0.1:
+        decimals = 1 - math.floor(math.log10(size))
+    text = f"{value:,.{decimals}f}"
+    return text.replace("-", MINUS)
+
+
+def with_error(value: float, error: float) -> str:
+    """Print a value with its standard error, both to the error's leading digit."""
+    if not (math.isfinite(error) and error > 0 and math.isfinite(value)):
+        return number(value)
+    places = -math.floor(math.log10(error))
+    if error * 10**places < 2:  # keep two digits of an error that starts with 1
+        places += 1
+    places = min(max(places, 0), 6)
+    text = f"{value:,.{places}f} ± {error:,.{places}f}"
+    return text.replace("-", MINUS)
+
+
+def aligned(*values: float) -> list[str]:
+    """Print numbers of one interval with as many decimals as its width deserves."""
+    width = max(values) - min(values)
+    if not math.isfinite(width) or width == 0:
+        return [number(value) for value in values]
+    places = min(max(2, -math.floor(math.log10(width))), 4)
+    return [f"{value:,.{places}f}".replace("-", MINUS) for value in values]
+
+
+def with_interval(mean: float, low: float, high: float) -> str:
+    """Print a mean with its interval: 0.31 [0.27, 0.35]."""
+    mean_text, low_text, high_text = aligned(mean, low, high)
+    return f"{mean_text} [{low_text}, {high_text}]"
+
+
+def percent(share: float) -> str:
+    """Print a share as a percentage: 0.05 is 5 %."""
+    return f"{100 * share:.3g} %"
+
+
+def magnitude(value: float | None) -> str:
+    """Print a large count in short: 1.2 M, 30 T."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    for limit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:.3g} {letter}"
+    return f"{value:.3g}"
+
+
+def seconds(value: float) -> str:
+    """Print a duration: 12 s, 3 min 05 s."""
+    if value < 60:
+        return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
+    whole = round(value)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def plural(count: int, noun: str) -> str:
+    """Print a count with its noun: 1 head, 14 heads."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def sentence(text: str) -> str:
+    """Begin with a capital letter, and leave the rest as it is."""
+    return text[:1].upper() + text[1:]
