@@ -128,11 +128,12 @@ def main() -> None:
     naive_total = len(everything) * min(naive_s, loop_s)
 
     device = jax.devices()[0]
-    print(f"{device.device_kind}, {platform.machine()}, jax {jax.__version__}, float32")
+    where = f"{device.device_kind}, {platform.machine()}"
+    print(f"{where}, jax {jax.__version__}, float32")
     print(
-        f"{model.provenance.source}: {layers} layers x {heads} heads; {PROMPTS} prompts "
-        f"of {int(lengths.min())} to {int(lengths.max())} tokens, padded to {length}"
+        f"{model.provenance.source}: {layers} layers x {heads} heads; {PROMPTS} prompts"
     )
+    print(f"of {lengths.min()} to {lengths.max()} tokens, padded to {length}")
     rows = [
         ("float32 matrix product", f"{rate / 1e9:.0f} GFLOP/s", ""),
         ("whole forward, 8 prompts", f"{forward_s:.3f} s", ""),

@@ -84,8 +84,8 @@ def prepare(
     tokenizer = model.require_tokenizer()
     if config.bos and tokenizer.bos_id is None:
         raise UserError(
-            "--bos True needs a token that begins a sequence, but the tokenizer has none: "
-            "leave it out"
+            "--bos True needs a token that begins a sequence, but the tokenizer has "
+            "none: leave it out"
         )
     bos = tokenizer.adds_bos if config.bos is None else config.bos
     if ranking:

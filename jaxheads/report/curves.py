@@ -130,9 +130,12 @@ def kept(outcome: Outcome) -> Figure | None:
         ],
     )
     title = outcome.quantity
-    x = alt.X("y:Q", title=title, scale=alt.Scale(zero=True))
+    axis = alt.Axis(tickCount=5, labelOverlap=True)
+    x = alt.X("y:Q", title=title, scale=alt.Scale(zero=True), axis=axis)
     chart = alt.layer(
-        base.encode(x=alt.X("a:Q", title=title), x2="b:Q").mark_rule(strokeWidth=2),
+        base.encode(x=alt.X("a:Q", title=title, axis=axis), x2="b:Q").mark_rule(
+            strokeWidth=2
+        ),
         base.encode(x=x).mark_circle(size=70, opacity=1),
     )
     return figure(words.sentence(title), "", chart, 24 * len(rows) + 10)
