@@ -16,9 +16,12 @@ if TYPE_CHECKING:
         forward,
         generate,
         last_token_logits,
-        log_probability,
         patch_each_head,
         prefill,
+    )
+    from jaxheads.models.metrics import (
+        log_probability,
+        logit_difference,
         probability,
     )
 
@@ -32,10 +35,11 @@ _HOMES = {
     "forward": "jaxheads.models.forward",
     "generate": "jaxheads.models.forward",
     "last_token_logits": "jaxheads.models.forward",
-    "log_probability": "jaxheads.models.forward",
+    "log_probability": "jaxheads.models.metrics",
+    "logit_difference": "jaxheads.models.metrics",
     "patch_each_head": "jaxheads.models.forward",
     "prefill": "jaxheads.models.forward",
-    "probability": "jaxheads.models.forward",
+    "probability": "jaxheads.models.metrics",
 }
 
 __all__ = [
@@ -49,6 +53,7 @@ __all__ = [
     "last_token_logits",
     "load",
     "log_probability",
+    "logit_difference",
     "patch_each_head",
     "prefill",
     "probability",

@@ -44,6 +44,9 @@ class _Command:
     """Of every random choice."""
     tasks: Path | None = None
     """Folder with the reference studies' JSON task files; default: built-in tasks."""
+    text: Path | None = None
+    """Documents: .txt, a folder of them, .jsonl or .parquet; default: Python's own
+    manual, pydoc_data.topics."""
     bos: bool | None = None
     """Put the token that begins a sequence first; default: as the model's tokenizer."""
 
@@ -139,6 +142,7 @@ def study_config(command: _Command) -> StudyConfig:
         shots=command.shots,
         seed=command.seed,
         tasks=command.tasks,
+        text=command.text,
         bos=command.bos,
     )
 

@@ -8,18 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxheads.models.ablation import Ablation
-from jaxheads.models.forward import forward, generate, log_probability, prefill
+from jaxheads.models.forward import forward, generate, prefill
+from jaxheads.models.metrics import log_probability
 
 Advance = Callable[[int], None]
 """Called with the number of items that are done since the last call."""
 
 
 def chunks(count: int, size: int) -> Iterator[np.ndarray]:
-    """Index arrays of equal length; the last one repeats its last index.
+    """Index arrays of one length, at most ``size``, that cover ``range(count)``.
 
-    Equal lengths mean one compile.
+    One length means one compile; the chunks are balanced, so that the last one repeats
+    its last index a few times at most.
     """
-    size = min(size, count)
+    size = -(-count // -(-count // size))
     for start in range(0, count, size):
         yield np.minimum(np.arange(start, start + size), count - 1)
 

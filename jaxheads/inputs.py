@@ -194,7 +194,7 @@ class _Maker:
         )
 
     def _documents(self, length: int, count: int) -> tuple[np.ndarray, str]:
-        path = self.config.token_loss.text
+        path = self.config.text
         if path is None:
             documents = texts.pydoc_topics()
             name = f"pydoc_data.topics of Python {platform.python_version()}"

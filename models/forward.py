@@ -8,7 +8,6 @@ cache, the capture and the ablation live in the ``attend`` functions below, once
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -18,9 +17,9 @@ from flax import struct
 from jaxheads.models import family
 from jaxheads.models.ablation import Ablation, apply_to_heads, check
 from jaxheads.models.layers import attention, shared_prefix_attention
+from jaxheads.models.metrics import Metric, probability
 
 CAPTURES = ("heads", "patterns", "residual")
-Metric = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 @struct.dataclass
@@ -245,17 +244,6 @@ def generate(
     return tokens.T.astype(jnp.int32)
 
 
-def probability(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """p(target): logits [..., V], targets int [...] -> [...]."""
-    return jnp.exp(log_probability(logits, targets))
-
-
-def log_probability(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Log p(target) in nats: logits [..., V], targets int [...] -> [...]."""
-    picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    return picked - jax.nn.logsumexp(logits, axis=-1)
-
-
 @functools.partial(jax.jit, static_argnames="metric")
 def patch_each_head(
     params,
@@ -278,9 +266,10 @@ def patch_each_head(
         params: of the family of ``config``.
         prefix: of B prompts.
         fill: [L, H, K], what each head is replaced by.
-        targets: int [B].
+        targets: int [B], or whatever the metric reads of each prompt [B, ...].
         config: of the model; static.
-        metric: (logits [..., V], targets [...]) -> [...]; default: probability.
+        metric: (logits [..., V], targets [...]) -> [...], such as ``probability``,
+            ``log_probability``, or ``logit_difference`` with targets [B, 2].
 
     Returns:
         Effects [L, H, B], in the metric's unit.
@@ -290,7 +279,7 @@ def patch_each_head(
     layers, b, h, k = prefix.heads.shape
     if fill.shape != (layers, h, k):
         raise ValueError(f"fill must be [L, H, K] = {(layers, h, k)}, not {fill.shape}")
-    if targets.shape != (b,):
+    if targets.shape[:1] != (b,):
         raise ValueError(f"targets must be [B] = {(b,)}, not {targets.shape}")
     model = family(config.model_type)
     fill = fill.astype(prefix.heads.dtype)
@@ -356,7 +345,7 @@ def _metric_of_rows(model, params, x, targets, config, metric: Metric) -> jax.Ar
     chunk = max(size for size in range(1, rows + 1) if not rows % size and size <= most)
 
     def run(part: jax.Array) -> jax.Array:  # [B, C, D] -> [B, C]
-        wanted = jnp.broadcast_to(targets[:, None], (b, chunk))
+        wanted = jnp.broadcast_to(targets[:, None], (b, chunk, *targets.shape[1:]))
         return metric(model.unembed(params, part, config), wanted)
 
     parts = x.reshape(b, rows // chunk, chunk, width).swapaxes(0, 1)

@@ -112,7 +112,7 @@ def test_parts_take_a_ranking_and_agree_with_the_study(
         (["study", "{model}", "--shots", "-1"], "--shots"),
         (["score", "{model}", "--scores.tasks", "antonim"], "antonym"),
         (["score", "{model}", "--tasks", "/no/tasks"], "/no/tasks"),
-        (["study", "{model}", "--token-loss.text", "/no/text.txt"], "/no/text.txt"),
+        (["study", "{model}", "--text", "/no/text.txt"], "/no/text.txt"),
         (["score", "{model}", "--memory-gb", "0"], "--memory-gb"),
         (["score", "{model}", "--shots", "100"], "antonym|context"),
         (

@@ -11,8 +11,9 @@ import pytest
 
 from jaxheads.errors import UserError
 from jaxheads.model import Model, load
-from jaxheads.models.forward import forward, log_probability
+from jaxheads.models.forward import forward
 from jaxheads.models.llama import Config, abstract
+from jaxheads.models.metrics import log_probability
 from jaxheads.models.parameters import num_params
 from jaxheads.weights import smollm2
 

@@ -12,11 +12,10 @@ from jaxheads.models.forward import (
     forward,
     generate,
     last_token_logits,
-    log_probability,
     patch_each_head,
     prefill,
-    probability,
 )
+from jaxheads.models.metrics import log_probability, logit_difference, probability
 
 
 @pytest.fixture(scope="module")
@@ -90,38 +89,36 @@ def test_vmap_over_subsets_equals_a_loop_and_copies_no_keys(tiny, prefix):
     np.testing.assert_allclose(together, jnp.stack([run(k) for k in keeps]), atol=3e-4)
     # A copy of keys or values per subset would show as an array of this shape.
     text = jax.jit(jax.vmap(run)).lower(keeps).compile().as_text()
+    assert text
     _, b, s, g, k = prefix.keys.shape
     assert f"f32[6,{b},{s},{g},{k}]" not in text
 
 
-def naive_effects(tiny, metric):
+def naive_effects(tiny, metric, targets):
     """Effects [L, H, B] by one whole forward per head."""
     layers, heads, _ = tiny.fill.shape
     ones = jnp.ones((layers, heads))
-    clean = metric(naive(tiny, ones, tiny.fill), tiny.targets)
+    clean = metric(naive(tiny, ones, tiny.fill), targets)
     rows = [
-        metric(naive(tiny, ones.at[l, h].set(0), tiny.fill), tiny.targets) - clean
+        metric(naive(tiny, ones.at[l, h].set(0), tiny.fill), targets) - clean
         for l in range(layers)
         for h in range(heads)
     ]
     return jnp.stack(rows).reshape(layers, heads, -1)
 
 
-def logit_margin(logits, targets):
-    """Logit of the target minus that of token 0."""
-    picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    return picked - logits[..., 0]
-
-
 @pytest.mark.parametrize(
     ("metric", "tolerance"),
-    [(probability, 2e-5), (log_probability, 5e-4), (logit_margin, 5e-4)],
+    [(probability, 2e-5), (log_probability, 5e-4), (logit_difference, 5e-4)],
 )
 def test_patch_each_head_equals_one_forward_per_head(tiny, prefix, metric, tolerance):
+    targets = tiny.targets
+    if metric is logit_difference:
+        targets = jnp.stack([targets, targets[::-1] + 1], axis=1)
     fast = patch_each_head(
-        tiny.params, prefix, tiny.fill, tiny.targets, tiny.config, metric=metric
+        tiny.params, prefix, tiny.fill, targets, tiny.config, metric=metric
     )
-    expected = naive_effects(tiny, metric)
+    expected = naive_effects(tiny, metric, targets)
     assert np.abs(expected).max() > 1e-2  # the effects are not all rounding
     np.testing.assert_allclose(fast, expected, atol=tolerance)
 
@@ -132,11 +129,11 @@ def test_segments_and_chunks_change_nothing(
 ):
     arguments = (tiny.params, prefix, tiny.fill, tiny.targets, tiny.config)
     expected = patch_each_head(*arguments)
-    patch_each_head.clear_cache()  # the sizes are read while tracing
+    jax.clear_caches()  # the sizes are read while tracing
     monkeypatch.setattr(forward_module, "_MAX_SEGMENTS", segments)
     monkeypatch.setattr(forward_module, "_LOGIT_BYTES", logit_bytes)
     np.testing.assert_allclose(patch_each_head(*arguments), expected, atol=2e-6)
-    patch_each_head.clear_cache()
+    jax.clear_caches()
 
 
 def test_patching_a_head_with_its_own_output_does_nothing(tiny):

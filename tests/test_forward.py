@@ -137,6 +137,7 @@ def test_captures_have_their_shapes_and_meaning(tiny):
     chex.assert_shape(out.heads, (c.num_layers, 4, 13, c.num_heads, c.head_dim))
     chex.assert_shape(out.patterns, (c.num_layers, 4, c.num_heads, 13, 13))
     chex.assert_shape(out.residual, (c.num_layers, 4, 13, c.width))
+    assert out.patterns is not None
     np.testing.assert_allclose(out.patterns.sum(-1), 1, atol=1e-6)
     assert not np.triu(np.asarray(out.patterns), k=1).any()
     bare = forward(tiny.params, tiny.tokens, c)

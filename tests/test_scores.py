@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from jaxheads.errors import UserError
-from jaxheads.models.forward import forward, prefill, probability
+from jaxheads.models.forward import forward, prefill
+from jaxheads.models.metrics import probability
 from jaxheads.scores import attention, function_vector, induction, previous_token
 
 

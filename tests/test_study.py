@@ -151,9 +151,8 @@ def test_losses_equal_whole_forwards(run, model):
     for n, told in enumerate(run.result["token_loss"]["sets"]):
         keep = jnp.asarray(1.0 - run.arrays["token_loss/replaced"][n])
         fill = mean if told["value"] == "mean" else None
-        logits = forward(
-            model.params, tokens, model.config, ablation=Ablation(keep, fill)
-        ).logits
+        out = forward(model.params, tokens, model.config, ablation=Ablation(keep, fill))
+        logits = np.asarray(out.logits)
         logp = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
         loss = -np.take_along_axis(logp[:, :-1], tokens[:, 1:, None], 2)[..., 0]
         # loss[:, i] scores index i + 1; token 10 of a document without BOS is index 9.

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxheads.engine import chunks
 from jaxheads.models.forward import forward
 
 
@@ -32,13 +33,8 @@ def attention_shares(
     params, tokens: np.ndarray, config, edges: np.ndarray, chunk: int
 ) -> np.ndarray:
     """``attention_share`` of many sequences, ``chunk`` at a time: float32 [L, H, B]."""
-    count = len(tokens)
-    chunk = min(chunk, count)
-    rows = np.concatenate([tokens, np.repeat(tokens[-1:], -count % chunk, axis=0)])
     parts = [
-        np.asarray(
-            attention_share(params, rows[i : i + chunk], config, edges), np.float32
-        )
-        for i in range(0, len(rows), chunk)
+        np.asarray(attention_share(params, tokens[index], config, edges), np.float32)
+        for index in chunks(len(tokens), chunk)
     ]
-    return np.concatenate(parts, axis=-1)[..., :count]
+    return np.concatenate(parts, axis=-1)[..., : len(tokens)]

@@ -90,8 +90,6 @@ class AblationConfig:
 class TokenLossConfig:
     """Loss at an early token minus loss at a late one, heads replaced everywhere."""
 
-    text: Path | None = None
-    """A .txt file or folder of them, .jsonl or .parquet; default: pydoc_data.topics."""
     documents: int = 8
     """Documents that are scored."""
     fill_documents: int = 4
@@ -128,6 +126,9 @@ class StudyConfig:
     """Of every random choice."""
     tasks: Path | None = None
     """Folder with the reference studies' JSON task files; default: built-in tasks."""
+    text: Path | None = None
+    """Documents: .txt, a folder of them, .jsonl or .parquet; default: Python's own
+    manual, pydoc_data.topics."""
     bos: bool | None = None
     """Put the token that begins a sequence first; default: as the model's tokenizer."""
 
