@@ -54,7 +54,7 @@ def main() -> None:
         description="How fast the shared-prefix engine is."
     )
     parser.add_argument("--all", action="store_true", help="loop over every head")
-    parser.add_argument("--task", default="country-capital", help="of the prompts")
+    parser.add_argument("--task", default="english-spanish", help="of the prompts")
     chosen = parser.parse_args()
 
     model = jh.load()

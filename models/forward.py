@@ -290,7 +290,6 @@ def patch_each_head(
         prefix.residual,
         prefix.heads,
         fill,
-        jnp.arange(layers),
     )
     # Rows that start inside a segment are carried from its first layer on: short
     # segments waste less arithmetic, few segments compile faster.
@@ -300,8 +299,8 @@ def patch_each_head(
         stop = min(start + segment, layers)
         rows = jnp.zeros((b, (stop - start) * h, x.shape[-1]), x.dtype)
         x = jnp.concatenate([x, rows], axis=1)  # [B, R, D]
-        part = jax.tree.map(lambda leaf, a=start, z=stop: leaf[a:z], inputs)
-        x, _ = jax.lax.scan(_patched_layer(model, prefix, x.shape[1], config), x, part)
+        run_layer = _patched_layer(model, prefix, inputs, x.shape[1], config)
+        x, _ = jax.lax.scan(run_layer, x, jnp.arange(start, stop))
     effects = _metric_of_rows(model, params, x, targets, config, metric)  # [B, R]
     effects = effects - metric(prefix.logits, targets)[:, None]
     return effects.reshape(b, layers, h).transpose(1, 2, 0)
@@ -311,8 +310,8 @@ _MAX_SEGMENTS = 16
 _LOGIT_BYTES = 64 * 2**20  # of one chunk of rows, so that memory stays flat
 
 
-def _patched_layer(model, prefix: Prefix, rows: int, config):
-    """One layer for all rows that patch it or an earlier one."""
+def _patched_layer(model, prefix: Prefix, stacked, rows: int, config):
+    """One layer, by its index, for all rows that patch it or an earlier one."""
     _, b, h, _ = prefix.heads.shape
     positions = jnp.broadcast_to(prefix.lengths[:, None] - 1, (b, rows))
     before_last = _before_last(prefix)
@@ -320,8 +319,10 @@ def _patched_layer(model, prefix: Prefix, rows: int, config):
     row_layer = jnp.arange(rows) // h
     row_head = jnp.arange(rows) % h
 
-    def run_layer(x, inputs):
-        layer, keys, values, residual, heads, fill, index = inputs
+    def run_layer(x, index):
+        # Taken by index from the whole stack: slicing it by segments would copy it.
+        inputs = jax.tree.map(lambda leaf: leaf[index], stacked)
+        layer, keys, values, residual, heads, fill = inputs
         starts = (row_layer == index)[None, :, None]  # [1, R, 1]
         x = jnp.where(starts, residual[:, None], x)
         patched_head = (row_head[:, None] == jnp.arange(h)[None])[None, :, :, None]
