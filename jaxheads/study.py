@@ -68,6 +68,7 @@ def run_study(
         raise UserError(f"--memory-gb must be positive, but is {memory_gb}")
     progress = progress or Progress()
     prepared = prepare(model, config, parts, ranking)
+    costs = cost(prepared, model.config, config)  # refuses sets that cannot be made
     folder = runs.RunFolder(
         out,
         "+".join(parts),
@@ -76,7 +77,6 @@ def run_study(
     )
     if folder.finished:
         return runs.load(folder.path)
-    costs = cost(prepared, model.config, config)
     progress.planned(costs)
     return _run(model, config, prepared, ranking, folder, memory_gb, progress, costs)
 

@@ -133,7 +133,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     assert "Traceback" not in error
 
     assert re.search(sentence, lines[0])
-    assert not (tmp_path / "out" / "result.json").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_broken_task_file_is_one_sentence(model_folder, capfd, tmp_path):

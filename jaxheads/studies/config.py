@@ -90,7 +90,7 @@ class AblationConfig:
 class TokenLossConfig:
     """Loss at an early token minus loss at a late one, heads replaced everywhere."""
 
-    documents: int = 8
+    documents: int = 10
     """Documents that are scored."""
     fill_documents: int = 4
     """Other documents, which give the heads' mean outputs, pooled over positions."""

@@ -21,7 +21,7 @@ from jaxheads.models.forward import forward
 from jaxheads.runs import Arrays, RunFolder
 from jaxheads.sets import Described, largest_changes
 
-DOCUMENTS_AT_ONCE = 4
+DOCUMENTS_AT_ONCE = 5
 
 
 @dataclasses.dataclass(frozen=True)
