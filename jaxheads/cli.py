@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs, so that ``--help`` is quick.
 
 import dataclasses
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -176,7 +177,8 @@ def _run_study(command: _Command, console: Console) -> None:
             memory_gb=command.memory_gb,
             progress=bars.progress,
         )
-    print_run(finished, Console())
+    # A file or a pipe has no width: wide enough that no row is broken.
+    print_run(finished, Console(width=None if sys.stdout.isatty() else 120))
     _write_report(finished, console)
 
 
