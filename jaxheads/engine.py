@@ -48,10 +48,7 @@ def subset_chunk(config, rows: int, tokens: int, budget_bytes: int) -> int:
     return int(np.clip(budget_bytes // each, 1, enough))
 
 
-_prefill = functools.partial(jax.jit, static_argnames="config")(prefill)
-
-
-@functools.partial(jax.jit, static_argnames=("config", "max_new_tokens"))
+@functools.partial(jax.jit, static_argnames="max_new_tokens")
 def _generate_subsets(params, prefix, keeps, fill, config, max_new_tokens):
     """Greedy tokens [N, B, M] under each of keeps [N, L, H]."""
     return jax.vmap(
@@ -91,7 +88,7 @@ def generate_under_subsets(
     Returns:
         New tokens, int32 [N, B, M].
     """
-    prefix = _prefill(params, tokens, lengths, config)
+    prefix = prefill(params, tokens, lengths, config)
     keeps = 1 - np.asarray(replaced, np.float32)
     out = np.zeros((len(keeps), len(tokens), max_new_tokens), np.int32)
     for index in chunks(len(keeps), chunk):
@@ -103,7 +100,7 @@ def generate_under_subsets(
     return out
 
 
-@functools.partial(jax.jit, static_argnames="config")
+@jax.jit
 def _losses_subsets(params, tokens, keeps, fill, at, config):
     """Loss in nats [N, B, P] of the tokens at positions ``at``, under each keep."""
     before = jnp.broadcast_to(at[None] - 1, (tokens.shape[0], at.shape[0]))

@@ -1,7 +1,5 @@
 """What the attention scores share: the share of attention on chosen edges."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +8,7 @@ from jaxheads.engine import chunks
 from jaxheads.models.forward import forward
 
 
-@functools.partial(jax.jit, static_argnames="config")
+@jax.jit
 def attention_share(params, tokens: jax.Array, config, edges: jax.Array) -> jax.Array:
     """Weighted attention on chosen edges, for every head and sequence.
 

@@ -4,8 +4,6 @@ Clean prompts give each head's mean output at the last position; the score is th
 of the answer's probability when a head of a prompt with shuffled labels is set to it.
 """
 
-import functools
-
 import jax
 import numpy as np
 
@@ -13,13 +11,13 @@ from jaxheads.heads import HeadScores, from_samples
 from jaxheads.models.forward import patch_each_head, prefill
 
 
-@functools.partial(jax.jit, static_argnames="config")
+@jax.jit
 def last_heads(params, tokens: jax.Array, lengths: jax.Array, config) -> jax.Array:
     """Per-head outputs at the last position of prompts: [L, B, H, K]."""
     return prefill(params, tokens, lengths, config).heads
 
 
-@functools.partial(jax.jit, static_argnames="config")
+@jax.jit
 def effects(
     params,
     tokens: jax.Array,

@@ -163,7 +163,7 @@ def run(
     )
 
 
-@functools.partial(jax.jit, static_argnames=("config", "start"))
+@functools.partial(jax.jit, static_argnames="start")
 def _moments(params, tokens, config, mean, start):
     """Mean over tokens [L, H, K] and largest |z - mean| [L, H] of one document."""
     z = forward(params, tokens[None], config, capture=("heads",)).heads
