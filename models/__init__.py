@@ -7,9 +7,22 @@ The letters of every shape comment, docstring and einsum string:
     B  batch (prompts)       D  residual width      K  head width       P  positions
     M  new tokens            R  rows: runs of one prompt that share its prefix
 
-A family's file gives ``Config``, ``Params``, ``abstract``, ``embed``, ``block``,
-``unembed``, ``TENSORS`` and ``IGNORED``; see ``llama.py``. A new family is a new file
-and a line in ``FAMILIES``. ``forward.py`` is the only code that runs layers.
+A family's file gives
+
+- ``Config``: frozen, static; with ``num_layers``, ``width``, ``num_heads``,
+  ``num_kv_heads``, ``head_dim``, ``mlp_width``, ``vocab_size``, ``context_length``,
+  ``windows`` (how far each layer looks back, None: all of it), ``model_type``,
+  ``dims()``, ``from_hf`` and ``from_gguf``;
+- ``Params``, and ``abstract(config)``, the tree of its leaves before they have values;
+- ``embed``, ``block`` and ``unembed``. A block hands q, k, v, positions applied, to
+  ``attend(q, k, v, *, softcap=None, mix=None)``, which forward.py gives and where
+  mask, cache, capture and ablation live; scores are divided by sqrt(K) there.
+  ``mix(k, v, previous_k, previous_v) -> (k, v)`` is for families whose keys or values
+  take up the previous position's (zeros before the first);
+- ``TENSORS``, ``PREFIX`` and ``IGNORED``, how checkpoints name all this.
+
+See ``llama.py``. A new family is a new file and a line in ``FAMILIES``; ``forward.py``
+is the only code that runs layers.
 """
 
 import importlib

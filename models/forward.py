@@ -8,7 +8,7 @@ cache, the capture and the ablation live in the ``attend`` functions below, once
 import dataclasses
 import functools
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +52,8 @@ class Prefix:
         residual: [L, B, D], entering each layer at the last position.
         heads: z [L, B, H, K] at the last position.
         logits: [B, V] at the last position.
+        unmixed: keys and values [L, B, G, K] one position before the last, before
+            they were mixed; None in families that mix none.
     """
 
     keys: jax.Array
@@ -61,6 +63,7 @@ class Prefix:
     residual: jax.Array
     heads: jax.Array
     logits: jax.Array
+    unmixed: tuple[jax.Array, jax.Array] | None = None
 
 
 def forward(
@@ -114,15 +117,18 @@ def forward(
 def _forward(params, tokens, config, ablation, at, capture) -> Output:
     """``forward`` with the positions of the logits as an array [B, P], or None: all."""
     model = family(config.model_type)
-    positions, mask = _causal(*tokens.shape)
+    positions = _positions(*tokens.shape)
     keep, fill, where = _split(ablation)
 
     def run_layer(x, inputs):
-        layer, keep, fill = inputs
+        layer, window, keep, fill = inputs
         seen = {"residual": x}
 
-        def attend(q, k, v):
-            z, patterns = attention(q, k, v, mask)
+        def attend(q, k, v, *, softcap=None, mix=None):
+            if mix is not None:
+                k, v = mix(k, v, _one_later(k), _one_later(v))
+            mask = _visible(positions, positions, window)
+            z, patterns = attention(q, k, v, mask, softcap)
             if keep is not None:
                 z = apply_to_heads(z, keep, fill, where)
             seen.update(heads=z, patterns=patterns)
@@ -131,11 +137,13 @@ def _forward(params, tokens, config, ablation, at, capture) -> Output:
         x = model.block(layer, x, positions, attend, config)
         return x, {name: seen[name] for name in capture}
 
-    x = model.embed(params, tokens, positions, config)
-    x, captured = jax.lax.scan(run_layer, x, (params.layers, keep, fill))
-    if at is not None:
-        x = jnp.take_along_axis(x, at[:, :, None], axis=1)  # [B, P, D]
-    return Output(logits=model.unembed(params, x, config), **captured)
+    with _exact_products(params):
+        x = model.embed(params, tokens, positions, config)
+        inputs = (params.layers, _windows(config), keep, fill)
+        x, captured = jax.lax.scan(run_layer, x, inputs)
+        if at is not None:
+            x = jnp.take_along_axis(x, at[:, :, None], axis=1)  # [B, P, D]
+        return Output(logits=model.unembed(params, x, config), **captured)
 
 
 @jax.jit
@@ -157,7 +165,7 @@ def prefill(params, tokens: jax.Array, lengths: jax.Array | None, config) -> Pre
     _check_tokens(tokens, config)
     b, t = tokens.shape
     model = family(config.model_type)
-    positions, mask = _causal(b, t)
+    positions = _positions(b, t)
     lengths = _lengths(lengths, b, t)
     last = lengths - 1
 
@@ -166,24 +174,31 @@ def prefill(params, tokens: jax.Array, lengths: jax.Array | None, config) -> Pre
         index = last.reshape(b, *(1,) * (values.ndim - 1))
         return jnp.take_along_axis(values, index, axis=1)[:, 0]
 
-    def run_layer(x, layer):
-        seen = {"residual": at_last(x)}
+    def run_layer(x, inputs):
+        layer, window = inputs
+        seen: dict[str, Any] = {"residual": at_last(x)}
 
-        def attend(q, k, v):
-            z, _ = attention(q, k, v, mask)
+        def attend(q, k, v, *, softcap=None, mix=None):
+            if mix is not None:
+                before = (_one_later(k), _one_later(v))
+                seen.update(unmixed=jax.tree.map(at_last, before))
+                k, v = mix(k, v, *before)
+            mask = _visible(positions, positions, window)
+            z, _ = attention(q, k, v, mask, softcap)
             seen.update(keys=k, values=v, heads=at_last(z))
             return z
 
         return model.block(layer, x, positions, attend, config), seen
 
-    x = model.embed(params, tokens, positions, config)
-    x, seen = jax.lax.scan(run_layer, x, params.layers)
-    return Prefix(
-        lengths=lengths,
-        last_tokens=at_last(tokens),
-        logits=model.unembed(params, at_last(x), config),
-        **seen,
-    )
+    with _exact_products(params):
+        x = model.embed(params, tokens, positions, config)
+        x, seen = jax.lax.scan(run_layer, x, (params.layers, _windows(config)))
+        return Prefix(
+            lengths=lengths,
+            last_tokens=at_last(tokens),
+            logits=model.unembed(params, at_last(x), config),
+            **seen,
+        )
 
 
 @jax.jit
@@ -205,7 +220,10 @@ def last_token_logits(
         Logits [B, V].
     """
     own = _own_cache(prefix, 1)
-    logits, _ = _run_token(params, prefix, own, prefix.last_tokens, 0, ablation, config)
+    with _exact_products(params):
+        logits, _ = _run_token(
+            params, prefix, own, prefix.last_tokens, 0, ablation, config
+        )
     return logits
 
 
@@ -240,7 +258,8 @@ def generate(
         return (own, token), token
 
     start = (_own_cache(prefix, max_new_tokens), prefix.last_tokens)
-    _, tokens = jax.lax.scan(step, start, jnp.arange(max_new_tokens))
+    with _exact_products(params):
+        _, tokens = jax.lax.scan(step, start, jnp.arange(max_new_tokens))
     return tokens.T.astype(jnp.int32)
 
 
@@ -290,6 +309,8 @@ def patch_each_head(
         prefix.residual,
         prefix.heads,
         fill,
+        prefix.unmixed,
+        _windows(config),
     )
     # Rows that start inside a segment are carried from its first layer on: short
     # segments waste less arithmetic, few segments compile faster.
@@ -300,8 +321,10 @@ def patch_each_head(
         rows = jnp.zeros((b, (stop - start) * h, x.shape[-1]), x.dtype)
         x = jnp.concatenate([x, rows], axis=1)  # [B, R, D]
         run_layer = _patched_layer(model, prefix, inputs, x.shape[1], config)
-        x, _ = jax.lax.scan(run_layer, x, jnp.arange(start, stop))
-    effects = _metric_of_rows(model, params, x, targets, config, metric)  # [B, R]
+        with _exact_products(params):
+            x, _ = jax.lax.scan(run_layer, x, jnp.arange(start, stop))
+    with _exact_products(params):
+        effects = _metric_of_rows(model, params, x, targets, config, metric)  # [B, R]
     effects = effects - metric(prefix.logits, targets)[:, None]
     return effects.reshape(b, layers, h).transpose(1, 2, 0)
 
@@ -313,8 +336,8 @@ _LOGIT_BYTES = 64 * 2**20  # of one chunk of rows, so that memory stays flat
 def _patched_layer(model, prefix: Prefix, stacked, rows: int, config):
     """One layer, by its index, for all rows that patch it or an earlier one."""
     _, b, h, _ = prefix.heads.shape
-    positions = jnp.broadcast_to(prefix.lengths[:, None] - 1, (b, rows))
-    before_last = _before_last(prefix)
+    last = prefix.lengths[:, None] - 1  # [B, 1]
+    positions = jnp.broadcast_to(last, (b, rows))
     one_token = jnp.ones((1,), bool)
     row_layer = jnp.arange(rows) // h
     row_head = jnp.arange(rows) % h
@@ -322,15 +345,19 @@ def _patched_layer(model, prefix: Prefix, stacked, rows: int, config):
     def run_layer(x, index):
         # Taken by index from the whole stack: slicing it by segments would copy it.
         inputs = jax.tree.map(lambda leaf: leaf[index], stacked)
-        layer, keys, values, residual, heads, fill = inputs
+        layer, keys, values, residual, heads, fill, unmixed, window = inputs
         starts = (row_layer == index)[None, :, None]  # [1, R, 1]
         x = jnp.where(starts, residual[:, None], x)
         patched_head = (row_head[:, None] == jnp.arange(h)[None])[None, :, :, None]
         patched = jnp.where(patched_head, fill[None, None], heads[:, None])
 
-        def attend(q, k, v):
+        def attend(q, k, v, *, softcap=None, mix=None):
+            if mix is not None:
+                before = jax.tree.map(lambda x: x[:, None], unmixed)  # [B, 1, G, K]
+                k, v = mix(k, v, *before)
+            mask = _before_last(prefix, last, window)
             z = shared_prefix_attention(
-                q, keys, values, before_last, k[:, :, None], v[:, :, None], one_token
+                q, keys, values, mask, k[:, :, None], v[:, :, None], one_token, softcap
             )
             return jnp.where(starts[..., None], patched, z)
 
@@ -359,7 +386,8 @@ def _run_token(params, prefix: Prefix, own, token, index, ablation, config):
     Args:
         params: of the family.
         prefix: of B prompts; its last position is not read, the token replaces it.
-        own: keys and values [L, B, M, G, K] of the last prompt token and the new ones.
+        own: keys and values [L, B, M, G, K] of the last prompt token and the new ones,
+            and ``Prefix.unmixed`` of the token before.
         token: int [B].
         index: which of the M own tokens this is.
         ablation: of this position, or None.
@@ -374,25 +402,32 @@ def _run_token(params, prefix: Prefix, own, token, index, ablation, config):
         check(ablation, layers, b, 1, h, k)
     keep, fill, where = _split(ablation)
     positions = (prefix.lengths - 1 + index)[:, None]  # [B, 1]
-    before_last = _before_last(prefix)
-    own_mask = jnp.arange(own[0].shape[2]) <= index
+    own_positions = jnp.arange(own[0].shape[2])[None]  # [1, M], after the prefix
 
     def run_layer(x, inputs):
-        layer, keys, values, own, keep, fill = inputs
+        layer, window, keys, values, own, keep, fill = inputs
         written = {}
 
-        def attend(q, k, v):
-            own_keys = jax.lax.dynamic_update_slice_in_dim(own[0], k, index, axis=1)
-            own_values = jax.lax.dynamic_update_slice_in_dim(own[1], v, index, axis=1)
-            written.update(own=(own_keys, own_values))
+        def attend(q, k, v, *, softcap=None, mix=None):
+            own_keys, own_values, unmixed = own
+            if mix is not None:
+                before = jax.tree.map(lambda x: x[:, None], unmixed)  # [B, 1, G, K]
+                unmixed = (k[:, 0], v[:, 0])
+                k, v = mix(k, v, *before)
+            own_keys = jax.lax.dynamic_update_slice_in_dim(own_keys, k, index, axis=1)
+            own_values = jax.lax.dynamic_update_slice_in_dim(
+                own_values, v, index, axis=1
+            )
+            written.update(own=(own_keys, own_values, unmixed))
             z = shared_prefix_attention(
                 q,
                 keys,
                 values,
-                before_last,
+                _before_last(prefix, positions, window),
                 own_keys[:, None],
                 own_values[:, None],
-                own_mask,
+                _visible(jnp.full((1, 1), index), own_positions, window)[0, 0],
+                softcap,
             )
             return z if keep is None else apply_to_heads(z, keep, fill, where)
 
@@ -400,22 +435,31 @@ def _run_token(params, prefix: Prefix, own, token, index, ablation, config):
         return x, written["own"]
 
     x = model.embed(params, token[:, None], positions, config)  # [B, 1, D]
-    inputs = (params.layers, prefix.keys, prefix.values, own, keep, fill)
+    inputs = (
+        params.layers,
+        _windows(config),
+        prefix.keys,
+        prefix.values,
+        own,
+        keep,
+        fill,
+    )
     x, own = jax.lax.scan(run_layer, x, inputs)
     return model.unembed(params, x[:, 0], config), own
 
 
-def _own_cache(prefix: Prefix, count: int) -> tuple[jax.Array, jax.Array]:
+def _own_cache(prefix: Prefix, count: int):
     """Empty keys and values [L, B, M, G, K] for tokens after the prefix."""
     layers, b, _, g, k = prefix.keys.shape
     empty = jnp.zeros((layers, b, count, g, k), prefix.keys.dtype)
-    return empty, empty
+    return empty, empty, prefix.unmixed
 
 
-def _before_last(prefix: Prefix) -> jax.Array:
-    """Mask of the prefix positions before the last: bool [B, S]."""
-    s = prefix.keys.shape[2]
-    return jnp.arange(s)[None] < (prefix.lengths - 1)[:, None]
+def _before_last(prefix: Prefix, positions: jax.Array, window) -> jax.Array:
+    """Prefix positions before the last that queries at [B, 1] see: bool [B, S]."""
+    stored = jnp.arange(prefix.keys.shape[2])[None]  # [1, S]
+    before = stored < (prefix.lengths - 1)[:, None]
+    return before & _visible(positions, stored, window)[:, 0]
 
 
 def _split(ablation: Ablation | None):
@@ -424,11 +468,43 @@ def _split(ablation: Ablation | None):
     return ablation.keep, ablation.fill, ablation.where
 
 
-def _causal(b: int, t: int) -> tuple[jax.Array, jax.Array]:
-    """Positions [B, T] and the causal mask [1, T, T]; right padding needs no other."""
-    positions = jnp.broadcast_to(jnp.arange(t)[None], (b, t))
-    mask = jnp.tril(jnp.ones((t, t), bool))[None]
-    return positions, mask
+def _positions(b: int, t: int) -> jax.Array:
+    """Positions [B, T]; tokens are right padded, so that every row starts at 0."""
+    return jnp.broadcast_to(jnp.arange(t)[None], (b, t))
+
+
+def _visible(queries: jax.Array, keys: jax.Array, window) -> jax.Array:
+    """Which key positions [B, S] queries at [B, T] see: bool [B, T, S].
+
+    None in their future, and with a window only the last that many, their own included.
+    """
+    distance = queries[:, :, None] - keys[:, None]
+    visible = distance >= 0
+    return visible if window is None else visible & (distance < window)
+
+
+def _windows(config) -> jax.Array | None:
+    """Attention windows by layer, int [L]; None where no layer has one."""
+    if config.windows is None:
+        return None
+    everything = jnp.iinfo(jnp.int32).max
+    return jnp.array([w or everything for w in config.windows], jnp.int32)
+
+
+def _one_later(x: jax.Array) -> jax.Array:
+    """The previous position's values, zeros before the first: [B, T, ...]."""
+    return jnp.pad(x, [(0, 0), (1, 0), *[(0, 0)] * (x.ndim - 2)])[:, :-1]
+
+
+def _exact_products(params):
+    """Full precision of matrix products of float32 params, unless the user chose one.
+
+    GPUs and TPUs round the factors to 10 or 7 bits otherwise.
+    """
+    chosen = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    narrow = all(leaf.dtype.itemsize < 4 for leaf in jax.tree.leaves(params))
+    exact = chosen if chosen or narrow else "highest"
+    return jax.default_matmul_precision(exact)
 
 
 def _lengths(lengths: jax.Array | None, b: int, t: int) -> jax.Array:

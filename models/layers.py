@@ -1,4 +1,4 @@
-"""Arithmetic that families share: norms, rotary embedding, attention."""
+"""Arithmetic that families share: norms and attention."""
 
 import jax
 import jax.numpy as jnp
@@ -21,29 +21,33 @@ def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
     return normed * jnp.broadcast_to(scale, normed.shape)
 
 
-def rotary(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
-    """Rotary position embedding over half-split pairs (i, i + K/2).
+def layer_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> jax.Array:
+    """Layer norm: ``(x - mean(x)) / sqrt(var(x) + epsilon) * scale + bias``.
 
     Args:
-        x: queries or keys [B, T, H, K].
-        positions: int [B, T].
-        theta: base of the wavelengths.
+        x: [..., D].
+        scale: [D].
+        bias: [D].
+        epsilon: added to the variance.
 
     Returns:
-        [B, T, H, K] in the dtype of ``x``. Phases are float32 whatever it is: bfloat16
-        cannot tell position 257 from 256.
+        [..., D] in the dtype of ``x``; all of it is float32 within, whatever it is.
     """
-    half = x.shape[-1] // 2
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
-    exponents = jnp.arange(half, dtype=dtype) / half
-    frequencies = jnp.power(jnp.asarray(theta, dtype), -exponents)  # [K/2]
-    phases = positions.astype(dtype)[:, :, None, None] * frequencies[None, None, None]
-    cos, sin = jnp.cos(phases), jnp.sin(phases)  # [B, T, 1, K/2]
-    first, second = x[..., :half].astype(dtype), x[..., half:].astype(dtype)
-    rotated = jnp.concatenate(
-        [first * cos - second * sin, second * cos + first * sin], axis=-1
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    normed = centred * jax.lax.rsqrt(variance + epsilon)
+    scale, bias = (
+        jnp.broadcast_to(leaf, wide.shape).astype(wide.dtype) for leaf in (scale, bias)
     )
-    return rotated.astype(x.dtype)
+    return (normed * scale + bias).astype(x.dtype)
+
+
+def softcapped(scores: jax.Array, cap: float | None) -> jax.Array:
+    """Squash to (-cap, cap): ``cap tanh(scores / cap)``; None leaves them alone."""
+    return scores if cap is None else cap * jnp.tanh(scores / cap)
 
 
 def group_queries(queries: jax.Array, num_kv_heads: int) -> jax.Array:
@@ -68,7 +72,11 @@ def softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def attention(
-    queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array
+    queries: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    mask: jax.Array,
+    softcap: float | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Grouped-query attention: ``softmax(q k / sqrt(K)) v`` for each head.
 
@@ -77,6 +85,7 @@ def attention(
         keys: [B, S, G, K].
         values: [B, S, G, K].
         mask: bool [B, T, S], True where a query may look.
+        softcap: of the scores, see ``softcapped``.
 
     Returns:
         Head outputs z [B, T, H, K] and patterns [B, H, T, S] (probabilities).
@@ -84,10 +93,19 @@ def attention(
     b, t, h, k = queries.shape
     g, s = keys.shape[2], keys.shape[1]
     grouped = group_queries(queries, g) * (k**-0.5)
-    scores = jnp.einsum("btgjk,bsgk->bgjts", grouped, keys)
+    scores = _scores("btgjk,bsgk->bgjts", grouped, keys, softcap)
     patterns = softmax(scores, mask[:, None, None])  # [B, G, J, T, S]
     z = jnp.einsum("bgjts,bsgk->btgjk", patterns.astype(values.dtype), values)
     return z.reshape(b, t, h, k), patterns.reshape(b, h, t, s)
+
+
+def _scores(
+    subscripts: str, queries: jax.Array, keys: jax.Array, softcap: float | None
+) -> jax.Array:
+    """Products of queries and keys, float32 or wider whatever they are."""
+    dtype = jnp.promote_types(queries.dtype, jnp.float32)
+    scores = jnp.einsum(subscripts, queries, keys, preferred_element_type=dtype)
+    return softcapped(scores, softcap)
 
 
 def project_heads(z: jax.Array, wo: jax.Array) -> jax.Array:
@@ -105,6 +123,7 @@ def shared_prefix_attention(
     own_keys: jax.Array,
     own_values: jax.Array,
     own_mask: jax.Array,
+    softcap: float | None = None,
 ) -> jax.Array:
     """Attention of many rows that share a prefix and have a few tokens of their own.
 
@@ -119,6 +138,7 @@ def shared_prefix_attention(
         own_keys: [B, R, M, G, K].
         own_values: [B, R, M, G, K].
         own_mask: bool [M].
+        softcap: of the scores, see ``softcapped``.
 
     Returns:
         Head outputs z [B, R, H, K].
@@ -128,10 +148,11 @@ def shared_prefix_attention(
     dtype = jnp.promote_types(queries.dtype, jnp.float32)
     lowest = jnp.finfo(dtype).min
     grouped = group_queries(queries, g) * (k**-0.5)  # [B, R, G, J, K]
-    shared = jnp.einsum("brgjk,bsgk->bgjrs", grouped, prefix_keys).astype(dtype)
+    shared = _scores("brgjk,bsgk->bgjrs", grouped, prefix_keys, softcap)
     shared = jnp.where(prefix_mask[:, None, None, None], shared, lowest)
     # A few own tokens a row: products and sums fuse, a batch of tiny dots does not.
-    own = (grouped[:, :, None] * own_keys[:, :, :, :, None]).sum(-1).astype(dtype)
+    own = grouped.astype(dtype)[:, :, None] * own_keys.astype(dtype)[:, :, :, :, None]
+    own = softcapped(own.sum(-1), softcap)
     own = own.transpose(0, 3, 4, 1, 2)  # [B, G, J, R, M]
     own = jnp.where(own_mask[None, None, None, None], own, lowest)
     # One softmax over both parts, without joining them.

@@ -16,8 +16,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxheads.models.layers import project_heads, rms_norm, rotary
+from jaxheads.models.layers import project_heads, rms_norm
 from jaxheads.models.parameters import Leaf
+from jaxheads.models.rope import Rope, rotary
+from jaxheads.models.settings import refuse_unless, size
 
 
 @jax.tree_util.register_static
@@ -55,9 +57,9 @@ class Config:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            size = getattr(self, field.name)
-            if field.type is int and size < 1:
-                raise ValueError(f"{field.name} must be positive, but is {size}")
+            value = getattr(self, field.name)
+            if field.type is int and value < 1:
+                raise ValueError(f"{field.name} must be positive, but is {value}")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_kv_heads must divide num_heads = {self.num_heads}, "
@@ -65,6 +67,11 @@ class Config:
             )
         if self.head_dim % 2:
             raise ValueError(f"head_dim must be even, but is {self.head_dim}")
+
+    @property
+    def windows(self) -> None:
+        """No layer has an attention window."""
+        return None
 
     def dims(self) -> dict[str, int]:
         """Sizes by dim letter; j and c split K into its rotary pairs."""
@@ -93,7 +100,7 @@ class Config:
         """
         rope = dict(settings.get("rope_parameters") or {})
         rope.update(settings.get("rope_scaling") or {})
-        _refuse_unless(
+        refuse_unless(
             {
                 "hidden_act": (settings.get("hidden_act", "silu"), ("silu", "swish")),
                 "attention_bias": (settings.get("attention_bias", False), (False,)),
@@ -103,17 +110,17 @@ class Config:
                 "sliding_window": (settings.get("sliding_window"), (None,)),
             }
         )
-        heads = _size(settings, "num_attention_heads")
-        width = _size(settings, "hidden_size")
+        heads = size(settings, "num_attention_heads")
+        width = size(settings, "hidden_size")
         theta = rope.get("rope_theta", settings.get("rope_theta", 10000.0))
         return cls(
-            num_layers=_size(settings, "num_hidden_layers"),
+            num_layers=size(settings, "num_hidden_layers"),
             width=width,
             num_heads=heads,
             num_kv_heads=settings.get("num_key_value_heads") or heads,
             head_dim=settings.get("head_dim") or width // heads,
-            mlp_width=_size(settings, "intermediate_size"),
-            vocab_size=_size(settings, "vocab_size"),
+            mlp_width=size(settings, "intermediate_size"),
+            vocab_size=size(settings, "vocab_size"),
             context_length=settings.get("max_position_embeddings", 2048),
             rope_theta=float(theta),
             norm_epsilon=float(settings.get("rms_norm_eps", 1e-6)),
@@ -131,10 +138,10 @@ class Config:
         Raises:
             ValueError: as for ``from_hf``.
         """
-        heads = _size(metadata, "llama.attention.head_count")
-        width = _size(metadata, "llama.embedding_length")
+        heads = size(metadata, "llama.attention.head_count")
+        width = size(metadata, "llama.embedding_length")
         head_dim = int(metadata.get("llama.attention.key_length", width // heads))
-        _refuse_unless(
+        refuse_unless(
             {
                 "llama.rope.scaling.type": (
                     metadata.get("llama.rope.scaling.type"),
@@ -151,14 +158,14 @@ class Config:
         if vocabulary is None:
             vocabulary = len(metadata["tokenizer.ggml.tokens"])
         return cls(
-            num_layers=_size(metadata, "llama.block_count"),
+            num_layers=size(metadata, "llama.block_count"),
             width=width,
             num_heads=heads,
             num_kv_heads=int(metadata.get("llama.attention.head_count_kv", heads)),
             head_dim=head_dim,
-            mlp_width=_size(metadata, "llama.feed_forward_length"),
+            mlp_width=size(metadata, "llama.feed_forward_length"),
             vocab_size=int(vocabulary),
-            context_length=_size(metadata, "llama.context_length"),
+            context_length=size(metadata, "llama.context_length"),
             rope_theta=float(metadata.get("llama.rope.freq_base", 10000.0)),
             norm_epsilon=float(metadata["llama.attention.layer_norm_rms_epsilon"]),
             tied=bool(metadata.get("tied", False)),
@@ -166,23 +173,6 @@ class Config:
 
 
 _PLAIN_ROPE = (None, "default")
-
-
-def _size(settings: Mapping, key: str) -> int:
-    if key not in settings:
-        raise ValueError(f"the config must give {key!r}, but does not")
-    return int(settings[key])
-
-
-def _refuse_unless(checks: Mapping[str, tuple[object, tuple]]) -> None:
-    """Raise one ValueError that names every setting with an unsupported value."""
-    wrong = [
-        f"{name} = {value!r} (supported: {', '.join(map(repr, allowed))})"
-        for name, (value, allowed) in checks.items()
-        if value not in allowed
-    ]
-    if wrong:
-        raise ValueError("the config asks for what is not built: " + "; ".join(wrong))
 
 
 @struct.dataclass
@@ -278,8 +268,8 @@ def block(
     """
     with jax.named_scope("attention"):
         normed = rms_norm(x, layer.attention_norm, config.norm_epsilon)
-        q = rotary(_project(normed, layer.wq), positions, config.rope_theta)
-        k = rotary(_project(normed, layer.wk), positions, config.rope_theta)
+        q = rotary(_project(normed, layer.wq), positions, Rope(config.rope_theta))
+        k = rotary(_project(normed, layer.wk), positions, Rope(config.rope_theta))
         v = _project(normed, layer.wv)
         x = x + project_heads(attend(q, k, v), layer.wo)
     with jax.named_scope("mlp"):
@@ -339,6 +329,9 @@ TENSORS = {
     },
 }
 """Checkpoint names and reshapes of every leaf, by layout of the source."""
+
+PREFIX = "model."
+"""What checkpoints of the bare model, without its unembedding, leave out of names."""
 
 IGNORED = {
     r".*rotary_emb\.inv_freq": "recomputed from the config",
