@@ -1,14 +1,23 @@
-"""Text to token ids and back, by a tokenizer.json or a GGUF file's vocabulary."""
+"""Text to token ids and back, by a folder's tokenizer files or a GGUF vocabulary."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 
 from jaxheads.errors import UserError
+from jaxheads.tokenizer_folder import (
+    END_OF_TEXT,
+    read_folder,
+    read_tokenizer_json,
+    read_vocab_files,
+    with_settings,
+)
+from jaxheads.tokenizer_gguf import gguf_tokenizer
+from jaxheads.tokenizer_sentencepiece import NotBuilt
 
 
 class Tokenizer:
@@ -30,6 +39,27 @@ class Tokenizer:
         self.adds_bos = adds_bos and bos_id is not None
 
     @classmethod
+    def from_folder(cls, folder: Path) -> tuple["Tokenizer | None", str]:
+        """Read the tokenizer of a folder in hub layout.
+
+        Args:
+            folder: with tokenizer.json, or vocab.json and merges.txt (GPT-2), or
+                tokenizer.model (SentencePiece); tokenizer_config.json,
+                special_tokens_map.json and config.json name the token that begins a
+                sequence.
+
+        Returns:
+            The tokenizer, or None and why there is none.
+
+        Raises:
+            UserError: a file cannot be read or is damaged.
+        """
+        try:
+            return cls(*read_folder(folder)), ""
+        except NotBuilt as error:
+            return None, str(error)
+
+    @classmethod
     def from_file(cls, path: Path, settings: Path | None = None) -> "Tokenizer":
         """Read a tokenizer.json.
 
@@ -41,23 +71,26 @@ class Tokenizer:
         Raises:
             UserError: a file cannot be read or is damaged.
         """
-        try:
-            inner = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except Exception as error:  # the library raises Exception itself
-            raise UserError(
-                f"{path} must be a tokenizer.json, but cannot be read ({error}): "
-                "fetch it again"
-            ) from error
-        bos_id, adds_bos = None, None
-        if settings is not None:
-            bos_id, adds_bos = _read_settings(settings, inner)
-        if adds_bos is None:  # then what the file's own template does
-            adds_bos = bos_id is not None and inner.encode("").ids[:1] == [bos_id]
-        return cls(inner, bos_id, adds_bos)
+        inner = read_tokenizer_json(path)
+        return cls(*with_settings(inner, [] if settings is None else [settings]))
+
+    @classmethod
+    def from_vocab_files(cls, vocab: Path, merges: Path) -> "Tokenizer":
+        """Read GPT-2's vocab.json and merges.txt, which came before tokenizer.json.
+
+        Args:
+            vocab: ids by token.
+            merges: pairs of tokens, one a line.
+
+        Raises:
+            UserError: a file cannot be read, or they do not belong together.
+        """
+        inner = read_vocab_files(vocab, merges)
+        return cls(inner, inner.token_to_id(END_OF_TEXT), adds_bos=False)
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> "Tokenizer":
-        """Build the tokenizer that a GGUF file describes (byte-level BPE only).
+        """Build the tokenizer that a GGUF file describes.
 
         Args:
             metadata: of the file, with its ``tokenizer.ggml`` keys.
@@ -66,35 +99,24 @@ class Tokenizer:
             UserError: the file has no vocabulary, or one of a kind or with a
                 pre-tokenizer that is not built here.
         """
-        keys = {
-            key.removeprefix("tokenizer.ggml."): value
-            for key, value in metadata.items()
-            if key.startswith("tokenizer.ggml.")
-        }
-        pre = _pre_tokenizer_name(keys, str(metadata.get("general.architecture")))
-        tokens, merges = keys.get("tokens"), keys.get("merges")
-        if not tokens or merges is None:
-            raise UserError(
-                "a byte-level BPE tokenizer needs tokens and merges, but the GGUF file "
-                "has not both: take a file with its vocabulary"
-            )
-        try:
-            inner = tokenizers.Tokenizer(
-                models.BPE(
-                    vocab={token: index for index, token in enumerate(tokens)},
-                    merges=[tuple(merge.split(" ", 1)) for merge in merges],
-                    ignore_merges=pre == "llama-bpe",
-                )
-            )
-        except Exception as error:  # the library raises Exception itself
-            raise UserError(
-                f"the GGUF file's merges and tokens must belong together, but: {error}"
-            ) from error
-        inner.pre_tokenizer = _PRE_TOKENIZERS[pre]()
-        inner.decoder = decoders.ByteLevel()
-        inner.add_tokens(_added_tokens(tokens, keys.get("token_type") or ()))
-        adds_bos = keys.get("add_bos_token", pre == "llama-bpe")
-        return cls(inner, keys.get("bos_token_id"), bool(adds_bos))
+        return cls(*gguf_tokenizer(metadata))
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json and tokenizer_config.json, for ``from_folder``.
+
+        Args:
+            folder: is made if need be; files of these names are replaced.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        begin = None if self.bos_id is None else self._inner.id_to_token(self.bos_id)
+        settings = {"bos_token": begin, "add_bos_token": self.adds_bos}
+        for name, text in (
+            ("tokenizer_config.json", json.dumps(settings, indent=2) + "\n"),
+            ("tokenizer.json", self._inner.to_str()),
+        ):
+            written = folder / f".{name}.{os.getpid()}"
+            written.write_text(text, encoding="utf-8")
+            os.replace(written, folder / name)
 
     @property
     def vocab_size(self) -> int:
@@ -140,91 +162,3 @@ class Tokenizer:
         return self._inner.decode(
             [int(token) for token in ids], skip_special_tokens=False
         )
-
-
-def _read_settings(
-    path: Path, inner: tokenizers.Tokenizer
-) -> tuple[int | None, bool | None]:
-    """The id of the first token and whether it is added, from tokenizer_config.json."""
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        token = settings.get("bos_token")
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{path} must hold a JSON object, but cannot be read so ({error}): "
-            "fetch it again"
-        ) from error
-    if isinstance(token, dict):  # an AddedToken, written out
-        token = token.get("content")
-    bos_id = inner.token_to_id(token) if isinstance(token, str) else None
-    return bos_id, settings.get("add_bos_token")
-
-
-def _gpt2() -> pre_tokenizers.PreTokenizer:
-    """Words with their leading space, contractions, runs of digits (Radford 2019)."""
-    return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-
-
-def _single_digits() -> pre_tokenizers.PreTokenizer:
-    """Every digit by itself, then as GPT-2."""
-    digits = pre_tokenizers.Digits(individual_digits=True)
-    return pre_tokenizers.Sequence([digits, _gpt2()])
-
-
-def _llama3() -> pre_tokenizers.PreTokenizer:
-    """Contractions in any case, at most three digits, newlines joined to signs."""
-    pattern = (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-        r"|[^\r\n\p{L}\p{N}]?\p{L}+"
-        r"|\p{N}{1,3}"
-        r"| ?[^\s\p{L}\p{N}]+[\r\n]*"
-        r"|\s*[\r\n]+"
-        r"|\s+(?!\S)"
-        r"|\s+"
-    )
-    split = pre_tokenizers.Split(Regex(pattern), "isolated")
-    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    return pre_tokenizers.Sequence([split, to_bytes])
-
-
-_PRE_TOKENIZERS: Mapping[str, Callable[[], pre_tokenizers.PreTokenizer]] = {
-    "gpt-2": _gpt2,
-    "mpt": _gpt2,
-    "olmo": _gpt2,
-    "smollm": _single_digits,
-    "starcoder": _single_digits,
-    "refact": _single_digits,
-    "llama-bpe": _llama3,
-}
-"""llama.cpp's names (``tokenizer.ggml.pre``) of the splits before BPE."""
-
-
-def _pre_tokenizer_name(keys: Mapping[str, Any], architecture: str) -> str:
-    kind = keys.get("model")
-    if kind != "gpt2":
-        raise UserError(
-            "a GGUF file's tokenizer must be byte-level BPE ('gpt2') to be used here, "
-            f"but is {kind!r}: take the model's hub folder with its tokenizer.json"
-        )
-    pre = keys.get("pre", "default")
-    if pre == "default" and architecture in ("gpt2", "gptneox"):
-        return "gpt-2"  # files older than the key; these families have one split
-    if pre not in _PRE_TOKENIZERS:
-        raise UserError(
-            f"a GGUF file's pre-tokenizer must be one of "
-            f"{', '.join(sorted(_PRE_TOKENIZERS))}, but is {pre!r}: take the model's "
-            "hub folder with its tokenizer.json"
-        )
-    return pre
-
-
-_CONTROL, _USER_DEFINED = 3, 4
-
-
-def _added_tokens(tokens: list[str], types: Iterable[int]) -> list[AddedToken]:
-    """Tokens that are found in the text before it is split."""
-    return [
-        AddedToken(token, special=kind == _CONTROL, normalized=False)
-        for token, kind in zip(tokens, types, strict=False)
-        if kind in (_CONTROL, _USER_DEFINED)
-    ]

@@ -1,6 +1,7 @@
-"""Tokenizers from a GGUF file's vocabulary and from tokenizer.json."""
+"""Tokenizers from a GGUF file's vocabulary and from the files of a folder."""
 
 import json
+from pathlib import Path
 
 import pytest
 import tokenizers
@@ -47,13 +48,43 @@ def pieces(tokenizer: Tokenizer, text: str) -> list[str]:
         ("smollm", "ab ab", ["ab", " ab"]),
         ("smollm", "a  ab", ["a", " ", " ab"]),
         ("llama-bpe", "a\n\n12", ["a", "\n", "\n", "12"]),
+        ("dbrx", "a 12", ["a", " ", "12"]),
+        ("qwen2", "12", ["1", "2"]),
+        ("qwen2", " ab 1", [" ab", " ", "1"]),
+        ("tekken", "abAb 12", ["ab", "A", "b", " ", "1", "2"]),
+        ("olmo", "12 ab", ["12", " ab"]),
     ],
 )
 def test_each_pre_tokenizer_splits_as_its_name_says(pre, text, expected):
     assert pieces(Tokenizer.from_gguf(metadata(pre=pre)), text) == expected
 
 
-@pytest.mark.parametrize("pre", ["smollm", "gpt-2", "llama-bpe"])
+@pytest.mark.parametrize(
+    ("pre", "composed"),
+    [
+        *((name, True) for name in ("olmo", "mpt", "qwen2")),
+        *((name, False) for name in ("gpt-2", "llama-bpe", "smollm", "dbrx", "tekken")),
+    ],
+)
+def test_characters_are_composed_where_the_family_does_so(pre, composed):
+    tokenizer = Tokenizer.from_gguf(metadata(pre=pre))
+    same = tokenizer.encode("cafe\u0301") == tokenizer.encode("caf\u00e9")
+    assert same == composed
+
+
+@pytest.mark.parametrize("pre", ["llama-bpe", "tekken", "gpt-2"])
+def test_only_some_families_take_a_whole_token_against_the_merges(pre):
+    # No merge makes "aba": it is a token only as a whole.
+    keys = metadata(pre=pre, tokens=[*BYTES, "ab", "aba"], merges=["a b"])
+    tokenizer = Tokenizer.from_gguf(keys)
+    expected = ["ab", "a"] if pre == "gpt-2" else ["aba"]
+    assert pieces(tokenizer, "aba") == expected
+    assert not tokenizer.adds_bos  # there is no such token
+
+
+@pytest.mark.parametrize(
+    "pre", ["smollm", "gpt-2", "llama-bpe", "qwen2", "olmo", "dbrx", "tekken"]
+)
 @pytest.mark.parametrize(
     "text",
     [
@@ -97,12 +128,16 @@ def test_bos_comes_only_when_asked_for_and_only_once():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"pre": "tekken"}, "smollm.*but is 'tekken'"),
+        ({"pre": "falcon"}, "smollm.*but is 'falcon'"),
+        ({"pre": ["smollm"]}, r"but is \['smollm'\]"),
         ({"pre": None}, "but is 'default'"),
-        ({"model": "llama"}, "byte-level BPE.*but is 'llama'"),
+        ({"model": "t5"}, "byte-level BPE.*SentencePiece.*but is 't5'"),
         ({"model": None}, "but is None"),
         ({"merges": None}, "needs tokens and merges"),
+        ({"tokens": 7}, "needs tokens and merges"),
         ({"merges": ["no such"]}, "must belong together"),
+        ({"merges": [1, 2]}, "must belong together"),
+        ({"model": "llama"}, "as many scores .* tokens, but the GGUF file has 265, 0"),
     ],
 )
 def test_what_is_not_built_is_refused_by_name(changes, sentence):
@@ -110,10 +145,27 @@ def test_what_is_not_built_is_refused_by_name(changes, sentence):
         Tokenizer.from_gguf(metadata(**changes))
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "gptneox"])
-def test_older_files_of_gpt_families_need_no_pre(architecture):
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [("gpt2", ["12"]), ("gptneox", ["12"]), ("qwen2", ["1", "2"])],
+)
+def test_older_files_of_some_families_need_no_pre(architecture, expected):
     keys = metadata(pre=None) | {"general.architecture": architecture}
-    assert pieces(Tokenizer.from_gguf(keys), "12") == ["12"]
+    assert pieces(Tokenizer.from_gguf(keys), "12") == expected
+
+
+@pytest.mark.parametrize("bos", [-1, 10**6, "<s>", 1.5])
+def test_a_first_token_that_is_no_token_is_none(bos):
+    assert Tokenizer.from_gguf(metadata(bos_token_id=bos)).bos_id is None
+
+
+# --- files of a folder -----------------------------------------------------------
+
+
+def require(found: tuple[Tokenizer | None, str]) -> Tokenizer:
+    tokenizer, reason = found
+    assert tokenizer is not None and reason == ""
+    return tokenizer
 
 
 @pytest.fixture
@@ -161,7 +213,122 @@ def test_damaged_files_are_one_sentence(tmp_path, tokenizer_json):
     broken.write_text('{"model": ')
     with pytest.raises(UserError, match=r"broken\.json must be a tokenizer\.json"):
         Tokenizer.from_file(broken)
-    with pytest.raises(UserError, match=r"broken\.json must hold a JSON object"):
+    with pytest.raises(UserError, match=r"broken\.json must be JSON"):
         Tokenizer.from_file(tokenizer_json, broken)
     with pytest.raises(UserError, match=r"must hold a JSON object"):
         Tokenizer.from_file(tokenizer_json, settings_file(tmp_path, ["<s>"]))
+
+
+# What tokenizer_config.json, special_tokens_map.json and config.json say of the first
+# token, and what follows; None: no such file.
+@pytest.mark.parametrize(
+    ("settings", "specials", "config", "expected"),
+    [
+        ({"bos_token": "<s>"}, None, None, 256),
+        ({}, {"bos_token": {"content": "<s>"}}, None, 256),
+        (None, {"bos_token": "<s>"}, {"bos_token_id": 3}, 256),
+        ({}, None, {"bos_token_id": 3}, 3),
+        ({}, None, {"bos_token_id": 10**10}, None),
+        ({}, None, {"bos_token_id": [3]}, None),
+        ({"bos_token": None}, {"bos_token": "<s>"}, {"bos_token_id": 3}, None),
+        ({"bos_token": "<unheard>"}, None, None, None),
+        (None, None, None, None),
+    ],
+)
+def test_the_first_file_that_names_the_first_token_decides(
+    tmp_path, tokenizer_json, settings, specials, config, expected
+):
+    for name, values in (
+        ("tokenizer_config", settings),
+        ("special_tokens_map", specials),
+        ("config", config),
+    ):
+        if values is not None:
+            (tmp_path / f"{name}.json").write_text(json.dumps(values))
+    tokenizer = require(Tokenizer.from_folder(tmp_path))
+    assert tokenizer.bos_id == expected
+    assert tokenizer.adds_bos == (expected == 256)  # as the file's template does
+
+
+def test_saved_is_read_back_the_same(tmp_path, tokenizer_json):
+    given = Tokenizer.from_gguf(metadata(pre="qwen2", add_bos_token=True))
+    given.save(tmp_path / "new" / "folder")
+    again = require(Tokenizer.from_folder(tmp_path / "new" / "folder"))
+    text = "<|begin|>it's 12   ab cafe\u0301"
+    assert again.encode(text) == given.encode(text)
+    assert again.decode(given.encode(text)) == given.decode(given.encode(text))
+    for name in ("bos_id", "adds_bos", "vocab_size", "special_ids"):
+        assert getattr(again, name) == getattr(given, name)
+    names = sorted(path.name for path in (tmp_path / "new" / "folder").iterdir())
+    assert names == ["tokenizer.json", "tokenizer_config.json"]
+    # This file's template adds a first token, which the settings then deny.
+    without = Tokenizer.from_file(tokenizer_json)
+    without.save(tmp_path)
+    again = require(Tokenizer.from_folder(tmp_path))
+    assert again.bos_id is None and not again.adds_bos
+
+
+def vocab_files(folder: Path, tokens=(), header="#version: 0.2\n") -> Path:
+    joined = [merge.replace(" ", "") for merge in MERGES]
+    listed = [*BYTES, *joined, *tokens]
+    ids = {token: index for index, token in enumerate(listed)}
+    (folder / "vocab.json").write_text(json.dumps(ids))
+    (folder / "merges.txt").write_text(header + "\n".join(MERGES) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize("header", ["#version: 0.2\n", ""])
+def test_gpt2s_old_files_are_read(tmp_path, header):
+    vocab_files(tmp_path, ["<|endoftext|>"], header)
+    tokenizer = require(Tokenizer.from_folder(tmp_path))
+    same = Tokenizer.from_gguf(metadata(pre="gpt-2"))
+    for text in ("it's 12 ab a  ab", "\u00dcn \u6f22\n\n"):
+        assert tokenizer.encode(text) == same.encode(text)
+    end = tokenizer.vocab_size - 1
+    assert tokenizer.encode("a<|endoftext|>")[1:] == [end]
+    assert (tokenizer.bos_id, tokenizer.adds_bos) == (end, False)
+    files = Tokenizer.from_vocab_files(tmp_path / "vocab.json", tmp_path / "merges.txt")
+    assert (files.bos_id, files.encode("ab")) == (end, tokenizer.encode("ab"))
+
+
+def test_tokens_added_later_follow_the_vocabulary(tmp_path):
+    count = vocab_files(tmp_path) and len(BYTES) + len(MERGES)
+    added = tmp_path / "added_tokens.json"
+    added.write_text(json.dumps({"<pad>": count + 1, "<sep>": count}))
+    tokenizer = require(Tokenizer.from_folder(tmp_path))
+    assert tokenizer.encode("<pad><sep>") == [count + 1, count]
+    assert tokenizer.bos_id is None
+    for wrong in ({"<pad>": count + 5}, {"<pad>": "x", "<sep>": 1}):
+        added.write_text(json.dumps(wrong))
+        with pytest.raises(UserError, match=r"added_tokens\.json must give the ids"):
+            Tokenizer.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("tokenizer_config", {"tokenizer_class": "Qwen2Tokenizer"}),
+        ("config", {"model_type": "Qwen2Tokenizer"}),
+    ],
+)
+def test_old_files_of_another_family_are_a_reason(tmp_path, name, values):
+    (vocab_files(tmp_path) / f"{name}.json").write_text(json.dumps(values))
+    tokenizer, reason = Tokenizer.from_folder(tmp_path)
+    assert tokenizer is None
+    assert "only for GPT-2, but is for 'Qwen2Tokenizer': copy" in reason
+
+
+def test_old_files_that_do_not_fit_are_one_sentence(tmp_path):
+    vocab_files(tmp_path)
+    for text in ("a b c\n", "no such\n", "ab\n"):
+        (tmp_path / "merges.txt").write_text(text)
+        with pytest.raises(UserError, match=r"merges\.txt must hold merges of") as e:
+            Tokenizer.from_folder(tmp_path)
+        assert "\n" not in str(e.value)
+
+
+def test_a_folder_without_tokenizer_files_gives_the_reason(tmp_path):
+    (tmp_path / "vocab.json").write_text("{}")  # half of a pair
+    tokenizer, reason = Tokenizer.from_folder(tmp_path)
+    assert tokenizer is None
+    assert reason == f"there is no tokenizer.json in {tmp_path}: copy it there"

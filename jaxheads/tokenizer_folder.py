@@ -1,0 +1,156 @@
+"""The tokenizer files of a folder in hub layout."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import tokenizers
+from tokenizers import AddedToken
+
+from jaxheads.errors import UserError
+from jaxheads.tokenizer_byte_level import SPLITS, byte_level_tokenizer
+from jaxheads.tokenizer_sentencepiece import NotBuilt, read_sentencepiece
+from jaxheads.weights.folder import read_json_object
+
+END_OF_TEXT = "<|endoftext|>"
+"""GPT-2's only special token; a sequence begins with it too, if with any."""
+
+_SETTINGS = "tokenizer_config.json"
+
+Parts = tuple[tokenizers.Tokenizer, int | None, bool]
+"""The tokenizer, the id of the token that begins a sequence, and whether the model was
+made with that token before every text."""
+
+
+def read_folder(folder: Path) -> Parts:
+    """Read tokenizer.json, else vocab.json and merges.txt, else tokenizer.model.
+
+    Args:
+        folder: the model's.
+
+    Raises:
+        NotBuilt: there is none of these, or one of a kind that is not built here.
+        UserError: a file is damaged.
+    """
+    whole, model = folder / "tokenizer.json", folder / "tokenizer.model"
+    vocab, merges = folder / "vocab.json", folder / "merges.txt"
+    bos_id, adds_bos = None, None
+    if whole.is_file():
+        inner = read_tokenizer_json(whole)
+    elif vocab.is_file() and merges.is_file():
+        _require_gpt2(folder)
+        inner, adds_bos = read_vocab_files(vocab, merges), False
+        bos_id = inner.token_to_id(END_OF_TEXT)
+        _add_listed(inner, folder / "added_tokens.json")
+    elif model.is_file():
+        (inner, bos_id), adds_bos = read_sentencepiece(model), True
+        _add_listed(inner, folder / "added_tokens.json")
+    else:
+        raise NotBuilt(f"there is no tokenizer.json in {folder}: copy it there")
+    names = (_SETTINGS, "special_tokens_map.json", "config.json")
+    files = [folder / name for name in names if (folder / name).is_file()]
+    return with_settings(inner, files, bos_id, adds_bos)
+
+
+def read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
+    """Read a tokenizer.json.
+
+    Raises:
+        UserError: it cannot be read or is damaged.
+    """
+    try:
+        return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    except Exception as error:  # the library raises Exception itself
+        raise UserError(
+            f"{path} must be a tokenizer.json, but cannot be read ({error}): fetch it "
+            "again"
+        ) from error
+
+
+def read_vocab_files(vocab: Path, merges: Path) -> tokenizers.Tokenizer:
+    """Read GPT-2's vocab.json and merges.txt.
+
+    Raises:
+        UserError: a file cannot be read, or they do not belong together.
+    """
+    ids = read_json_object(vocab)
+    try:
+        lines = merges.read_text(encoding="utf-8").split("\n")
+        pairs = [line.split(" ") for line in lines if not line.startswith("#version")]
+        inner = byte_level_tokenizer(ids, [p for p in pairs if p != [""]], _GPT2)
+    except Exception as error:  # the library raises Exception itself
+        raise UserError(
+            f"{merges} must hold merges of the tokens of {vocab.name}, but does not "
+            f"({error}): fetch both again"
+        ) from error
+    if END_OF_TEXT in ids:
+        inner.add_special_tokens([END_OF_TEXT])
+    return inner
+
+
+_GPT2 = SPLITS["gpt-2"]
+
+
+def with_settings(
+    inner: tokenizers.Tokenizer,
+    files: Sequence[Path],
+    bos_id: int | None = None,
+    adds_bos: bool | None = None,
+) -> Parts:
+    """What the first settings file that says so names as the token that begins a text.
+
+    Args:
+        inner: the tokenizer.
+        files: JSON objects, such as tokenizer_config.json; the first goes first.
+        bos_id: if no file names one.
+        adds_bos: if no file says so; None: what ``inner`` itself does.
+    """
+    settings = [read_json_object(path) for path in files]
+    for values in settings:
+        if "bos_token" in values:
+            token = values["bos_token"]
+            if isinstance(token, dict):  # an AddedToken, written out
+                token = token.get("content")
+            bos_id = inner.token_to_id(token) if isinstance(token, str) else None
+            break
+        number = values.get("bos_token_id")
+        if bos_id is None and number in range(inner.get_vocab_size()):
+            bos_id = number
+    for values in settings:
+        if isinstance(says := values.get("add_bos_token"), bool):
+            adds_bos = says
+            break
+    if adds_bos is None:
+        adds_bos = bos_id is not None and inner.encode("").ids[:1] == [bos_id]
+    return inner, bos_id, adds_bos
+
+
+def _require_gpt2(folder: Path) -> None:
+    """The two files do not say how to split a text; only GPT-2's way is known."""
+    for name, key, allowed in (
+        (_SETTINGS, "tokenizer_class", ("GPT2Tokenizer", "GPT2TokenizerFast")),
+        ("config.json", "model_type", ("gpt2",)),
+    ):
+        path = folder / name
+        says = read_json_object(path).get(key) if path.is_file() else None
+        if says is not None and says not in allowed:
+            raise NotBuilt(
+                f"{folder} has vocab.json and merges.txt, which say how to split a "
+                f"text only for GPT-2, but is for {says!r}: copy tokenizer.json there"
+            )
+
+
+def _add_listed(inner: tokenizers.Tokenizer, path: Path) -> None:
+    """Append the tokens that were added to the vocabulary later."""
+    if not path.is_file():
+        return
+    ids = read_json_object(path)
+    try:
+        for token in sorted(ids, key=ids.__getitem__):
+            inner.add_tokens([AddedToken(token, special=True, normalized=False)])
+            if inner.token_to_id(token) != ids[token]:
+                raise ValueError(f"{token!r} would be {inner.token_to_id(token)}")
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} must give the ids that follow the vocabulary's, but does not "
+            f"({error}): fetch it again"
+        ) from error
