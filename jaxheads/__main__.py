@@ -35,8 +35,11 @@ def main(arguments: list[str] | None = None) -> None:
                 2,
             )
         raise
-    except KeyboardInterrupt:
-        _stop("interrupted: the same command goes on where it stopped", 130)
+    except KeyboardInterrupt as stop:
+        _stop(f"interrupted: {stop.args[0] if stop.args else _GOES_ON}", 130)
+
+
+_GOES_ON = "the same command goes on where it stopped"
 
 
 def _stop(message: str, code: int) -> None:

@@ -1,4 +1,4 @@
-"""The command line: one subcommand a study, its flags from the study's config.
+"""The command line: a subcommand a study, with the study's config; and for models.
 
 Nothing heavy is imported before a command runs, so that ``--help`` is quick.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 
 from jaxheads.studies.config import (
     AblationConfig,
@@ -30,9 +31,10 @@ class _Command:
     """What every command that runs a model takes."""
 
     source: tyro.conf.Positional[str] = DEFAULT_MODEL
-    """A built-in name, a .gguf file, a folder in hub layout, or a hub id owner/name."""
+    """A name that `jaxheads models` lists, a .gguf file, a folder in hub layout or of
+    `jaxheads convert`, or a hub id owner/name."""
     revision: str | None = None
-    """Of a hub id, such as step1000."""
+    """Of a preset or a hub id, such as step1000."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the params."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
@@ -100,12 +102,44 @@ class Report:
     """The run's folder."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Convert:
+    """Write a model once so that it loads fast, in any dtype and on any devices."""
+
+    source: tyro.conf.Positional[str]
+    """As for the other commands."""
+    out: tyro.conf.Positional[Path]
+    """A new folder; it is then a source like any other."""
+    revision: str | None = None
+    """Of a preset or a hub id, such as step1000."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """In which the params are stored; they load in any."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """List the models that are known by name: sizes, hub ids, checkpoints."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspect:
+    """Say what a source holds and why it would be refused; reads no weights."""
+
+    source: tyro.conf.Positional[str] = DEFAULT_MODEL
+    """As for the other commands."""
+    revision: str | None = None
+    """Of a preset or a hub id, such as step1000."""
+
+
 _COMMANDS = {
     "study": Study,
     "score": Score,
     "ablate": Ablate,
     "token-loss": TokenLoss,
     "report": Report,
+    "convert": Convert,
+    "models": Models,
+    "inspect": Inspect,
 }
 _PARTS = {
     Study: ("scores", "ablation", "token_loss"),
@@ -126,12 +160,21 @@ def run(arguments: list[str] | None = None) -> None:
         args=arguments,
     )
     console = Console(stderr=True)
-    if isinstance(command, Report):
-        from jaxheads import runs
+    match command:
+        case Report():
+            from jaxheads import runs
 
-        _write_report(runs.load(command.run), console)
-    else:
-        _run_study(command, console)
+            _write_report(runs.load(command.run), console)
+        case Convert():
+            _convert(command, console)
+        case Models():
+            from jaxheads.presets import table
+
+            _wide_console().print(table())
+        case Inspect():
+            _inspect(command, console)
+        case _:
+            _run_study(command, console)
 
 
 def study_config(command: _Command) -> StudyConfig:
@@ -164,7 +207,7 @@ def _run_study(command: _Command, console: Console) -> None:
     from jaxheads.study import run_study
     from jaxheads.tables import print_run
 
-    with console.status(f"loading {command.source}"):
+    with console.status(escape(f"loading {command.source}")):
         model = load(command.source, command.revision, command.dtype)
     out = command.out or _default_folder(command)
     with Bars(console) as bars:
@@ -177,9 +220,42 @@ def _run_study(command: _Command, console: Console) -> None:
             memory_gb=command.memory_gb,
             progress=bars.progress,
         )
-    # A file or a pipe has no width: wide enough that no row is broken.
-    print_run(finished, Console(width=None if sys.stdout.isatty() else 120))
+    print_run(finished, _wide_console(120))
     _write_report(finished, console)
+
+
+def _convert(command: Convert, console: Console) -> None:
+    from jaxheads.weights.unfinished import free_folder
+
+    free_folder(command.out)  # told before a model is fetched and read
+    from jaxheads.model import load
+    from jaxheads.weights.store import save
+
+    try:
+        with console.status(escape(f"loading {command.source}")):
+            model = load(command.source, command.revision, command.dtype)
+        with console.status(escape(f"writing {command.out}")):
+            save(model, command.out)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("nothing was written") from None
+    console.print(f"model   {command.out}", soft_wrap=True, markup=False)
+
+
+def _inspect(command: Inspect, console: Console) -> None:
+    from jaxheads.errors import UserError
+    from jaxheads.inspection import inspect_source, print_inspection
+
+    with console.status(escape(f"opening {command.source}")):
+        found = inspect_source(command.source, command.revision)
+    print_inspection(found, _wide_console())
+    if found.refusal:
+        raise UserError(found.refusal)
+    print("loadable: yes")
+
+
+def _wide_console(width: int = 180) -> Console:
+    """Standard output; a file or a pipe is wide enough that no row is broken."""
+    return Console(width=None if sys.stdout.isatty() else width)
 
 
 def _default_folder(command: _Command) -> Path:

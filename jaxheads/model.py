@@ -3,15 +3,20 @@
 import dataclasses
 import os
 import warnings
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
+
+from jax.sharding import Mesh
 
 from jaxheads import models
 from jaxheads.errors import UserError
 from jaxheads.tokenizer import Tokenizer
 from jaxheads.weights.checkpoint import Checkpoint
-from jaxheads.weights.convert import params_sha256, to_params
+from jaxheads.weights.convert import to_params
+from jaxheads.weights.digest import ParamsDigest
 from jaxheads.weights.sources import Opened, open_source
+from jaxheads.weights.store import FORMAT, Store, restore
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -25,14 +30,17 @@ class Provenance:
         revision: of a hub model, as asked for; None for files and folders.
         commit: that the revision stood for on the hub.
         path: the file or folder that was read.
-        format: "gguf" or "safetensors".
-        file_sha256: of the one file with the weights; None for several files.
+        format: "gguf", "safetensors", "torch" or "jaxheads store".
+        file_sha256: of the built-in model's file, which was checked; else None.
         params_sha256: of the params as loaded, dtype included.
         dtype: of the params.
         model_type: family name in the checkpoint.
         tensor_kinds: how many tensors the file stores in each element type.
         name: what the source calls the model.
         license: what the source says of its licence.
+        files: names of the files with the weights.
+        converted: of a store, the format, path, dtype and params_sha256 of the model
+            that was converted; all else but the params is that model's.
     """
 
     source: str
@@ -47,10 +55,12 @@ class Provenance:
     tensor_kinds: dict[str, int]
     name: str | None
     license: str | None
+    files: tuple[str, ...] = ()
+    converted: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, ready for JSON."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | {"files": list(self.files)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,18 +99,22 @@ def load(
     source: str | os.PathLike[str] | None = None,
     revision: str | None = None,
     dtype: str = "float32",
+    mesh: Mesh | None = None,
 ) -> Model:
     """Load a model.
 
     Args:
         source: "smollm2-135m-instruct" (built in, fetched on first use; also None), a
-            ``.gguf`` file, a folder in hub layout (config.json, safetensors,
-            tokenizer.json), or a hub id "owner/name".
-        revision: branch, tag or commit of a hub id, such as "step1000".
+            ``.gguf`` file, a folder in hub layout (config.json, weights, tokenizer),
+            a folder that ``jaxheads convert`` wrote, the name of a preset such as
+            "gpt2-xl" (see ``jaxheads models``), or a hub id "owner/name".
+        revision: branch, tag or commit of a preset or a hub id, such as "step1000".
         dtype: of the params: "float32", "bfloat16" or "float16".
+        mesh: devices with the axes "data" and "model": heads, MLP width and vocabulary
+            are split over "model" (see ``jaxheads.sharding``); None: one device.
 
     Returns:
-        The model, on the default device.
+        The model, on the mesh or on the default device.
 
     Raises:
         UserError: the source cannot be found, fetched or read, or its tensors do not
@@ -112,26 +126,42 @@ def load(
             "for exact scores"
         )
     opened = open_source(source, revision)
-    checkpoint = opened.checkpoint
-    family, config = _configure(checkpoint)
-    tokenizer, no_tokenizer = _tokenizer(checkpoint)
+    family, config = configure(opened.checkpoint)
+    tokenizer, no_tokenizer = read_tokenizer(opened.checkpoint)
     if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
         warnings.warn(
             f"the tokenizer of {opened.source} has {tokenizer.vocab_size} tokens, the "
             f"model only {config.vocab_size}: the last ones must not be used",
             stacklevel=2,
         )
+    if isinstance(opened.checkpoint, Store):
+        params, provenance = _restore(opened.checkpoint, dtype, mesh)
+        return Model(params, config, tokenizer, provenance, no_tokenizer)
+    checkpoint, digest = opened.checkpoint, ParamsDigest()
     params = to_params(
-        checkpoint.tensors, family, config, checkpoint.layout, dtype, opened.source
+        checkpoint.tensors,
+        family,
+        config,
+        checkpoint.layout,
+        dtype,
+        opened.source,
+        mesh,
+        digest,
     )
-    provenance = _provenance(opened, params, dtype)
+    provenance = _provenance(opened, checkpoint, digest.hexdigest(), dtype)
     return Model(params, config, tokenizer, provenance, no_tokenizer)
 
 
-def _configure(checkpoint: Checkpoint) -> tuple[ModuleType, Any]:
-    """The family's module and config; what it refuses is told with the path."""
+def configure(checkpoint: Checkpoint | Store) -> tuple[ModuleType, Any]:
+    """The family's module and config of an opened source.
+
+    Raises:
+        UserError: no family reads it, or a setting is missing or not built.
+    """
     try:
         family = models.family(checkpoint.model_type)
+        if isinstance(checkpoint, Store):
+            return family, checkpoint.config
         if checkpoint.format == "gguf":
             return family, family.Config.from_gguf(checkpoint.settings)
         return family, family.Config.from_hf(checkpoint.settings)
@@ -143,22 +173,41 @@ def _configure(checkpoint: Checkpoint) -> tuple[ModuleType, Any]:
         raise UserError(f"{checkpoint.path} cannot be used: {error}") from error
 
 
-def _tokenizer(checkpoint: Checkpoint) -> tuple[Tokenizer | None, str]:
-    """The tokenizer, or None and why; weights are of use without one."""
-    if checkpoint.format == "gguf":
+def read_tokenizer(checkpoint: Checkpoint | Store) -> tuple[Tokenizer | None, str]:
+    """The tokenizer, or None and why; weights are of use without one.
+
+    Raises:
+        UserError: its files are damaged.
+    """
+    if isinstance(checkpoint, Store) and checkpoint.no_tokenizer:
+        return None, checkpoint.no_tokenizer
+    if isinstance(checkpoint, Checkpoint) and checkpoint.format == "gguf":
         try:
             return Tokenizer.from_gguf(checkpoint.settings), ""
         except UserError as error:
             return None, str(error)
-    path = checkpoint.path / "tokenizer.json"
-    settings = checkpoint.path / "tokenizer_config.json"
-    if not path.is_file():
-        return None, f"there is no tokenizer.json in {checkpoint.path}: copy it there"
-    return Tokenizer.from_file(path, settings if settings.is_file() else None), ""
+    return Tokenizer.from_folder(checkpoint.path)
 
 
-def _provenance(opened: Opened, params: Any, dtype: str) -> Provenance:
-    checkpoint = opened.checkpoint
+def _restore(store: Store, dtype: str, mesh: Mesh | None) -> tuple[Any, Provenance]:
+    """Params and provenance out of a store."""
+    params, params_sha256 = restore(store, dtype, mesh)
+    source = store.provenance
+    names = ("format", "path", "dtype", "params_sha256", "converted")
+    provenance = Provenance(**{**source, "files": tuple(source["files"])})
+    return params, dataclasses.replace(
+        provenance,
+        path=str(store.path),
+        format=FORMAT,
+        params_sha256=params_sha256,
+        dtype=dtype,
+        converted={name: source[name] for name in names if source[name] is not None},
+    )
+
+
+def _provenance(
+    opened: Opened, checkpoint: Checkpoint, params_sha256: str, dtype: str
+) -> Provenance:
     return Provenance(
         source=opened.source,
         revision=opened.revision,
@@ -166,10 +215,11 @@ def _provenance(opened: Opened, params: Any, dtype: str) -> Provenance:
         path=str(checkpoint.path),
         format=checkpoint.format,
         file_sha256=checkpoint.file_sha256,
-        params_sha256=params_sha256(params),
+        params_sha256=params_sha256,
         dtype=dtype,
         model_type=checkpoint.model_type,
         tensor_kinds=checkpoint.tensor_kinds(),
         name=checkpoint.name,
         license=checkpoint.license,
+        files=checkpoint.files,
     )

@@ -35,7 +35,16 @@ if __name__ == "models":
     )
 
 FAMILIES = {
+    "gemma2": "gemma2",
+    "gpt2": "gpt2",
+    "gpt_neox": "gpt_neox",
+    "gptneox": "gpt_neox",
     "llama": "llama",
+    "mistral": "llama",
+    "olmo2": "olmo2",
+    "qwen2": "qwen",
+    "qwen3": "qwen",
+    "toy": "toy",
 }
 """Model type, as checkpoints name it, to the file of its family."""
 

@@ -1,7 +1,24 @@
-"""Arithmetic that families share: norms and attention."""
+"""Arithmetic that families share: norms, activations and attention."""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+
+ACTIVATIONS = {
+    "gelu": ("gelu", "gelu_python"),
+    "gelu_tanh": (
+        "gelu_tanh",
+        "gelu_new",
+        "gelu_fast",
+        "gelu_accurate",
+        "gelu_pytorch_tanh",
+        "gelu_python_tanh",
+    ),
+    "relu": ("relu",),
+    "silu": ("silu", "swish"),
+}
+"""Activations that are built, and the names under which configs ask for them."""
 
 
 def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
@@ -43,6 +60,45 @@ def layer_norm(
         jnp.broadcast_to(leaf, wide.shape).astype(wide.dtype) for leaf in (scale, bias)
     )
     return (normed * scale + bias).astype(x.dtype)
+
+
+def activation_name(name: str) -> str:
+    """The name in ``ACTIVATIONS`` of an activation that a config asks for.
+
+    Raises:
+        ValueError: it is not built.
+    """
+    for canonical, names in ACTIVATIONS.items():
+        if name in names:
+            return canonical
+    known = ", ".join(sorted(sum(ACTIVATIONS.values(), ())))
+    raise ValueError(f"the activation must be one of {known}; this one is {name!r}")
+
+
+def activation(name: str) -> Callable[[jax.Array], jax.Array]:
+    """The function of a name that ``activation_name`` takes.
+
+    Returns:
+        A function of an array of any shape, to the same shape and dtype; it works in
+        float32 or wider.
+
+    Raises:
+        ValueError: it is not built.
+
+    Source: Hendrycks & Gimpel 2016 (the exact GELU and its tanh approximation).
+    """
+    function = {
+        "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+        "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+        "relu": jax.nn.relu,
+        "silu": jax.nn.silu,
+    }[activation_name(name)]
+
+    def apply(x: jax.Array) -> jax.Array:
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        return function(x.astype(wide)).astype(x.dtype)
+
+    return apply
 
 
 def softcapped(scores: jax.Array, cap: float | None) -> jax.Array:

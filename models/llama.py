@@ -2,94 +2,77 @@
 
 What is particular to it, against a plain GPT:
 
-- RMS norms without biases (Zhang & Sennrich 2019) and no biases anywhere;
-- rotary positions on half-split pairs of the whole head width;
+- RMS norms without biases (Zhang & Sennrich 2019), and mostly no biases anywhere;
+- rotary positions on half-split pairs of the whole head width (see ``Rope``);
 - query heads share G key/value heads: query head h reads key/value head h // (H / G);
 - a gated MLP, ``down(silu(gate(x)) * up(x))``;
-- the unembedding may be the embedding, transposed (``tied``).
+- the unembedding may be the embedding, transposed (``tied``);
+- Mistral's queries see the last ``windows[l]`` positions only.
+
+qwen.py has Qwen2's and Qwen3's configs for it; olmo2.py and gemma2.py take parts of it.
+
+Source: Touvron et al. 2023 (LLaMA), section 2.2; Jiang et al. 2023 (Mistral 7B),
+section 2.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from jaxheads.models.layers import project_heads, rms_norm
+from jaxheads.models.llama_names import (
+    GGUF,
+    HF,
+    IGNORED,  # noqa: F401  (part of the family)
+    PERMUTED,
+    PREFIX,  # noqa: F401
+)
+from jaxheads.models.llama_sizes import (
+    OFF,
+    SILU,
+    Sizes,
+    gguf_sizes,
+    hf_sizes,
+    hf_windows,
+)
 from jaxheads.models.parameters import Leaf
-from jaxheads.models.rope import Rope, rotary
-from jaxheads.models.settings import refuse_unless, size
+from jaxheads.models.rope import rotary
 
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Sizes):
     """Sizes and constants of a Llama-family model; static under jit.
 
     Attributes:
-        num_layers: L.
-        width: D, of the residual stream.
-        num_heads: H, query heads a layer.
-        num_kv_heads: G, key/value heads a layer; divides H.
-        head_dim: K.
-        mlp_width: F.
-        vocab_size: V.
-        context_length: positions the model was trained for.
-        rope_theta: base of the rotary wavelengths.
-        norm_epsilon: added to the mean square in every norm.
-        tied: the unembedding is the embedding, transposed.
+        qkv_bias: queries, keys and values have biases.
+        output_bias: the output projection has a bias.
+        mlp_bias: the three matrices of the MLP have biases.
+        qk_norm: each head's queries and keys are RMS-normed before rotation.
         model_type: the name under which checkpoints know the family.
+
+    And those of ``Sizes``.
     """
 
-    num_layers: int
-    width: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    mlp_width: int
-    vocab_size: int
-    context_length: int
-    rope_theta: float = 10000.0
-    norm_epsilon: float = 1e-5
-    tied: bool = False
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
     model_type: str = "llama"
 
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type is int and value < 1:
-                raise ValueError(f"{field.name} must be positive, but is {value}")
-        if self.num_heads % self.num_kv_heads:
-            raise ValueError(
-                f"num_kv_heads must divide num_heads = {self.num_heads}, "
-                f"but is {self.num_kv_heads}"
-            )
-        if self.head_dim % 2:
-            raise ValueError(f"head_dim must be even, but is {self.head_dim}")
-
     @property
-    def windows(self) -> None:
-        """No layer has an attention window."""
-        return None
-
-    def dims(self) -> dict[str, int]:
-        """Sizes by dim letter; j and c split K into its rotary pairs."""
-        return {
-            "l": self.num_layers,
-            "d": self.width,
-            "h": self.num_heads,
-            "g": self.num_kv_heads,
-            "k": self.head_dim,
-            "f": self.mlp_width,
-            "v": self.vocab_size,
-            "j": self.head_dim // 2,
-            "c": 2,
-        }
+    def rope_theta(self) -> float:
+        """Base of the rotary wavelengths."""
+        return self.rope.theta
 
     @classmethod
     def from_hf(cls, settings: Mapping) -> "Config":
-        """Read the hub's config.json.
+        """Read the hub's config.json of a "llama" or "mistral" model.
 
         Args:
             settings: the parsed file.
@@ -98,33 +81,20 @@ class Config:
             ValueError: a size is missing, or a setting that changes the arithmetic has
                 a value that this file does not implement.
         """
-        rope = dict(settings.get("rope_parameters") or {})
-        rope.update(settings.get("rope_scaling") or {})
-        refuse_unless(
-            {
-                "hidden_act": (settings.get("hidden_act", "silu"), ("silu", "swish")),
-                "attention_bias": (settings.get("attention_bias", False), (False,)),
-                "mlp_bias": (settings.get("mlp_bias", False), (False,)),
-                "rope_type": (rope.get("rope_type", rope.get("type")), _PLAIN_ROPE),
-                "partial_rotary_factor": (rope.get("partial_rotary_factor"), (None, 1)),
-                "sliding_window": (settings.get("sliding_window"), (None,)),
-            }
-        )
-        heads = size(settings, "num_attention_heads")
-        width = size(settings, "hidden_size")
-        theta = rope.get("rope_theta", settings.get("rope_theta", 10000.0))
+        kind = settings.get("model_type", "llama")
+        if kind == "mistral":
+            settings = {"sliding_window": 4096, **settings}  # if left out; null is none
+            own = {"attention_bias": OFF, "mlp_bias": OFF, "layer_types": (None,)}
+        else:
+            own = {"sliding_window": (None,)}
+        biases = bool(settings.get("attention_bias"))
         return cls(
-            num_layers=size(settings, "num_hidden_layers"),
-            width=width,
-            num_heads=heads,
-            num_kv_heads=settings.get("num_key_value_heads") or heads,
-            head_dim=settings.get("head_dim") or width // heads,
-            mlp_width=size(settings, "intermediate_size"),
-            vocab_size=size(settings, "vocab_size"),
-            context_length=settings.get("max_position_embeddings", 2048),
-            rope_theta=float(theta),
-            norm_epsilon=float(settings.get("rms_norm_eps", 1e-6)),
-            tied=bool(settings.get("tie_word_embeddings", False)),
+            **hf_sizes(settings, {"hidden_act": SILU, **own}),
+            windows=hf_windows(settings, lambda layer: True),
+            qkv_bias=biases,
+            output_bias=biases,
+            mlp_bias=bool(settings.get("mlp_bias")),
+            model_type=kind,
         )
 
     @classmethod
@@ -132,52 +102,20 @@ class Config:
         """Read the metadata of a GGUF file of architecture "llama".
 
         Args:
-            metadata: keys such as "llama.block_count"; "tied" says whether the file
-                has no output matrix of its own.
+            metadata: see ``gguf_sizes``.
 
         Raises:
             ValueError: as for ``from_hf``.
         """
-        heads = size(metadata, "llama.attention.head_count")
-        width = size(metadata, "llama.embedding_length")
-        head_dim = int(metadata.get("llama.attention.key_length", width // heads))
-        refuse_unless(
-            {
-                "llama.rope.scaling.type": (
-                    metadata.get("llama.rope.scaling.type"),
-                    (None, "none"),
-                ),
-                "llama.expert_count": (metadata.get("llama.expert_count"), (None, 0)),
-                "llama.rope.dimension_count": (
-                    metadata.get("llama.rope.dimension_count", head_dim),
-                    (head_dim,),
-                ),
-            }
-        )
-        vocabulary = metadata.get("llama.vocab_size")
-        if vocabulary is None:
-            vocabulary = len(metadata["tokenizer.ggml.tokens"])
-        return cls(
-            num_layers=size(metadata, "llama.block_count"),
-            width=width,
-            num_heads=heads,
-            num_kv_heads=int(metadata.get("llama.attention.head_count_kv", heads)),
-            head_dim=head_dim,
-            mlp_width=size(metadata, "llama.feed_forward_length"),
-            vocab_size=int(vocabulary),
-            context_length=size(metadata, "llama.context_length"),
-            rope_theta=float(metadata.get("llama.rope.freq_base", 10000.0)),
-            norm_epsilon=float(metadata["llama.attention.layer_norm_rms_epsilon"]),
-            tied=bool(metadata.get("tied", False)),
-        )
-
-
-_PLAIN_ROPE = (None, "default")
+        sizes = gguf_sizes(metadata, "llama", {})
+        window = metadata.get("llama.attention.sliding_window")
+        windows = (int(window),) * sizes["num_layers"] if window else None
+        return cls(**sizes, windows=windows)
 
 
 @struct.dataclass
 class Layers:
-    """The blocks' parameters, stacked over layers."""
+    """The blocks' parameters, stacked over layers; what a model lacks is None."""
 
     attention_norm: jax.Array  # [L, D]
     wq: jax.Array  # [L, D, H, K]
@@ -188,6 +126,15 @@ class Layers:
     w_gate: jax.Array  # [L, D, F]
     w_up: jax.Array  # [L, D, F]
     w_down: jax.Array  # [L, F, D]
+    bq: jax.Array | None = None  # [L, H, K]
+    bk: jax.Array | None = None  # [L, G, K]
+    bv: jax.Array | None = None  # [L, G, K]
+    bo: jax.Array | None = None  # [L, D]
+    q_norm: jax.Array | None = None  # [L, K]
+    k_norm: jax.Array | None = None  # [L, K]
+    b_gate: jax.Array | None = None  # [L, F]
+    b_up: jax.Array | None = None  # [L, F]
+    b_down: jax.Array | None = None  # [L, D]
 
 
 @struct.dataclass
@@ -195,13 +142,65 @@ class Params:
     """All parameters of a model; ``unembedding`` is None when tied."""
 
     embedding: jax.Array  # [V, D]
-    layers: Layers
+    layers: Any  # the family's Layers
     final_norm: jax.Array  # [D]
     unembedding: jax.Array | None  # [D, V]
 
 
 def abstract(config: Config) -> Params:
     """The tree of ``Leaf`` that initialisation, sharding and conversion derive from."""
+    leaf = leaf_maker(config)
+    zeros = lambda dims, there: leaf(dims, "zeros") if there else None
+    layers = Layers(
+        attention_norm=leaf("ld", "ones"),
+        **projections(config),
+        mlp_norm=leaf("ld", "ones"),
+        bq=zeros("lhk", config.qkv_bias),
+        bk=zeros("lgk", config.qkv_bias),
+        bv=zeros("lgk", config.qkv_bias),
+        bo=zeros("ld", config.output_bias),
+        q_norm=leaf("lk", "ones") if config.qk_norm else None,
+        k_norm=leaf("lk", "ones") if config.qk_norm else None,
+        b_gate=zeros("lf", config.mlp_bias),
+        b_up=zeros("lf", config.mlp_bias),
+        b_down=zeros("ld", config.mlp_bias),
+    )
+    return outer(config, layers)
+
+
+def outer(config: Sizes, layers: Any, norm: str = "ones") -> Params:
+    """The abstract ``Params`` around abstract layers.
+
+    Args:
+        config: of the model.
+        layers: the family's ``Layers`` of ``Leaf``.
+        norm: initializer of the last norm's scale.
+    """
+    leaf = leaf_maker(config)
+    return Params(
+        embedding=leaf("vd", fan_in="d"),
+        layers=layers,
+        final_norm=leaf("d", norm),
+        unembedding=None if config.tied else leaf("dv", fan_in="d"),
+    )
+
+
+def projections(config: Sizes) -> dict[str, Any]:
+    """The abstract matrices of a layer's attention and MLP, by name."""
+    leaf = leaf_maker(config)
+    return {
+        "wq": leaf("ldhk", fan_in="d"),
+        "wk": leaf("ldgk", fan_in="d"),
+        "wv": leaf("ldgk", fan_in="d"),
+        "wo": leaf("lhkd", fan_in="hk"),
+        "w_gate": leaf("ldf", fan_in="d"),
+        "w_up": leaf("ldf", fan_in="d"),
+        "w_down": leaf("lfd", fan_in="f"),
+    }
+
+
+def leaf_maker(config: Sizes) -> Callable[..., Any]:
+    """A function from dim letters, such as "ldhk", to the ``Leaf`` of that shape."""
     size = config.dims()
     names = {
         "l": "layers",
@@ -215,32 +214,14 @@ def abstract(config: Config) -> Params:
 
     def leaf(dims: str, init: str = "normal", fan_in: str = "") -> Leaf:
         shape = tuple(size[letter] for letter in dims)
-        fan = 1
-        for letter in fan_in:
-            fan *= size[letter]
+        fan = math.prod(size[letter] for letter in fan_in)
         return Leaf(shape, tuple(names[letter] for letter in dims), init, fan)
 
-    layers = Layers(
-        attention_norm=leaf("ld", "ones"),  # type: ignore[arg-type]
-        wq=leaf("ldhk", fan_in="d"),  # type: ignore[arg-type]
-        wk=leaf("ldgk", fan_in="d"),  # type: ignore[arg-type]
-        wv=leaf("ldgk", fan_in="d"),  # type: ignore[arg-type]
-        wo=leaf("lhkd", fan_in="hk"),  # type: ignore[arg-type]
-        mlp_norm=leaf("ld", "ones"),  # type: ignore[arg-type]
-        w_gate=leaf("ldf", fan_in="d"),  # type: ignore[arg-type]
-        w_up=leaf("ldf", fan_in="d"),  # type: ignore[arg-type]
-        w_down=leaf("lfd", fan_in="f"),  # type: ignore[arg-type]
-    )
-    return Params(
-        embedding=leaf("vd", fan_in="d"),  # type: ignore[arg-type]
-        layers=layers,
-        final_norm=leaf("d", "ones"),  # type: ignore[arg-type]
-        unembedding=None if config.tied else leaf("dv", fan_in="d"),  # type: ignore[arg-type]
-    )
+    return leaf
 
 
 def embed(
-    params: Params, tokens: jax.Array, positions: jax.Array, config: Config
+    params: Params, tokens: jax.Array, positions: jax.Array, config: Sizes
 ) -> jax.Array:
     """Residual stream entering the first layer: int [B, T] -> [B, T, D]."""
     del positions, config  # rotary: positions enter in the blocks
@@ -251,7 +232,7 @@ def block(
     layer: Layers,
     x: jax.Array,
     positions: jax.Array,
-    attend: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    attend: Callable[..., jax.Array],
     config: Config,
 ) -> jax.Array:
     """One layer: ``x += attention(norm(x)); x += mlp(norm(x))``.
@@ -268,24 +249,40 @@ def block(
     """
     with jax.named_scope("attention"):
         normed = rms_norm(x, layer.attention_norm, config.norm_epsilon)
-        q = rotary(_project(normed, layer.wq), positions, Rope(config.rope_theta))
-        k = rotary(_project(normed, layer.wk), positions, Rope(config.rope_theta))
-        v = _project(normed, layer.wv)
-        x = x + project_heads(attend(q, k, v), layer.wo)
+        q = plus(project(normed, layer.wq), layer.bq)
+        k = plus(project(normed, layer.wk), layer.bk)
+        v = plus(project(normed, layer.wv), layer.bv)
+        if layer.q_norm is not None and layer.k_norm is not None:
+            q = rms_norm(q, layer.q_norm, config.norm_epsilon)
+            k = rms_norm(k, layer.k_norm, config.norm_epsilon)
+        q = rotary(q, positions, config.rope)
+        k = rotary(k, positions, config.rope)
+        x = x + plus(project_heads(attend(q, k, v), layer.wo), layer.bo)
     with jax.named_scope("mlp"):
         normed = rms_norm(x, layer.mlp_norm, config.norm_epsilon)
-        gated = jax.nn.silu(normed @ layer.w_gate) * (normed @ layer.w_up)  # [B, T, F]
-        return x + gated @ layer.w_down
+        gate = plus(normed @ layer.w_gate, layer.b_gate)  # [B, T, F]
+        up = plus(normed @ layer.w_up, layer.b_up)  # [B, T, F]
+        return x + plus((jax.nn.silu(gate) * up) @ layer.w_down, layer.b_down)
 
 
-def _project(x: jax.Array, weight: jax.Array) -> jax.Array:
+def project(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """Queries, keys or values of every head: [B, T, D], [D, H, K] -> [B, T, H, K]."""
     return jnp.einsum("btd,dhk->bthk", x, weight)
 
 
-def unembed(params: Params, x: jax.Array, config: Config) -> jax.Array:
+def plus(x: jax.Array, bias: jax.Array | None) -> jax.Array:
+    """``x + bias`` at every position, or ``x``: [B, T, ...] with [...]."""
+    return x if bias is None else x + bias[None, None]
+
+
+def unembed(params: Params, x: jax.Array, config: Sizes) -> jax.Array:
     """Logits of a residual stream: [..., D] -> [..., V], float32 or wider."""
-    normed = rms_norm(x, params.final_norm, config.norm_epsilon)
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    return to_logits(params, rms_norm(x, params.final_norm, config.norm_epsilon))
+
+
+def to_logits(params: Params, normed: jax.Array) -> jax.Array:
+    """Products with the unembedding, or with the embedding where it is tied."""
+    dtype = jnp.promote_types(normed.dtype, jnp.float32)
     if params.unembedding is None:
         subscripts, weight = "...d,vd->...v", params.embedding
     else:
@@ -293,48 +290,5 @@ def unembed(params: Params, x: jax.Array, config: Config) -> jax.Array:
     return jnp.einsum(subscripts, normed, weight, preferred_element_type=dtype)
 
 
-TENSORS = {
-    "hf": {
-        "embedding": ("model.embed_tokens.weight", "v d -> v d"),
-        "layers.attention_norm": ("model.layers.{l}.input_layernorm.weight", "d -> d"),
-        "layers.wq": ("model.layers.{l}.self_attn.q_proj.weight", "(h k) d -> d h k"),
-        "layers.wk": ("model.layers.{l}.self_attn.k_proj.weight", "(g k) d -> d g k"),
-        "layers.wv": ("model.layers.{l}.self_attn.v_proj.weight", "(g k) d -> d g k"),
-        "layers.wo": ("model.layers.{l}.self_attn.o_proj.weight", "d (h k) -> h k d"),
-        "layers.mlp_norm": (
-            "model.layers.{l}.post_attention_layernorm.weight",
-            "d -> d",
-        ),
-        "layers.w_gate": ("model.layers.{l}.mlp.gate_proj.weight", "f d -> d f"),
-        "layers.w_up": ("model.layers.{l}.mlp.up_proj.weight", "f d -> d f"),
-        "layers.w_down": ("model.layers.{l}.mlp.down_proj.weight", "d f -> f d"),
-        "final_norm": ("model.norm.weight", "d -> d"),
-        "unembedding": ("lm_head.weight", "v d -> d v"),
-    },
-    # llama.cpp stores the rows of q and k with each rotary pair side by side:
-    # row (j, c) of a head there is row (c, j) here.
-    "gguf": {
-        "embedding": ("token_embd.weight", "v d -> v d"),
-        "layers.attention_norm": ("blk.{l}.attn_norm.weight", "d -> d"),
-        "layers.wq": ("blk.{l}.attn_q.weight", "(h j c) d -> d h (c j)"),
-        "layers.wk": ("blk.{l}.attn_k.weight", "(g j c) d -> d g (c j)"),
-        "layers.wv": ("blk.{l}.attn_v.weight", "(g k) d -> d g k"),
-        "layers.wo": ("blk.{l}.attn_output.weight", "d (h k) -> h k d"),
-        "layers.mlp_norm": ("blk.{l}.ffn_norm.weight", "d -> d"),
-        "layers.w_gate": ("blk.{l}.ffn_gate.weight", "f d -> d f"),
-        "layers.w_up": ("blk.{l}.ffn_up.weight", "f d -> d f"),
-        "layers.w_down": ("blk.{l}.ffn_down.weight", "d f -> f d"),
-        "final_norm": ("output_norm.weight", "d -> d"),
-        "unembedding": ("output.weight", "v d -> d v"),
-    },
-}
+TENSORS = {"hf": HF, "gguf": {**GGUF, **PERMUTED}}
 """Checkpoint names and reshapes of every leaf, by layout of the source."""
-
-PREFIX = "model."
-"""What checkpoints of the bare model, without its unembedding, leave out of names."""
-
-IGNORED = {
-    r".*rotary_emb\.inv_freq": "recomputed from the config",
-    r"lm_head\.weight": "tied: the embedding is used",
-}
-"""Tensors that may be left over (full-match patterns), with the reason."""

@@ -15,8 +15,9 @@ class Leaf:
     Attributes:
         shape: sizes of the axes.
         axes: logical names of the axes ("layers", "residual", "heads", "kv_heads",
-            "head_width", "mlp", "vocabulary"), for sharding.
-        init: "normal" (scaled by 1/sqrt(fan_in)), "ones" or "zeros".
+            "head_width", "mlp", "vocabulary", "pair"), for sharding.
+        init: "normal" (scaled by 1/sqrt(fan_in)), "ones", "zeros", or "convex": pairs
+            (u, 1 - u) along the last axis, u uniform from 0 to 1.
         fan_in: the product of the contracted axes; only "normal" reads it.
     """
 
@@ -58,6 +59,9 @@ def init_params(abstract: Any, key: jax.Array, dtype=jnp.float32, scale: float =
             deviation = scale / math.sqrt(leaf.fan_in)
             values = deviation * jax.random.normal(key, leaf.shape, jnp.float32)
             return values.astype(dtype)
+        if leaf.init == "convex":
+            share = jax.random.uniform(key, leaf.shape[:-1], jnp.float32)
+            return jnp.stack([share, 1 - share], axis=-1).astype(dtype)
         return jnp.full(leaf.shape, {"ones": 1, "zeros": 0}[leaf.init], dtype)
 
     made = [make(leaf, key) for leaf, key in zip(leaves, keys, strict=True)]

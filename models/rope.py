@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxheads.models.settings import given, refuse_unless
+
 SCALINGS = ("none", "linear", "dynamic", "llama3", "yarn")
 
 
@@ -31,6 +33,8 @@ class Rope:
         beta_slow: "yarn": turns below which it is stretched by the whole factor.
         truncate: "yarn": round the two borders between wavelengths outward.
         attention_factor: "yarn": scale of the rotated queries and keys.
+        factors: what each pair's wavelength is stretched by, beside ``scaling``; empty:
+            nothing. GGUF files state "llama3" this way.
 
     Source: Su et al. 2021 (RoFormer); Peng et al. 2023 (YaRN), sections 3.1 to 3.4.
     """
@@ -45,6 +49,21 @@ class Rope:
     beta_slow: float = 1.0
     truncate: bool = True
     attention_factor: float = 1.0
+    factors: tuple[float, ...] = ()
+
+    def __post_init__(self):
+        _check_scaling(self.scaling)
+        if self.theta <= 1:
+            raise ValueError(f"the rotary base must exceed 1, but is {self.theta}")
+        if self.factor < 1:
+            raise ValueError(
+                f"the rotary factor must be 1 or more, but is {self.factor}"
+            )
+        if self.scaling == "llama3" and self.low_frequency >= self.high_frequency:
+            raise ValueError(
+                "the rotary low_freq_factor must be below the high_freq_factor, but "
+                f"they are {self.low_frequency} and {self.high_frequency}"
+            )
 
     @classmethod
     def from_hf(cls, settings: Mapping[str, Any], context: int) -> "Rope":
@@ -56,45 +75,75 @@ class Rope:
             context: ``max_position_embeddings``, what scalings fall back on.
 
         Raises:
-            ValueError: a scaling that is not built, or one without its numbers.
+            ValueError: a scaling or a number of it that is not built, or a scaling
+                without its numbers.
         """
-        given = dict(settings.get("rope_scaling") or {})
-        given.update(settings.get("rope_parameters") or {})
-        old_base = settings.get("rotary_emb_base", 10000.0)
-        nested = [name for name, value in given.items() if isinstance(value, Mapping)]
-        if nested:
-            raise ValueError(
-                "the rotary settings must be the same in all layers, but the config "
-                f"gives them by kind of layer ({', '.join(nested)})"
-            )
-        theta = float(given.get("rope_theta", settings.get("rope_theta", old_base)))
-        kind = given.get("rope_type", given.get("type")) or "default"
-        scaling = "none" if kind == "default" else kind
-        if scaling not in SCALINGS:
-            raise ValueError(
-                f"the rotary scaling must be one of {', '.join(SCALINGS)}, but the "
-                f"config asks for {kind!r}"
-            )
-        if scaling == "none":
+        numbers = _numbers(settings)
+        base = given(settings, "rope_theta", "rotary_emb_base", default=10000.0)
+        theta = float(numbers.get("rope_theta", base))
+        kind = numbers.get("rope_type", numbers.get("type", "default"))
+        if kind in ("default", "none"):
             return cls(theta)
-        if "factor" not in given:
+        before = "original_max_position_embeddings"
+        original = int(given(settings, before) or numbers.get(before) or context)
+        if kind == "yarn" and before in {**settings, **numbers}:
+            numbers.setdefault("factor", context / original)
+        if "factor" not in numbers:
             raise ValueError(f"the rotary scaling {kind!r} must give a factor")
-        factor = float(given["factor"])
-        if factor < 1:
-            raise ValueError(f"the rotary factor must be 1 or more, but is {factor}")
-        original = given.get("original_max_position_embeddings")
-        original = original or settings.get("original_max_position_embeddings")
+        factor = float(numbers["factor"])
         return cls(
             theta,
-            scaling,
+            kind,
             factor,
-            int(original or context),
-            float(given.get("low_freq_factor", 1.0)),
-            float(given.get("high_freq_factor", 4.0)),
-            float(given.get("beta_fast") or 32.0),
-            float(given.get("beta_slow") or 1.0),
-            bool(given.get("truncate", True)),
-            _attention_factor(given, factor) if scaling == "yarn" else 1.0,
+            original,
+            float(numbers.get("low_freq_factor", 1.0)),
+            float(numbers.get("high_freq_factor", 4.0)),
+            float(numbers.get("beta_fast") or 32.0),
+            float(numbers.get("beta_slow") or 1.0),
+            bool(numbers.get("truncate", True)),
+            _attention_factor(numbers, factor) if kind == "yarn" else 1.0,
+        )
+
+    @classmethod
+    def from_gguf(
+        cls, metadata: Mapping[str, Any], architecture: str, context: int
+    ) -> "Rope":
+        """Read the rotary settings of a GGUF file.
+
+        Args:
+            metadata: keys such as "llama.rope.freq_base"; "rope_freqs" holds the values
+                of the tensor ``rope_freqs.weight``, if the file has it.
+            architecture: what the keys begin with.
+            context: the context length, what "yarn" falls back on.
+
+        Raises:
+            ValueError: a scaling or a number of it that is not built.
+        """
+        scaling = f"{architecture}.rope.scaling."
+        refused = {
+            f"{scaling}alpha": (None, 0),
+            f"{scaling}attn_factor": (None, 1),
+            f"{scaling}yarn_ext_factor": (None, 1),
+            f"{scaling}yarn_log_multiplier": (None, 0),
+            f"{architecture}.rope.dimension_sections": (None,),
+        }
+        refuse_unless({name: (metadata.get(name), ok) for name, ok in refused.items()})
+        old = f"{architecture}.rope.scale_linear"
+        factor = float(given(metadata, f"{scaling}factor", old, default=1.0)) or 1.0
+        # Files that give a factor and no type mean "linear"; a factor of 0 is none.
+        kind = metadata.get(f"{scaling}type") or ("none" if factor == 1 else "linear")
+        numbers = {"attention_factor": metadata.get(f"{scaling}yarn_attn_factor")}
+        return cls(
+            float(metadata.get(f"{architecture}.rope.freq_base", 10000.0)),
+            kind,
+            factor,
+            int(metadata.get(f"{scaling}original_context_length") or context),
+            beta_fast=float(metadata.get(f"{scaling}yarn_beta_fast") or 32.0),
+            beta_slow=float(metadata.get(f"{scaling}yarn_beta_slow") or 1.0),
+            attention_factor=_attention_factor(numbers, factor)
+            if kind == "yarn"
+            else 1.0,
+            factors=tuple(float(f) for f in metadata.get("rope_freqs", ())),
         )
 
     def frequencies(self, width: int) -> np.ndarray:
@@ -104,6 +153,13 @@ class Rope:
             width: how much of the head is rotated; even.
         """
         plain = self.theta ** (-np.arange(0, width, 2) / width)
+        if self.factors:
+            if len(self.factors) != width // 2:
+                raise ValueError(
+                    f"the rotary factors must be {width // 2}, one for each pair of "
+                    f"the head, but are {len(self.factors)}"
+                )
+            plain = plain / np.asarray(self.factors)
         if self.scaling == "linear":
             return plain / self.factor
         if self.scaling == "llama3":
@@ -128,21 +184,61 @@ class Rope:
         if self.truncate:
             first, last = math.floor(first), math.ceil(last)
         first, last = max(first, 0), min(last, width - 1)
-        span = max(last - first, 0.001)
+        span = last - first or 0.001
         stretched = np.clip((np.arange(width // 2) - first) / span, 0, 1)
         return stretched * plain / self.factor + (1 - stretched) * plain
 
 
-def _attention_factor(given: Mapping[str, Any], factor: float) -> float:
+_KNOWN = {
+    *("rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings"),
+    *("low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "truncate"),
+    *("attention_factor", "mscale", "mscale_all_dim", "finetuned"),
+    *("partial_rotary_factor", "rotary_pct"),  # families read these
+}
+
+
+def _check_scaling(scaling: str) -> None:
+    if scaling not in SCALINGS:
+        raise ValueError(
+            f"the rotary scaling must be one of {', '.join(SCALINGS)}, but the config "
+            f"asks for {scaling!r}"
+        )
+
+
+def _numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The nested rotary settings, of either name, without nulls."""
+    found = {
+        **(settings.get("rope_parameters") or {}),
+        **(settings.get("rope_scaling") or {}),
+    }
+    nested = [name for name, value in found.items() if isinstance(value, Mapping)]
+    if nested:
+        raise ValueError(
+            "the rotary settings must be the same in all layers, but the config "
+            f"gives them by kind of layer ({', '.join(nested)})"
+        )
+    kind = found.get("rope_type", found.get("type")) or "default"
+    _check_scaling("none" if kind == "default" else kind)
+    found = {name: value for name, value in found.items() if value is not None}
+    unknown = sorted(found.keys() - _KNOWN)
+    if unknown:
+        raise ValueError(
+            f"the rotary settings must be among {', '.join(sorted(_KNOWN))}, but the "
+            f"config also gives {', '.join(unknown)}"
+        )
+    return found
+
+
+def _attention_factor(numbers: Mapping[str, Any], factor: float) -> float:
     """YaRN's scale of queries and keys: stated, or from the factor (section 3.4)."""
-    if given.get("attention_factor") is not None:
-        return float(given["attention_factor"])
+    if numbers.get("attention_factor") is not None:
+        return float(numbers["attention_factor"])
 
     def scale(weight: float) -> float:
         return 0.1 * weight * math.log(factor) + 1.0
 
-    if given.get("mscale") and given.get("mscale_all_dim"):
-        return scale(given["mscale"]) / scale(given["mscale_all_dim"])
+    if numbers.get("mscale") and numbers.get("mscale_all_dim"):
+        return scale(numbers["mscale"]) / scale(numbers["mscale_all_dim"])
     return scale(1.0)
 
 

@@ -25,7 +25,7 @@ def write_folder(
         "intermediate_size": config.mlp_width,
         "vocab_size": config.vocab_size,
         "max_position_embeddings": config.context_length,
-        "rope_theta": config.rope_theta,
+        "rope_theta": config.rope.theta,
         "rms_norm_eps": config.norm_epsilon,
         "tie_word_embeddings": config.tied,
     }

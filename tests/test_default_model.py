@@ -15,6 +15,7 @@ from jaxheads.models.forward import forward
 from jaxheads.models.llama import Config, abstract
 from jaxheads.models.metrics import log_probability
 from jaxheads.models.parameters import num_params
+from jaxheads.models.rope import Rope
 from jaxheads.weights import smollm2
 
 # --- the real one, from the user's cache -----------------------------------------
@@ -40,7 +41,7 @@ def test_its_config_and_size(default_model):
         mlp_width=1536,
         vocab_size=49152,
         context_length=8192,
-        rope_theta=100000.0,
+        rope=Rope(100000.0, original_context=8192),
         norm_epsilon=float(np.float32(1e-5)),
         tied=True,
     )

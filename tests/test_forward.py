@@ -1,5 +1,7 @@
 """Properties of ``forward`` on random models."""
 
+import re
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward
 from jaxheads.models.layers import attention, project_heads
 from jaxheads.models.parameters import init_params, num_params
+from jaxheads.models.rope import Rope
 
 
 def plain_llama(params, tokens, config):
@@ -20,7 +23,7 @@ def plain_llama(params, tokens, config):
     half = config.head_dim // 2
 
     def rotate(x, t):
-        angle = t / config.rope_theta ** (np.arange(half) / half)
+        angle = t / config.rope.theta ** (np.arange(half) / half)
         pairs = (x[:half] + 1j * x[half:]) * np.exp(1j * angle)
         return np.concatenate([pairs.real, pairs.imag])
 
@@ -268,9 +271,23 @@ def test_wrong_arguments_are_named(tiny_gqa, change, message):
 
 
 def test_presets_are_counted_without_memory():
-    config = llama.Config(30, 576, 9, 3, 64, 1536, 49152, 8192, 1e5, tied=True)
+    config = llama.Config(30, 576, 9, 3, 64, 1536, 49152, 8192, Rope(1e5), tied=True)
     assert num_params(llama.abstract(config)) == 134_515_008
     shapes = jax.eval_shape(
         lambda key: init_params(llama.abstract(config), key), jax.random.key(0)
     )
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 134_515_008
+
+
+def test_products_of_float32_are_exact_unless_the_user_chooses(tiny_gqa):
+    def precisions(params) -> set[str]:
+        run = lambda p: forward(p, tiny_gqa.tokens, tiny_gqa.config).logits
+        text = str(jax.make_jaxpr(run)(params))
+        return set(re.findall(r"precision=(\([^)]*\)|\w+)", text))
+
+    narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), tiny_gqa.params)
+    with jax.default_matmul_precision(None):  # type: ignore[arg-type]
+        assert precisions(tiny_gqa.params) == {"(Precision.HIGHEST, Precision.HIGHEST)"}
+        assert precisions(narrow) == set()
+    with jax.default_matmul_precision("tensorfloat32"):
+        assert not any("HIGHEST" in how for how in precisions(tiny_gqa.params))

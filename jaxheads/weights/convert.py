@@ -5,25 +5,31 @@ shape equals the abstract tree's, and all that does not fit comes in one error.
 """
 
 import dataclasses
-import hashlib
+import functools
+import math
+import os
 import re
 import warnings
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxheads.errors import UserError
 from jaxheads.models.parameters import Leaf, is_leaf
-from jaxheads.weights.checkpoint import StoredTensor
+from jaxheads.sharding import shardings
+from jaxheads.weights.checkpoint import StoredTensor, listed
+from jaxheads.weights.copying import aligned_empty, all_finite, copy_into
+from jaxheads.weights.digest import ParamsDigest, dotted
 from jaxheads.weights.reshape import Reshape
 
-MOST_NAMED = 12
-"""Problems that an error spells out; of the others it gives the number."""
-
+_PIECE_BYTES = 16 * 2**20
+"""Of a tensor, in float32, that is read before it is copied to its place."""
 
 Tensors = Mapping[str, np.ndarray] | Mapping[str, StoredTensor]
 """Tensors by name, in memory or in a file; ``np.asarray`` reads either."""
@@ -38,6 +44,36 @@ class _Target:
     names: list[str]
     stacked: bool
     reshape: Reshape
+    part: int | None
+    """Of a tensor that holds several leaves: which, along the target's first axis."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """How a checkpoint's tensors fit a model, found without reading their values.
+
+    Attributes:
+        consumed: names that fill the params.
+        ignored: names that are left over for a reason, with the reason.
+        problems: a clause each: wrong shapes and kinds, missing, unexpected.
+    """
+
+    consumed: list[str]
+    ignored: dict[str, str]
+    problems: list[str]
+
+
+def survey(tensors: Tensors, family: ModuleType, config: Any, layout: str) -> Survey:
+    """Compare a checkpoint's tensors with a family's table and abstract tree.
+
+    Args:
+        tensors: by name; only shapes and kinds are looked at.
+        family: module of the family, from ``jaxheads.models.family``.
+        config: the family's ``Config``.
+        layout: "hf" or "gguf", the table that names the tensors.
+    """
+    targets, _ = _targets(family, config, layout, tensors)
+    return _survey(tensors, targets, family, config.dims())
 
 
 def to_params(
@@ -47,10 +83,13 @@ def to_params(
     layout: str,
     dtype: str = "float32",
     source: str = "the checkpoint",
+    mesh: Mesh | None = None,
+    digest: ParamsDigest | None = None,
 ) -> Any:
     """Build a family's params from named tensors.
 
-    One leaf is assembled at a time, so the peak is the params and one leaf.
+    One leaf is assembled at a time, so the peak is the params and one leaf; on the CPU
+    the leaf becomes the parameter without a copy.
 
     Args:
         tensors: by name; they are read one by one and may be lazy.
@@ -59,6 +98,9 @@ def to_params(
         layout: "hf" or "gguf", the table that names the tensors.
         dtype: of every leaf.
         source: what messages call the checkpoint.
+        mesh: of devices that the params are placed over, see ``jaxheads.sharding``;
+            None: the default device.
+        digest: is given each finished leaf, to hash it while the next one is read.
 
     Returns:
         The family's ``Params``.
@@ -67,25 +109,29 @@ def to_params(
         UserError: tensors are missing, unexpected or of a wrong shape; all are named.
     """
     dims = config.dims()
-    targets, treedef = _targets(family, config, layout)
-    problems = _problems(tensors, targets, family.IGNORED, dims)
+    targets, treedef = _targets(family, config, layout, tensors)
+    problems = _survey(tensors, targets, family, dims).problems
     if problems:
-        listed = "; ".join(problems[:MOST_NAMED])
-        if len(problems) > MOST_NAMED:
-            listed += f"; and {len(problems) - MOST_NAMED} more"
         raise UserError(
             f"{source} must hold exactly the tensors of the {config.model_type} model "
-            f"that its config describes, but {listed}: check that config and weights "
-            "belong together and are complete"
+            f"that its config describes, but {listed(problems)}: check that "
+            "config and weights belong together and are complete"
         )
+    places = [None] * len(targets)
+    if mesh is not None:
+        places = jax.tree.leaves(shardings(family.abstract(config), mesh))
     not_finite: list[str] = []
-    leaves = [_fill(target, tensors, dims, dtype, not_finite) for target in targets]
+    leaves = []
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        for target, place in zip(targets, places, strict=True):
+            values = _fill(target, tensors, dims, dtype, not_finite, pool)
+            if digest is not None:
+                digest.add(target.path, values)
+            leaves.append(_place(values, place))
     if not_finite:
-        shown = ", ".join(not_finite[:MOST_NAMED])
-        if len(not_finite) > MOST_NAMED:
-            shown += f" and {len(not_finite) - MOST_NAMED} more"
         warnings.warn(
-            f"{source} has NaN or infinite weights as {dtype}: {shown}", stacklevel=2
+            f"{source} has NaN or infinite weights as {dtype}: {listed(not_finite)}",
+            stacklevel=2,
         )
     return jax.tree.unflatten(treedef, leaves)
 
@@ -106,77 +152,108 @@ def from_params(
     """
     dims = config.dims()
     targets, _ = _targets(family, config, layout)
-    named = {}
+    named: dict[str, np.ndarray] = {}
     for target, leaf in zip(targets, jax.tree.leaves(params), strict=True):
         values = np.asarray(leaf)
         inverse = target.reshape.inverse()
         for name, layer in zip(
             target.names, values if target.stacked else [values], strict=True
         ):
-            named[name] = np.ascontiguousarray(inverse.apply(layer, dims))
+            if target.part is None:
+                named[name] = np.ascontiguousarray(inverse.apply(layer, dims))
+                continue
+            # One of several leaves in a tensor: a view of it in this leaf's letters.
+            if name not in named:
+                named[name] = np.empty(target.reshape.source_shape(dims), layer.dtype)
+            view = target.reshape.view(named[name], dims)[target.part]
+            view[...] = layer.reshape(view.shape)
     return named
 
 
-def params_sha256(params: Any) -> str:
-    """SHA-256 over every leaf's path, dtype, shape and bytes, in order of the paths."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
-    digest = hashlib.sha256()
-    for path, leaf in sorted((_dotted(path), leaf) for path, leaf in leaves):
-        values = np.asarray(leaf)
-        digest.update(f"{path} {values.dtype.name} {list(values.shape)}\n".encode())
-        digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+def _targets(
+    family: ModuleType, config: Any, layout: str, tensors: Tensors | None = None
+) -> tuple[list[_Target], Any]:
+    """The family's table, joined with its abstract tree; a mismatch is a bug there.
 
-
-def _targets(family: ModuleType, config: Any, layout: str) -> tuple[list[_Target], Any]:
-    """The family's table, joined with its abstract tree; a mismatch is a bug there."""
+    Names lose the family's prefix where no tensor has it.
+    """
     dims, table = config.dims(), family.TENSORS[layout]
+    bare = (
+        layout == "hf"
+        and tensors is not None
+        and not any(name.startswith(family.PREFIX) for name in tensors)
+    )
     leaves, treedef = jax.tree_util.tree_flatten_with_path(
         family.abstract(config), is_leaf=is_leaf
     )
     targets = []
     for keys, leaf in leaves:
-        path = _dotted(keys)
+        path = dotted(keys)
         if path not in table:
             raise ValueError(f"TENSORS[{layout!r}] of {family.__name__} lacks {path!r}")
-        template, spec = table[path]
+        template, spec, *part = table[path]
+        if bare:
+            template = template.removeprefix(family.PREFIX)
         stacked, reshape = "{l}" in template, Reshape.parse(spec)
-        if reshape.target_shape(dims) != leaf.shape[stacked:]:
+        shape = reshape.target_shape(dims)[len(part) :]
+        if shape != leaf.shape[stacked:]:
             raise ValueError(
                 f"TENSORS[{layout!r}][{path!r}] of {family.__name__} gives shape "
-                f"{reshape.target_shape(dims)}, but the leaf has {leaf.shape[stacked:]}"
+                f"{shape}, but the leaf has {leaf.shape[stacked:]}"
             )
         layers = range(leaf.shape[0]) if stacked else [None]
         names = [template.format(l=layer) for layer in layers]
-        targets.append(_Target(path, leaf, names, stacked, reshape))
+        only = part[0] if part else None
+        targets.append(_Target(path, leaf, names, stacked, reshape, only))
     return targets, treedef
 
 
-def _problems(
+def _survey(
     tensors: Tensors,
     targets: list[_Target],
-    ignored: Mapping[str, str],
+    family: ModuleType,
     dims: Mapping[str, int],
-) -> list[str]:
-    """What does not fit, one clause a tensor: wrong shapes, missing, unexpected."""
-    wrong, missing, left = [], [], dict.fromkeys(tensors)
+) -> Survey:
+    wrong, missing, left = {}, {}, dict.fromkeys(tensors)
+    consumed: dict[str, None] = {}
     for target in targets:
         expected = target.reshape.source_shape(dims)
         for name in target.names:
             left.pop(name, None)
             if name not in tensors:
-                missing.append(f"{name!r} is missing")
+                missing[name] = f"{name!r} is missing"
             elif tuple(tensors[name].shape) != expected:
-                wrong.append(
+                wrong[name] = (
                     f"{name!r} has shape {list(tensors[name].shape)} instead of "
                     f"{list(expected)}"
                 )
-    unexpected = [
-        f"{name!r} is unexpected"
-        for name in left
-        if not any(re.fullmatch(pattern, name) for pattern in ignored)
-    ]
-    return wrong + missing + unexpected
+            elif (kind := _no_float(tensors[name])) is not None:
+                wrong[name] = f"{name!r} is stored as {kind} instead of floats"
+            else:
+                consumed[name] = None
+    ignored = {name: _reason(name, family) for name in left}
+    unexpected = [f"{n!r} is unexpected" for n, why in ignored.items() if why is None]
+    return Survey(
+        list(consumed),
+        {name: why for name, why in ignored.items() if why is not None},
+        [*wrong.values(), *missing.values(), *unexpected],
+    )
+
+
+def _no_float(tensor: np.ndarray | StoredTensor) -> str | None:
+    """The kind of a tensor that holds whole numbers or truth values."""
+    kind = tensor.kind if isinstance(tensor, StoredTensor) else tensor.dtype.name
+    whole = re.fullmatch(r"(?i)(bool|u?int\d+|[iu]\d+)", kind)
+    return kind if whole else None
+
+
+def _reason(name: str, family: ModuleType) -> str | None:
+    """Why a tensor may be left over; None: it may not."""
+    bare = name.removeprefix(family.PREFIX)
+    for pattern, reason in family.IGNORED.items():
+        if re.fullmatch(pattern, bare) or re.fullmatch(pattern, name):
+            return reason
+    return None
 
 
 def _fill(
@@ -185,18 +262,56 @@ def _fill(
     dims: Mapping[str, int],
     dtype: str,
     not_finite: list[str],
-) -> jax.Array:
+    pool: ThreadPoolExecutor,
+) -> np.ndarray:
     """Assemble one leaf; names with NaN or infinity after the cast are appended."""
-    values = np.empty(target.leaf.shape, jnp.dtype(dtype))
-    for index, name in enumerate(target.names):
-        part = values[index] if target.stacked else values
-        with np.errstate(over="ignore", invalid="ignore"):  # told as not finite below
-            part[...] = target.reshape.apply(np.asarray(tensors[name]), dims)
-        if not np.isfinite(part).all():
-            not_finite.append(name)
-    return jnp.asarray(values)
+    values = aligned_empty(target.leaf.shape, jnp.dtype(dtype))
+    parts = values if target.stacked else [values]
+    read = functools.partial(_copy_tensor, target, tensors, dims)
+    fine = pool.map(read, target.names, parts)
+    not_finite += [
+        name for name, good in zip(target.names, fine, strict=True) if not good
+    ]
+    return values
 
 
-def _dotted(keys: tuple[Any, ...]) -> str:
-    """A key path of jax as "layers.wq"."""
-    return jax.tree_util.keystr(keys, simple=True, separator=".")
+def _copy_tensor(
+    target: _Target,
+    tensors: Tensors,
+    dims: Mapping[str, int],
+    name: str,
+    part: np.ndarray,
+) -> bool:
+    """Copy one tensor to its place in a leaf; whether all of it is finite there.
+
+    In pieces along the tensor's first axis, so that little of the file is in memory.
+    """
+    tensor, reshape = tensors[name], target.reshape
+    letter, *others = reshape.source[0]  # a piece takes so many of the first letter
+    rows = math.prod(dims[other] for other in others)
+    row_bytes = 4 * math.prod(tensor.shape[1:])
+    step = max(1, _PIECE_BYTES // max(1, rows * row_bytes))
+    letters = [letter for axis in reshape.target for letter in axis]
+    place = part.reshape([dims[name] for name in letters[target.part is not None :]])
+    axis = letters.index(letter) - (target.part is not None)
+    for start in range(0, dims[letter], step):
+        stop = min(start + step, dims[letter])
+        if isinstance(tensor, StoredTensor):
+            values = tensor.rows(start * rows, stop * rows)
+        else:
+            values = tensor[start * rows : stop * rows]
+        view = reshape.view(values, {**dims, letter: stop - start})
+        if target.part is not None:
+            view = view[target.part]
+        with np.errstate(over="ignore", invalid="ignore"):  # told as not finite
+            copy_into(place[(slice(None),) * axis + (slice(start, stop),)], view)
+        if isinstance(tensor, StoredTensor):
+            tensor.release()
+    return all_finite(part)
+
+
+def _place(values: np.ndarray, sharding: jax.sharding.Sharding | None) -> jax.Array:
+    if sharding is None:
+        return jax.device_put(values)
+    # Each process gives the shards of its own devices.
+    return jax.make_array_from_callback(values.shape, sharding, values.__getitem__)

@@ -1,52 +1,67 @@
-"""A local folder in hub layout: config.json and safetensors, whole or sharded."""
+"""A local folder in hub layout: config.json and weights, whole or in shards.
 
-import functools
+Which weights: the standard names in the order of ``_SETS``, so safetensors before
+torch's .bin; what else lies in the folder (other formats, adapters, optimizers) is left
+alone. Only when no standard name is there, a lone .safetensors file is taken.
+"""
+
+import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
-
-import ml_dtypes  # noqa: F401  (gives numpy the name "bfloat16" that safetensors asks for)
-import numpy as np
-from safetensors import SafetensorError, safe_open
+from typing import Any, Literal
 
 from jaxheads.errors import UserError
-from jaxheads.weights.checkpoint import Checkpoint, StoredTensor
+from jaxheads.weights.checkpoint import Checkpoint, StoredTensor, listed, quoted
+from jaxheads.weights.safetensors import open_safetensors
+from jaxheads.weights.torch_bin import open_torch
 
+Format = Literal["safetensors", "torch"]
 INDEX = "model.safetensors.index.json"
+
+# Whole file (its shards are named alike), index of the shards, and how they are read.
+_SETS: tuple[tuple[str, str, Format], ...] = (
+    ("model.safetensors", INDEX, "safetensors"),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json", "torch"),
+)
+_OPEN = {"safetensors": open_safetensors, "torch": open_torch}
+_SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)(\.\w+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Weights:
+    """The files that hold the weights, and the shard of each tensor by the index."""
+
+    files: tuple[str, ...]
+    format: Format
+    index: str | None = None
+    shard_of: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def open_folder(folder: Path) -> Checkpoint:
     """Open a folder in hub layout; tensors are read later, one by one.
 
     Args:
-        folder: holds config.json and either one .safetensors file, or shards with
-            their index.
+        folder: holds config.json and weights: safetensors or torch's .bin, in one file
+            or in shards.
 
     Raises:
-        UserError: a file is missing, damaged, or of a kind that cannot be read.
+        UserError: files are missing, damaged, of a kind that cannot be read, or do not
+            belong together; all problems are named.
     """
     settings = _settings(folder)
-    files = _weight_files(folder)
-    tensors: dict[str, StoredTensor] = {}
-    for file in files:
-        for name, tensor in _open_safetensors(file).items():
-            if name in tensors:
-                raise UserError(
-                    f"{folder} must hold each tensor once, but {name!r} is in "
-                    f"{file.name} and in an earlier file: keep one set of weights"
-                )
-            tensors[name] = tensor
+    weights = _weights(folder)
     return Checkpoint(
         path=folder,
-        format="safetensors",
+        format=weights.format,
         layout="hf",
         model_type=settings["model_type"],
         settings=settings,
-        tensors=tensors,
-        file_sha256=sha256_of(files[0]) if len(files) == 1 else None,
+        tensors=_tensors(folder, weights),
         name=settings.get("_name_or_path") or None,
+        files=weights.files,
     )
 
 
@@ -67,7 +82,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{path} must be readable, but: {reason}") from error
-    except ValueError as error:  # not JSON, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, too deep
         raise UserError(
             f"{path} must be JSON, but is not ({error}): fetch or write it again"
         ) from error
@@ -84,8 +99,8 @@ def _settings(folder: Path) -> dict[str, Any]:
         ggufs = sorted(file.name for file in folder.glob("*.gguf"))
         hint = f": to load {ggufs[0]}, give its own path" if ggufs else ""
         raise UserError(
-            f"{folder} must be a model folder with config.json and .safetensors files, "
-            f"but has no config.json{hint}"
+            f"{folder} must be a model folder with config.json and weights, but has no "
+            f"config.json{hint}"
         )
     settings = read_json_object(path)
     if not isinstance(settings.get("model_type"), str):
@@ -93,59 +108,147 @@ def _settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights: those of the index, else every .safetensors."""
-    if (folder / INDEX).is_file():
-        shards = read_json_object(folder / INDEX).get("weight_map")
-        if not isinstance(shards, dict) or not shards:
-            raise UserError(f'{folder / INDEX} must give a "weight_map", but does not')
-        files = [folder / str(name) for name in sorted(set(shards.values()))]
-        absent = [file.name for file in files if not file.is_file()]
-        if absent:
+def _weights(folder: Path) -> _Weights:
+    """The first standard set of weights that the folder has any file of."""
+    for whole, index, format in _SETS:
+        if (folder / whole).is_file():
+            return _Weights((whole,), format)
+        if (folder / index).is_file():
+            return _indexed(folder, index, format)
+        if files := _bare_shards(folder, whole):
+            return _Weights(files, format)
+    others = sorted(file.name for file in folder.glob("*.safetensors"))
+    if len(others) == 1:
+        return _Weights((others[0],), "safetensors")
+    raise _no_weights(folder, others)
+
+
+def _no_weights(folder: Path, safetensors: list[str]) -> UserError:
+    if safetensors:
+        return UserError(
+            f"{folder} must hold one set of weights, but has {', '.join(safetensors)}: "
+            "keep one of them, or name it model.safetensors"
+        )
+    kinds = (
+        "*.bin",
+        "*.pt",
+        "*.pth",
+        "*.h5",
+        "*.msgpack",
+        "*.gguf",
+        "*.onnx",
+        "*.ckpt",
+    )
+    found = sorted(file.name for kind in kinds for file in folder.glob(kind))
+    got = f"has only {listed(found)}" if found else "has none"
+    return UserError(
+        f"{folder} must hold weights (model.safetensors or pytorch_model.bin, or their "
+        f"shards), but {got}: fetch them into it, or save the model there with "
+        "save_pretrained"
+    )
+
+
+def _indexed(folder: Path, index: str, format: Format) -> _Weights:
+    shard_of = read_json_object(folder / index).get("weight_map")
+    if not isinstance(shard_of, dict) or not shard_of:
+        raise UserError(f'{folder / index} must give a "weight_map", but does not')
+    for file in shard_of.values():
+        # A name with a folder in it could point at any file of the machine.
+        if not isinstance(file, str) or not file or Path(file).name != file:
             raise UserError(
-                f"{folder} must hold the {len(files)} shards that {INDEX} names, but "
-                f"{', '.join(absent)} is missing: fetch it into the folder"
+                f"{folder / index} must name files of its folder, but names "
+                f"{quoted(str(file))}: fetch it again"
             )
-        return files
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        torch = sorted(file.name for file in folder.glob("*.bin"))
-        got = (
-            f"has only torch weights ({torch[0]}), which are not read yet"
-            if torch
-            else "has none"
-        )
+    return _Weights(tuple(sorted(set(shard_of.values()))), format, index, shard_of)
+
+
+def _bare_shards(folder: Path, whole: str) -> tuple[str, ...]:
+    """Shards without an index, if they are one whole set; none: the folder has none."""
+    stem, _, ending = whole.rpartition(".")
+    found = sorted(
+        file.name
+        for file in folder.glob(f"{stem}-*-of-*.{ending}")
+        if _SHARD.fullmatch(file.name)
+    )
+    totals = {name.rsplit("-of-")[-1] for name in found}
+    if len(totals) > 1:
         raise UserError(
-            f"{folder} must hold .safetensors weights, but {got}: save the model with "
-            "safe serialization"
+            f"{folder} must hold one set of shards, but has {listed(found)}: keep "
+            "those that belong together"
         )
-    return files
-
-
-def _open_safetensors(path: Path) -> Mapping[str, StoredTensor]:
-    try:
-        file = safe_open(path, framework="numpy")
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    if problems := _count_problems(found):
         raise UserError(
-            f"{path} must be a whole safetensors file, but is not ({error}): "
-            "fetch it again"
-        ) from error
-    return {
-        name: StoredTensor(
-            tuple(part.get_shape()),
-            part.get_dtype(),
-            functools.partial(_read_tensor, file, name, path),
+            f"{folder} must hold all shards of one set, but {listed(problems)}: fetch "
+            "them into the folder"
         )
-        for name, part in slices.items()
-    }
+    return tuple(found)
 
 
-def _read_tensor(file: Any, name: str, path: Path) -> np.ndarray:
-    try:
-        return file.get_tensor(name)
-    except (SafetensorError, TypeError) as error:  # TypeError: no such numpy dtype
+def _count_problems(names: list[str] | tuple[str, ...]) -> list[str]:
+    """Numbers that a set of names "...-00001-of-00003..." leaves out."""
+    numbered = [match for name in names if (match := _SHARD.fullmatch(name))]
+    if not numbered or len(numbered) < len(names):
+        return []
+    totals = sorted({int(match[3]) for match in numbered})
+    if len(totals) > 1:
+        return [f"the shards are named as parts of {' and of '.join(map(str, totals))}"]
+    numbers = {int(match[2]) for match in numbered}
+    begin, _, _, ending = numbered[0].groups()
+    width, total = len(numbered[0][2]), numbered[0][3]
+    # A damaged name may ask for billions of shards.
+    absent = [n for n in range(1, min(totals[0], 10_000) + 1) if n not in numbers]
+    problems = [f"{begin}-{n:0{width}}-of-{total}{ending} is missing" for n in absent]
+    if max(numbers) > totals[0] or 0 in numbers:
+        problems.append(f"{names[-1]} is none of {totals[0]} shards")
+    return problems
+
+
+def _tensors(folder: Path, weights: _Weights) -> dict[str, StoredTensor]:
+    """The tensors of all files, each from the one file that should have it."""
+    if len(weights.files) == 1 and weights.index is None:
+        return dict(_OPEN[weights.format](folder / weights.files[0]))
+    opened, problems = _open_all(folder, weights)
+    if weights.index and (count := _count_problems(weights.files)):
+        problems += [f"by its index, {problem}" for problem in count]
+    for name, file in weights.shard_of.items():
+        if file in opened and name not in opened[file]:
+            problems.append(f"{quoted(name)} is not in {file}, where the index puts it")
+    tensors: dict[str, StoredTensor] = {}
+    holder: dict[str, str] = {}
+    for file, found in opened.items():
+        for name, tensor in found.items():
+            place = weights.shard_of.get(name, file)
+            if place != file:
+                problems.append(
+                    f"{quoted(name)} is in {file}, but the index puts it in {place}"
+                )
+            elif name in holder:
+                problems.append(f"{quoted(name)} is in {holder[name]} and in {file}")
+            tensors[name], holder[name] = tensor, file
+    if problems:
         raise UserError(
-            f"the tensor {name!r} of {path} must be float32, float16 or bfloat16, but "
-            f"cannot be read ({error})"
-        ) from error
+            f"{folder} must hold one whole set of shards, but {listed(problems)}: "
+            "fetch what is missing or damaged into the folder"
+        )
+    return tensors
+
+
+def _open_all(
+    folder: Path, weights: _Weights
+) -> tuple[dict[str, Mapping[str, StoredTensor]], list[str]]:
+    """The files that can be opened, and what is wrong with the others."""
+    opened: dict[str, Mapping[str, StoredTensor]] = {}
+    problems: list[str] = []
+    read: Callable[[Path], Mapping[str, StoredTensor]] = _OPEN[weights.format]
+    for file in weights.files:
+        if not (folder / file).is_file():
+            held = [quoted(n) for n, place in weights.shard_of.items() if place == file]
+            more = f" and {len(held) - 2} more" if len(held) > 2 else ""
+            names = ", ".join(held[:2]) + more
+            problems.append(f"{file} is missing ({names})")
+            continue
+        try:
+            opened[file] = read(folder / file)
+        except UserError as error:
+            problems.append(str(error))
+    return opened, problems

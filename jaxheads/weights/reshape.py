@@ -52,6 +52,17 @@ class Reshape:
         """Shape of the arrays that ``apply`` gives."""
         return _shape(self.target, dims)
 
+    def view(self, array: np.ndarray, dims: Mapping[str, int]) -> np.ndarray:
+        """An array with an axis for each letter, in the target's order; no copy.
+
+        Args:
+            array: of shape ``source_shape(dims)``.
+            dims: sizes by letter.
+        """
+        letters = _letters(self.source)
+        order = [letters.index(letter) for letter in _letters(self.target)]
+        return array.reshape([dims[letter] for letter in letters]).transpose(order)
+
     def apply(self, array: np.ndarray, dims: Mapping[str, int]) -> np.ndarray:
         """Reshape, transpose, reshape.
 
@@ -62,10 +73,7 @@ class Reshape:
         Returns:
             Array of shape ``target_shape(dims)``; a view where numpy can give one.
         """
-        letters = _letters(self.source)
-        order = [letters.index(letter) for letter in _letters(self.target)]
-        split = array.reshape([dims[letter] for letter in letters])
-        return split.transpose(order).reshape(self.target_shape(dims))
+        return self.view(array, dims).reshape(self.target_shape(dims))
 
 
 def _axes(text: str) -> Axes:

@@ -1,4 +1,4 @@
-"""What ``source`` may be: a built-in name, a GGUF file, a folder, or a hub id."""
+"""What ``source`` may be: a name, a GGUF file, a folder, or a hub id."""
 
 import dataclasses
 import difflib
@@ -7,14 +7,18 @@ import re
 from pathlib import Path
 
 from jaxheads.errors import UserError
+from jaxheads.presets import PRESETS
 from jaxheads.weights import smollm2
 from jaxheads.weights.checkpoint import Checkpoint
-from jaxheads.weights.folder import open_folder, sha256_of
+from jaxheads.weights.folder import open_folder
 from jaxheads.weights.gguf import read_gguf
 from jaxheads.weights.hub import fetch_from_hub
+from jaxheads.weights.store import Store, is_store, open_store
 
 BUILT_IN = (smollm2.NAME,)
 """Names that ``jaxheads.load`` knows by itself; the first is the default."""
+
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Opened:
     source: str
     revision: str | None
     commit: str | None
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | Store
 
 
 def open_source(
@@ -40,9 +44,10 @@ def open_source(
     """Find out what a source is, fetch it if need be, and open it.
 
     Args:
-        source: a built-in name, a ``.gguf`` file, a folder in hub layout, or a hub id
-            "owner/name"; None: the default model.
-        revision: of a hub id only.
+        source: a built-in name, a ``.gguf`` file, a folder in hub layout, the name of a
+            preset such as "gpt2-xl", or a hub id "owner/name"; None: the default model.
+            A file or folder that is there goes before a preset and a hub id.
+        revision: of a preset or a hub id only.
 
     Raises:
         UserError: it is none of these, or cannot be fetched or opened.
@@ -52,26 +57,39 @@ def open_source(
         _refuse_revision(text, revision)
         path = smollm2.fetch_default_model()
         return Opened(text, None, None, _open_gguf(path, smollm2.GGUF_SHA256))
+    hub_id = PRESETS[text].hub_id if text in PRESETS else text
     # os.path, not Path: these answer False or unchanged where Path's raise.
     path = Path(os.path.expanduser(text))
     if text and os.path.exists(path):
-        _refuse_revision(text, revision)
-        return Opened(text, None, None, _open_path(path))
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text) or text.endswith(".gguf"):
+        return _open_local(text, path, revision, hub_id)
+    if not HUB_ID.fullmatch(hub_id) or hub_id.lower().endswith(".gguf"):
         raise _unknown(text)
-    folder = fetch_from_hub(text, revision)
+    folder = fetch_from_hub(hub_id, revision)
     return Opened(text, revision or "main", folder.name, open_folder(folder))
 
 
-def _open_path(path: Path) -> Checkpoint:
+def _open_local(text: str, path: Path, revision: str | None, hub_id: str) -> Opened:
+    try:
+        _refuse_revision(text, revision)
+        return Opened(text, None, None, _open_path(path))
+    except UserError as error:
+        if hub_id == text:
+            raise
+        # A folder of results may well be called "gpt2".
+        raise UserError(
+            f"{error}; or, for the model of this name on the hub, give {hub_id}"
+        ) from error
+
+
+def _open_path(path: Path) -> Checkpoint | Store:
     if path.is_dir():
-        return open_folder(path)
+        return open_store(path) if is_store(path) else open_folder(path)
     if path.suffix.lower() == ".gguf":
         return _open_gguf(path)
     raise UserError(
-        f"{path} must be a .gguf file or a folder with config.json and .safetensors "
-        f"files, but is a {path.suffix or 'nameless kind of'} file: for safetensors, "
-        "give the folder"
+        f"{path} must be a .gguf file or a folder with config.json and weights, but is "
+        f"a {path.suffix or 'nameless kind of'} file: for .safetensors and .bin, give "
+        "the folder"
     )
 
 
@@ -86,7 +104,8 @@ def _open_gguf(path: Path, sha256: str | None = None) -> Checkpoint:
         model_type=opened.architecture,
         settings={**opened.metadata, "tied": tied},
         tensors=opened.tensors,
-        file_sha256=sha256 or sha256_of(path),
+        file_sha256=sha256,
+        files=tuple(part.name for part in opened.paths),
         name=opened.metadata.get("general.name"),
         license=opened.metadata.get("general.license"),
     )
@@ -101,10 +120,24 @@ def _refuse_revision(source: str, revision: str | None) -> None:
 
 
 def _unknown(text: str) -> UserError:
-    close = difflib.get_close_matches(text.lower(), BUILT_IN, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}?" if close else "check the spelling"
+    close = _closest(text)
+    hint = f"did you mean {close!r}?" if close else "check the spelling"
     return UserError(
         f"a source must be a built-in name ({', '.join(BUILT_IN)}), a .gguf file, a "
-        f"folder with config.json and .safetensors files, or a hub id owner/name, but "
-        f"{text!r} is none of these and no file of this name exists: {hint}"
+        "folder with config.json and weights, the name of a preset (see jaxheads "
+        f"models), or a hub id owner/name, but {text!r} is none of these and no file "
+        f"of this name exists: {hint}"
     )
+
+
+def _closest(text: str) -> str | None:
+    """What the text may have been meant as: a name, or the hub id in a web address."""
+    address = re.fullmatch(
+        r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(.*)", text
+    )
+    if address:
+        hub_id = HUB_ID.match(address[1])
+        return hub_id[0] if hub_id else None
+    names = [*BUILT_IN, *PRESETS]
+    close = difflib.get_close_matches(text.lower(), names, n=1, cutoff=0.5)
+    return close[0] if close else None

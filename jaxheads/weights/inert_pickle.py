@@ -1,0 +1,257 @@
+"""Reads the pickle in a torch file as data: there is nothing here that could run.
+
+``pickletools`` only decodes opcodes. The few that a dict of tensors needs are acted on
+below; names such as "collections OrderedDict" stay names and are never looked up, and
+"calling" one builds one of the records of this file. Every other opcode or name ends
+the reading.
+"""
+
+import dataclasses
+import mmap
+import pickletools
+from typing import IO, Any, cast
+
+from jaxheads.weights.checkpoint import quoted
+from jaxheads.weights.mapped import KINDS, whole_numbers
+
+STORAGES = {
+    "torch DoubleStorage": "F64",
+    "torch FloatStorage": "F32",
+    "torch HalfStorage": "F16",
+    "torch BFloat16Storage": "BF16",
+    "torch LongStorage": "I64",
+    "torch IntStorage": "I32",
+    "torch ShortStorage": "I16",
+    "torch CharStorage": "I8",
+    "torch ByteStorage": "U8",
+    "torch BoolStorage": "BOOL",
+}
+"""Element types by the name that the pickle gives a storage's class."""
+
+ORDERED_DICT = "collections OrderedDict"
+TENSOR = "torch._utils _rebuild_tensor_v2"
+PARAMETER = "torch._utils _rebuild_parameter"
+ALLOWED = frozenset([*STORAGES, ORDERED_DICT, TENSOR, PARAMETER])
+
+MOST_PICKLE_BYTES = 100_000_000
+"""Names, shapes and places of tensors take far less."""
+
+_VALUES = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"}
+_STRINGS = {"BINUNICODE", "SHORT_BINUNICODE", "BINSTRING", "SHORT_BINSTRING"}
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+# DeprecationWarning: a damaged name with an odd escape, where warnings are errors.
+_NONSENSE = (
+    IndexError,
+    KeyError,
+    TypeError,
+    ValueError,
+    OverflowError,
+    DeprecationWarning,
+)
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+
+class Refused(Exception):
+    """The pickle asks for more than tensors; the message goes on a path."""
+
+
+class Damaged(Exception):
+    """The pickle makes no sense; the message goes on a path."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Name:
+    """A name that the pickle asks for, such as "torch FloatStorage"; only its text."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Storage:
+    """A flat array in the file: its key, element type and number of elements."""
+
+    key: str
+    kind: str
+    num_elements: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A view of a storage; offset and strides count elements."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def fits(self) -> bool:
+        """Whether it stays within its storage and can be an array at all."""
+        size = KINDS[self.storage.kind].itemsize
+        num_elements = 1
+        for n in self.shape:
+            num_elements *= max(n, 1)
+        last = self.offset
+        if 0 not in self.shape:
+            steps = zip(self.shape, self.strides, strict=True)
+            last += sum((n - 1) * stride for n, stride in steps) + 1
+        return last <= self.storage.num_elements and num_elements * size < 2**62
+
+
+def read_pickle(data: mmap.mmap, start: int) -> tuple[Any, dict[str, Storage], int]:
+    """Read one pickle as data.
+
+    Args:
+        data: the mapped file.
+        start: where the pickle begins, in bytes.
+
+    Returns:
+        What it holds (plain values, dicts and ``Tensor``), the storages by key, and
+        where it ends.
+
+    Raises:
+        Refused: it asks for anything but tensors and their containers.
+        Damaged: it is cut off or makes no sense.
+    """
+    data.seek(start)
+    machine = _Machine()
+    try:
+        for opcode, argument, position in pickletools.genops(cast(IO[bytes], data)):
+            if position is not None and position - start > MOST_PICKLE_BYTES:
+                raise Refused("its pickle is longer than any model needs")
+            machine.step(opcode.name, argument)
+        return machine.stack.pop(), machine.storages, data.tell()
+    except _NONSENSE as error:
+        raise Damaged(f"has a pickle that makes no sense ({error})") from None
+
+
+class _Machine:
+    """The stack and the memo of a pickle, and what each opcode does to them."""
+
+    def __init__(self):
+        self.stack: list[Any] = []
+        self.marked: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
+        self.storages: dict[str, Storage] = {}
+
+    def step(self, opcode: str, argument: Any) -> None:
+        """Act on one opcode."""
+        push = self.stack.append
+        if opcode in _VALUES or opcode in _STRINGS:
+            push(argument)
+        elif opcode in _CONSTANTS:
+            push(_CONSTANTS[opcode])
+        elif opcode in ("BINPUT", "LONG_BINPUT"):
+            self.memo[argument] = self.stack[-1]
+        elif opcode == "MEMOIZE":
+            self.memo[len(self.memo)] = self.stack[-1]
+        elif opcode in ("BINGET", "LONG_BINGET"):
+            push(self.memo[argument])
+        elif opcode == "GLOBAL":
+            push(_allowed(argument))
+        elif opcode == "STACK_GLOBAL":
+            name, module = self.stack.pop(), self.stack.pop()
+            push(_allowed(f"{module} {name}" if isinstance(name, str) else "?"))
+        elif opcode == "REDUCE":
+            arguments, name = self.stack.pop(), self.stack.pop()
+            push(_record(name, arguments))
+        elif opcode == "BINPERSID":
+            push(self.storage(self.stack.pop()))
+        elif opcode == "BUILD":
+            # Attributes of an OrderedDict, such as a state dict's _metadata.
+            self.stack.pop()
+            if not isinstance(self.stack[-1], dict):
+                raise Refused("its pickle sets attributes of an object")
+        elif opcode not in ("PROTO", "FRAME", "STOP"):
+            self.collect(opcode)
+
+    def collect(self, opcode: str) -> None:
+        """Act on an opcode of tuples, lists and dicts."""
+        if opcode == "MARK":
+            self.marked.append(self.stack)
+            self.stack = []
+        elif opcode in _TUPLES:
+            count = _TUPLES[opcode]
+            items = [self.stack.pop() for _ in range(count)]
+            self.stack.append(tuple(items[::-1]))
+        elif opcode == "TUPLE":
+            items = self.since_mark()
+            self.stack.append(tuple(items))
+        elif opcode in ("EMPTY_LIST", "EMPTY_DICT"):
+            self.stack.append([] if opcode == "EMPTY_LIST" else {})
+        elif opcode in ("APPEND", "APPENDS"):
+            items = self.since_mark() if opcode == "APPENDS" else [self.stack.pop()]
+            _expect(list, self.stack[-1]).extend(items)
+        elif opcode in ("SETITEM", "SETITEMS"):
+            if opcode == "SETITEMS":
+                items = self.since_mark()
+            else:
+                items = [self.stack.pop() for _ in range(2)][::-1]
+            pairs = zip(items[::2], items[1::2], strict=True)
+            _fill(_expect(dict, self.stack[-1]), pairs)
+        else:
+            raise Refused(f"its pickle uses {opcode}, which no dict of tensors needs")
+
+    def since_mark(self) -> list[Any]:
+        items, self.stack = self.stack, self.marked.pop()
+        return items
+
+    def storage(self, persistent_id: Any) -> Storage:
+        """What ("storage", class, key, device, elements, ...) stands for."""
+        tag, name, key, _device, num_elements, *view = _expect(tuple, persistent_id)
+        if (
+            tag != "storage"
+            or not (isinstance(name, Name) and name.text in STORAGES)
+            or not isinstance(key, str)
+            or not whole_numbers([num_elements])
+            or any(part is not None for part in view)
+        ):
+            raise Refused("its pickle refers to something that is not a plain storage")
+        storage = Storage(key, STORAGES[name.text], num_elements)
+        if self.storages.setdefault(key, storage) != storage:
+            raise Damaged(f"gives the storage {quoted(key)} two types or sizes")
+        return storage
+
+
+def _allowed(name: str) -> Name:
+    if name not in ALLOWED:
+        dotted = quoted(name.replace(" ", ".", 1))[1:-1]
+        raise Refused(f"its pickle asks for {dotted}")
+    return Name(name)
+
+
+def _record(name: Any, arguments: Any) -> Any:
+    """What a call of an allowed name stands for; nothing is called."""
+    text = _expect(Name, name).text
+    arguments = _expect(tuple, arguments)
+    if text == ORDERED_DICT:
+        pairs = _expect(list, arguments[0]) if arguments else []
+        return _fill({}, pairs)
+    if text == PARAMETER:
+        return _expect(Tensor, arguments[0])
+    if text != TENSOR:
+        raise Refused(f"its pickle calls {text.replace(' ', '.')}")
+    storage, offset, shape, strides, _requires_grad, _hooks, *metadata = arguments
+    _expect(Storage, storage)
+    shape, strides = _expect(tuple, shape), _expect(tuple, strides)
+    if not whole_numbers([offset]) or not whole_numbers(shape):
+        raise Damaged("has a tensor without a proper shape")
+    if not whole_numbers(strides) or len(strides) != len(shape):
+        raise Damaged("has a tensor without proper strides")
+    if any(metadata):
+        raise Refused("its pickle has a tensor whose values are kept negated or such")
+    return Tensor(storage, offset, shape, strides)
+
+
+def _fill(into: dict[Any, Any], pairs: Any) -> dict[Any, Any]:
+    for key, value in pairs:
+        # Python cannot hash a deeply nested tuple: the whole process would end.
+        into[key if type(key) is int else _expect(str, key)] = value
+    return into
+
+
+def _expect(kind: type, value: Any) -> Any:
+    if not isinstance(value, kind):
+        raise Damaged(
+            f"has a pickle with a {type(value).__name__} in place of a {kind.__name__}"
+        )
+    return value

@@ -1,0 +1,67 @@
+"""Params in an Orbax checkpoint.
+
+Orbax takes a third of a second to import and is loaded when it is needed. Neither it
+nor TensorStore has an exception of its own: what these functions raise may be anything.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxheads.weights.digest import dotted
+
+_CHUNK_BYTES = 64 * 2**20
+"""Of what is read at once: a shard needs no whole leaf, and a cast little room."""
+
+
+def save_params(path: Path, params: Any) -> None:
+    """Write params into a new folder."""
+    import orbax.checkpoint as ocp
+
+    chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), params)
+    # Floats hardly shrink, and unpacking takes several times as long as reading.
+    handler = ocp.PyTreeCheckpointHandler(use_compression=False)
+    with ocp.Checkpointer(handler) as checkpointer:
+        arguments = ocp.args.PyTreeSave(params, save_args=chunks)
+        checkpointer.save(path.absolute(), args=arguments)
+
+
+def restore_params(path: Path, target: Any) -> Any:
+    """Read params, each straight to its dtype and place.
+
+    Args:
+        path: the folder.
+        target: the tree of params as ``jax.ShapeDtypeStruct`` with shardings.
+    """
+    import orbax.checkpoint as ocp
+
+    # Leaves are read side by side: a GB at a time, or what the largest needs; stored
+    # values have four bytes at most.
+    largest = 4 * max(math.prod(leaf.shape) for leaf in jax.tree.leaves(target))
+    limit = 1 + largest // 10**9
+    with ocp.StandardCheckpointer(restore_concurrent_gb=limit) as checkpointer:
+        return checkpointer.restore(path.absolute(), target)
+
+
+def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the params in a folder, by path; no values are read."""
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        metadata: Any = checkpointer.metadata(path.absolute())
+    return shapes(metadata.item_metadata.tree)
+
+
+def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of whatever has one in a tree, by path such as "layers.wq"."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(
+        tree, is_leaf=lambda node: hasattr(node, "shape")
+    )
+    return {dotted(path): tuple(leaf.shape) for path, leaf in leaves}
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, cut if it is very long."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

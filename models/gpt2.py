@@ -1,0 +1,367 @@
+"""The GPT-2 family: learned positions, layer norms, a plain MLP.
+
+What is particular to it:
+
+- every position has a learned vector, added to the token's embedding; nothing else
+  knows positions, and there are none beyond the context;
+- layer norms with biases, before attention and before the MLP, and biases everywhere;
+- the unembedding is the embedding, transposed (``tied``), in all published models;
+- checkpoints store matrices as [in, out] (OpenAI's "Conv1D"), and queries, keys and
+  values in one matrix whose columns go by q, k or v, then head, then head width. GGUF
+  files have [out, in].
+
+Source: Radford et al. 2019 (GPT-2), section 2.3.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxheads.models import gpt_names
+from jaxheads.models.layers import (
+    activation,
+    activation_name,
+    layer_norm,
+    project_heads,
+)
+from jaxheads.models.parameters import Leaf
+from jaxheads.models.settings import check_sizes, given, refuse_unless, size
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Sizes and constants of a GPT-2 model; static under jit.
+
+    Attributes:
+        num_layers: L.
+        width: D, of the residual stream.
+        num_heads: H, heads a layer; divides D.
+        mlp_width: F.
+        vocab_size: V.
+        context_length: positions that have a vector.
+        activation: of the MLP, a name in ``layers.ACTIVATIONS``.
+        scaled: scores are divided by sqrt(K).
+        norm_epsilon: added to the variance in every norm.
+        tied: the unembedding is the embedding, transposed.
+        model_type: the name under which checkpoints know the family.
+    """
+
+    num_layers: int
+    width: int
+    num_heads: int
+    mlp_width: int
+    vocab_size: int
+    context_length: int
+    activation: str = "gelu_tanh"
+    scaled: bool = True
+    norm_epsilon: float = 1e-5
+    tied: bool = True
+    model_type: str = "gpt2"
+
+    def __post_init__(self):
+        names = ("num_layers", "width", "num_heads", "mlp_width", "vocab_size")
+        check_sizes({name: getattr(self, name) for name in (*names, "context_length")})
+        if self.width % self.num_heads:
+            raise ValueError(
+                f"num_heads must divide width = {self.width}, but is {self.num_heads}"
+            )
+        activation_name(self.activation)  # raises if it is not built
+
+    @property
+    def head_dim(self) -> int:
+        """K."""
+        return self.width // self.num_heads
+
+    @property
+    def num_kv_heads(self) -> int:
+        """Every query head has a key/value head of its own."""
+        return self.num_heads
+
+    @property
+    def windows(self) -> None:
+        """No layer has an attention window."""
+        return None
+
+    def dims(self) -> dict[str, int]:
+        """Sizes by dim letter; p counts q, k and v where they are stored together."""
+        return {
+            "l": self.num_layers,
+            "d": self.width,
+            "h": self.num_heads,
+            "k": self.head_dim,
+            "f": self.mlp_width,
+            "v": self.vocab_size,
+            "t": self.context_length,
+            "p": 3,
+        }
+
+    @classmethod
+    def from_hf(cls, settings: Mapping) -> "Config":
+        """Read the hub's config.json.
+
+        Args:
+            settings: the parsed file. ``reorder_and_upcast_attn`` changes the rounding
+                of scores only and is not looked at: they are float32 here.
+
+        Raises:
+            ValueError: a size is missing, or a setting that changes the arithmetic has
+                a value that this file does not implement.
+        """
+        off = (None, False)
+        refused = ("scale_attn_by_inverse_layer_idx", "add_cross_attention")
+        refuse_unless({name: (settings.get(name), off) for name in refused})
+        width = size(settings, "n_embd", "hidden_size")
+        mlp_width = 4 * width
+        if given(settings, "n_inner", "intermediate_size") is not None:
+            mlp_width = size(settings, "n_inner", "intermediate_size")
+        kind = given(settings, "activation_function", "hidden_act", default="gelu_new")
+        epsilons = ("layer_norm_epsilon", "layer_norm_eps")
+        return cls(
+            num_layers=size(settings, "n_layer", "num_hidden_layers"),
+            width=width,
+            num_heads=size(settings, "n_head", "num_attention_heads"),
+            mlp_width=mlp_width,
+            vocab_size=size(settings, "vocab_size"),
+            context_length=size(
+                settings, "n_positions", "n_ctx", "max_position_embeddings"
+            ),
+            activation=activation_name(kind),
+            scaled=bool(given(settings, "scale_attn_weights", default=True)),
+            norm_epsilon=float(given(settings, *epsilons, default=1e-5)),
+            tied=bool(given(settings, "tie_word_embeddings", default=True)),
+        )
+
+    @classmethod
+    def from_gguf(cls, metadata: Mapping) -> "Config":
+        """Read the metadata of a GGUF file of architecture "gpt2".
+
+        The format does not state the activation: it is the tanh GELU, as in all
+        published models.
+
+        Args:
+            metadata: keys such as "gpt2.block_count"; "tied" says whether the file has
+                no output matrix of its own.
+
+        Raises:
+            ValueError: as for ``from_hf``.
+        """
+        heads = size(metadata, "gpt2.attention.head_count")
+        key_value_heads = metadata.get("gpt2.attention.head_count_kv")
+        refuse_unless(
+            {"gpt2.attention.head_count_kv": (key_value_heads, (None, heads))}
+        )
+        vocabulary = metadata.get("gpt2.vocab_size")
+        if vocabulary is None:
+            vocabulary = len(metadata["tokenizer.ggml.tokens"])
+        return cls(
+            num_layers=size(metadata, "gpt2.block_count"),
+            width=size(metadata, "gpt2.embedding_length"),
+            num_heads=heads,
+            mlp_width=size(metadata, "gpt2.feed_forward_length"),
+            vocab_size=int(vocabulary),
+            context_length=size(metadata, "gpt2.context_length"),
+            norm_epsilon=float(metadata["gpt2.attention.layer_norm_epsilon"]),
+            tied=bool(metadata.get("tied", False)),
+        )
+
+
+@struct.dataclass
+class Layers:
+    """The blocks' parameters, stacked over layers; what a model lacks is None."""
+
+    attention_norm: jax.Array  # [L, D]
+    attention_norm_bias: jax.Array  # [L, D]
+    wq: jax.Array  # [L, D, H, K]
+    wk: jax.Array  # [L, D, H, K]
+    wv: jax.Array  # [L, D, H, K]
+    bq: jax.Array | None  # [L, H, K]
+    bk: jax.Array | None  # [L, H, K]
+    bv: jax.Array | None  # [L, H, K]
+    wo: jax.Array  # [L, H, K, D]
+    bo: jax.Array | None  # [L, D]
+    mlp_norm: jax.Array  # [L, D]
+    mlp_norm_bias: jax.Array  # [L, D]
+    w_up: jax.Array  # [L, D, F]
+    b_up: jax.Array  # [L, F]
+    w_down: jax.Array  # [L, F, D]
+    b_down: jax.Array  # [L, D]
+
+
+@struct.dataclass
+class Params:
+    """All parameters of a model; ``unembedding`` is None when tied."""
+
+    embedding: jax.Array  # [V, D]
+    positions: jax.Array  # [context_length, D]
+    layers: Layers
+    final_norm: jax.Array  # [D]
+    final_norm_bias: jax.Array  # [D]
+    unembedding: jax.Array | None  # [D, V]
+
+
+def abstract(config: Config) -> Params:
+    """The tree of ``Leaf`` that initialisation, sharding and conversion derive from."""
+    leaf = leaf_maker(config)
+    return Params(
+        embedding=leaf("vd", fan_in="d"),
+        positions=leaf("td", fan_in="d"),
+        layers=abstract_layers(config),
+        final_norm=leaf("d", "ones"),
+        final_norm_bias=leaf("d", "zeros"),
+        unembedding=None if config.tied else leaf("dv", fan_in="d"),
+    )
+
+
+def abstract_layers(config: Any, attention_bias: bool = True) -> Layers:
+    """The ``Layers`` of ``Leaf`` of a GPT, whose attention may lack biases."""
+    leaf = leaf_maker(config)
+    bias = lambda dims: leaf(dims, "zeros") if attention_bias else None
+    return Layers(
+        attention_norm=leaf("ld", "ones"),
+        attention_norm_bias=leaf("ld", "zeros"),
+        wq=leaf("ldhk", fan_in="d"),
+        wk=leaf("ldhk", fan_in="d"),
+        wv=leaf("ldhk", fan_in="d"),
+        bq=bias("lhk"),
+        bk=bias("lhk"),
+        bv=bias("lhk"),
+        wo=leaf("lhkd", fan_in="hk"),
+        bo=bias("ld"),
+        mlp_norm=leaf("ld", "ones"),
+        mlp_norm_bias=leaf("ld", "zeros"),
+        w_up=leaf("ldf", fan_in="d"),
+        b_up=leaf("lf", "zeros"),
+        w_down=leaf("lfd", fan_in="f"),
+        b_down=leaf("ld", "zeros"),
+    )
+
+
+def leaf_maker(config: Any) -> Callable[..., Any]:
+    """A function from dim letters, such as "ldhk", to the ``Leaf`` of that shape."""
+    size = config.dims()
+    names = {
+        "l": "layers",
+        "d": "residual",
+        "h": "heads",
+        "k": "head_width",
+        "f": "mlp",
+        "v": "vocabulary",
+        "t": "positions",
+    }
+
+    def leaf(dims: str, init: str = "normal", fan_in: str = "") -> Leaf:
+        shape = tuple(size[letter] for letter in dims)
+        fan = math.prod(size[letter] for letter in fan_in)
+        return Leaf(shape, tuple(names[letter] for letter in dims), init, fan)
+
+    return leaf
+
+
+def embed(
+    params: Params, tokens: jax.Array, positions: jax.Array, config: Config
+) -> jax.Array:
+    """Token and position vectors, added: int [B, T] and int [B, T] -> [B, T, D].
+
+    A position beyond the context has no vector: its row is NaN.
+    """
+    del config
+    # Plain indexing would silently take the last vector instead.
+    learned = jnp.take(params.positions, positions, axis=0, mode="fill")
+    return params.embedding[tokens] + learned
+
+
+def block(
+    layer: Layers,
+    x: jax.Array,
+    positions: jax.Array,
+    attend: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    config: Config,
+) -> jax.Array:
+    """One layer: ``x += attention(norm(x)); x += mlp(norm(x))``.
+
+    Args:
+        layer: one layer's parameters (no L axis).
+        x: residual stream [B, T, D].
+        positions: int [B, T].
+        attend: (q, k, v [B, T, H, K]) -> z [B, T, H, K].
+        config: of the model.
+
+    Returns:
+        The residual stream after the layer [B, T, D].
+    """
+    del positions  # they entered with the embedding
+    with jax.named_scope("attention"):
+        q, k, v = queries_keys_values(layer, x, config)
+        if not config.scaled:
+            q = q * math.sqrt(config.head_dim)  # attend divides by it
+        x = x + plus(project_heads(attend(q, k, v), layer.wo), layer.bo)
+    with jax.named_scope("mlp"):
+        return x + mlp(layer, x, config)
+
+
+def queries_keys_values(
+    layer: Layers, x: jax.Array, config: Any
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Queries, keys and values of every head: x [B, T, D] -> three [B, T, H, K]."""
+    normed = layer_norm(
+        x, layer.attention_norm, layer.attention_norm_bias, config.norm_epsilon
+    )
+    return (
+        affine("btd,dhk->bthk", normed, layer.wq, layer.bq),
+        affine("btd,dhk->bthk", normed, layer.wk, layer.bk),
+        affine("btd,dhk->bthk", normed, layer.wv, layer.bv),
+    )
+
+
+def mlp(layer: Layers, x: jax.Array, config: Any) -> jax.Array:
+    """``down(activation(up(norm(x))))``: [B, T, D] -> [B, T, D]."""
+    normed = layer_norm(x, layer.mlp_norm, layer.mlp_norm_bias, config.norm_epsilon)
+    hidden = affine("btd,df->btf", normed, layer.w_up, layer.b_up)
+    hidden = activation(config.activation)(hidden)
+    return affine("btf,fd->btd", hidden, layer.w_down, layer.b_down)
+
+
+def affine(
+    subscripts: str, x: jax.Array, weight: jax.Array, bias: jax.Array | None
+) -> jax.Array:
+    """``x weight + bias`` at every position, rounded to the dtype of x only once."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    out = jnp.einsum(subscripts, x, weight, preferred_element_type=wide)
+    return plus(out, None if bias is None else bias.astype(wide)).astype(x.dtype)
+
+
+def plus(x: jax.Array, bias: jax.Array | None) -> jax.Array:
+    """``x + bias`` at every position, or ``x``: [B, T, ...] with [...]."""
+    return x if bias is None else x + bias[None, None]
+
+
+def unembed(params: Any, x: jax.Array, config: Any) -> jax.Array:
+    """Logits of a residual stream: [..., D] -> [..., V], float32 or wider."""
+    normed = layer_norm(
+        x, params.final_norm, params.final_norm_bias, config.norm_epsilon
+    )
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    if params.unembedding is None:
+        subscripts, weight = "...d,vd->...v", params.embedding
+    else:
+        subscripts, weight = "...d,dv->...v", params.unembedding
+    return jnp.einsum(subscripts, normed, weight, preferred_element_type=dtype)
+
+
+TENSORS = {"hf": gpt_names.GPT2, "gguf": gpt_names.GGUF}
+"""Checkpoint names and reshapes of every leaf, by layout of the source."""
+
+PREFIX = "transformer."
+"""What checkpoints of the bare model, without its unembedding, leave out of names."""
+
+IGNORED = {
+    r"h\.\d+\.attn\.(bias|masked_bias)": "the causal mask, always the same",
+    r"lm_head\.weight": "tied: the embedding is used",
+}
+"""Tensors that may be left over (full-match patterns), with the reason."""

@@ -1,0 +1,278 @@
+"""The GPT-NeoX family: Pythia and GPT-NeoX-20B.
+
+What is particular to it, against GPT-2:
+
+- attention and MLP read the same residual stream and are added together
+  (``parallel``, Wang & Komatsuzaki 2021); some members run them one after the other;
+- rotary positions on the first part of every head only (``rotary_width`` of K);
+- the unembedding is mostly a matrix of its own;
+- checkpoints store queries, keys and values in one matrix whose rows go by head, then
+  q, k or v, then head width. GGUF files have them as GPT-2 has.
+
+Source: Black et al. 2022 (GPT-NeoX-20B), section 2; Biderman et al. 2023 (Pythia).
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import jax
+from flax import struct
+
+from jaxheads.models import gpt_names
+from jaxheads.models.gpt2 import Layers as Layers
+from jaxheads.models.gpt2 import (
+    abstract_layers,
+    leaf_maker,
+    mlp,
+    plus,
+    queries_keys_values,
+)
+from jaxheads.models.gpt2 import unembed as unembed
+from jaxheads.models.layers import activation_name, project_heads
+from jaxheads.models.rope import Rope, rotary
+from jaxheads.models.settings import check_sizes, given, refuse_unless, size
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Sizes and constants of a GPT-NeoX model; static under jit.
+
+    Attributes:
+        num_layers: L.
+        width: D, of the residual stream.
+        num_heads: H, heads a layer; divides D.
+        mlp_width: F.
+        vocab_size: V.
+        context_length: positions the model was trained for.
+        rotary_width: how much of each head is rotated, from its start; even.
+        rope: base and scaling of the rotary phases.
+        parallel: the MLP reads the stream that attention reads, not its sum with it.
+        attention_bias: q, k, v and the output projection have biases.
+        activation: of the MLP, a name in ``layers.ACTIVATIONS``.
+        norm_epsilon: added to the variance in every norm.
+        tied: the unembedding is the embedding, transposed.
+        model_type: the name under which checkpoints know the family.
+    """
+
+    num_layers: int
+    width: int
+    num_heads: int
+    mlp_width: int
+    vocab_size: int
+    context_length: int
+    rotary_width: int
+    rope: Rope = dataclasses.field(default_factory=Rope)
+    parallel: bool = True
+    attention_bias: bool = True
+    activation: str = "gelu"
+    norm_epsilon: float = 1e-5
+    tied: bool = False
+    model_type: str = "gpt_neox"
+
+    def __post_init__(self):
+        names = ("num_layers", "width", "num_heads", "mlp_width", "vocab_size")
+        check_sizes({name: getattr(self, name) for name in (*names, "context_length")})
+        if self.width % self.num_heads:
+            raise ValueError(
+                f"num_heads must divide width = {self.width}, but is {self.num_heads}"
+            )
+        if self.rotary_width % 2 or not 0 <= self.rotary_width <= self.head_dim:
+            raise ValueError(
+                "rotary_width must be even and at most the head width "
+                f"{self.head_dim}, but is {self.rotary_width}"
+            )
+        activation_name(self.activation)  # raises if it is not built
+
+    @property
+    def head_dim(self) -> int:
+        """K."""
+        return self.width // self.num_heads
+
+    @property
+    def num_kv_heads(self) -> int:
+        """Every query head has a key/value head of its own."""
+        return self.num_heads
+
+    @property
+    def windows(self) -> None:
+        """No layer has an attention window."""
+        return None
+
+    def dims(self) -> dict[str, int]:
+        """Sizes by dim letter; p counts q, k and v where they are stored together."""
+        return {
+            "l": self.num_layers,
+            "d": self.width,
+            "h": self.num_heads,
+            "k": self.head_dim,
+            "f": self.mlp_width,
+            "v": self.vocab_size,
+            "p": 3,
+        }
+
+    @classmethod
+    def from_hf(cls, settings: Mapping) -> "Config":
+        """Read the hub's config.json.
+
+        Args:
+            settings: the parsed file.
+
+        Raises:
+            ValueError: a size is missing, or a setting that changes the arithmetic has
+                a value that this file does not implement.
+        """
+        heads = size(settings, "num_attention_heads")
+        width = size(settings, "hidden_size")
+        check_sizes({"num_attention_heads": heads})
+        head_dim = width // heads
+        refuse_unless({"head_dim": (settings.get("head_dim"), (None, head_dim))})
+        context = size(
+            {"max_position_embeddings": 2048, **settings}, "max_position_embeddings"
+        )
+        # This family's own spelling goes before the one that others share.
+        theta = given(settings, "rotary_emb_base", "rope_theta", default=10000.0)
+        return cls(
+            num_layers=size(settings, "num_hidden_layers"),
+            width=width,
+            num_heads=heads,
+            mlp_width=size(settings, "intermediate_size"),
+            vocab_size=size(settings, "vocab_size"),
+            context_length=context,
+            rotary_width=_rotary_width(settings, head_dim),
+            rope=Rope.from_hf({**settings, "rope_theta": theta}, context),
+            parallel=bool(given(settings, "use_parallel_residual", default=True)),
+            attention_bias=bool(given(settings, "attention_bias", default=True)),
+            activation=activation_name(given(settings, "hidden_act", default="gelu")),
+            norm_epsilon=float(given(settings, "layer_norm_eps", default=1e-5)),
+            tied=bool(given(settings, "tie_word_embeddings", default=False)),
+        )
+
+    @classmethod
+    def from_gguf(cls, metadata: Mapping) -> "Config":
+        """Read the metadata of a GGUF file of architecture "gptneox".
+
+        The format does not state the activation: it is the exact GELU, as in all
+        published models.
+
+        Args:
+            metadata: keys such as "gptneox.block_count"; "tied" says whether the file
+                has no output matrix of its own.
+
+        Raises:
+            ValueError: as for ``from_hf``.
+        """
+        heads = size(metadata, "gptneox.attention.head_count")
+        width = size(metadata, "gptneox.embedding_length")
+        check_sizes({"gptneox.attention.head_count": heads})
+        built = {
+            "gptneox.rope.scaling.type": (None, "none"),
+            "gptneox.attention.head_count_kv": (None, heads),
+            "gptneox.attention.key_length": (None, width // heads),
+        }
+        refuse_unless({name: (metadata.get(name), ok) for name, ok in built.items()})
+        vocabulary = metadata.get("gptneox.vocab_size")
+        if vocabulary is None:
+            vocabulary = len(metadata["tokenizer.ggml.tokens"])
+        return cls(
+            num_layers=size(metadata, "gptneox.block_count"),
+            width=width,
+            num_heads=heads,
+            mlp_width=size(metadata, "gptneox.feed_forward_length"),
+            vocab_size=int(vocabulary),
+            context_length=size(metadata, "gptneox.context_length"),
+            rotary_width=size(metadata, "gptneox.rope.dimension_count"),
+            rope=Rope(float(metadata.get("gptneox.rope.freq_base", 10000.0))),
+            parallel=bool(metadata.get("gptneox.use_parallel_residual", True)),
+            norm_epsilon=float(metadata["gptneox.attention.layer_norm_epsilon"]),
+            tied=bool(metadata.get("tied", False)),
+        )
+
+
+def _rotary_width(settings: Mapping, head_dim: int) -> int:
+    """How much of a head is rotated, by the names of every age."""
+    nested = {
+        **(settings.get("rope_scaling") or {}),
+        **(settings.get("rope_parameters") or {}),
+    }
+    names = ("rotary_pct", "partial_rotary_factor")
+    part = given(nested, *names, default=given(settings, *names))
+    if part is None and settings.get("rotary_dim") is not None:
+        return size(settings, "rotary_dim")
+    return int(head_dim * (0.25 if part is None else part))
+
+
+@struct.dataclass
+class Params:
+    """All parameters of a model; ``unembedding`` is None when tied."""
+
+    embedding: jax.Array  # [V, D]
+    layers: Layers
+    final_norm: jax.Array  # [D]
+    final_norm_bias: jax.Array  # [D]
+    unembedding: jax.Array | None  # [D, V]
+
+
+def abstract(config: Config) -> Params:
+    """The tree of ``Leaf`` that initialisation, sharding and conversion derive from."""
+    leaf = leaf_maker(config)
+    return Params(
+        embedding=leaf("vd", fan_in="d"),
+        layers=abstract_layers(config, config.attention_bias),
+        final_norm=leaf("d", "ones"),
+        final_norm_bias=leaf("d", "zeros"),
+        unembedding=None if config.tied else leaf("dv", fan_in="d"),
+    )
+
+
+def embed(
+    params: Params, tokens: jax.Array, positions: jax.Array, config: Config
+) -> jax.Array:
+    """Residual stream entering the first layer: int [B, T] -> [B, T, D]."""
+    del positions, config  # rotary: positions enter in the blocks
+    return params.embedding[tokens]
+
+
+def block(
+    layer: Layers,
+    x: jax.Array,
+    positions: jax.Array,
+    attend: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    config: Config,
+) -> jax.Array:
+    """One layer: ``x + attention(norm1(x)) + mlp(norm2(x))``.
+
+    If not ``parallel``, the MLP reads ``x + attention(norm1(x))`` in the place of x.
+
+    Args:
+        layer: one layer's parameters (no L axis).
+        x: residual stream [B, T, D].
+        positions: int [B, T].
+        attend: (q, k, v [B, T, H, K]) -> z [B, T, H, K].
+        config: of the model.
+
+    Returns:
+        The residual stream after the layer [B, T, D].
+    """
+    with jax.named_scope("attention"):
+        q, k, v = queries_keys_values(layer, x, config)
+        q = rotary(q, positions, config.rope, config.rotary_width)
+        k = rotary(k, positions, config.rope, config.rotary_width)
+        attended = plus(project_heads(attend(q, k, v), layer.wo), layer.bo)
+    with jax.named_scope("mlp"):
+        read = x if config.parallel else x + attended
+        return x + attended + mlp(layer, read, config)
+
+
+TENSORS = {"hf": gpt_names.GPT_NEOX, "gguf": gpt_names.GGUF}
+"""Checkpoint names and reshapes of every leaf, by layout of the source."""
+
+PREFIX = "gpt_neox."
+"""What checkpoints of the bare model, without its unembedding, leave out of names."""
+
+IGNORED = {
+    r"layers\.\d+\.attention\.(bias|masked_bias)": "the causal mask, always the same",
+    r"(layers\.\d+\.attention\.)?rotary_emb\.inv_freq": "recomputed from the config",
+    r"embed_out\.weight": "tied: the embedding is used",
+}
+"""Tensors that may be left over (full-match patterns), with the reason."""

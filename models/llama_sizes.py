@@ -1,0 +1,207 @@
+"""What Llama and its kin have in common, and what checkpoints call it.
+
+llama.py, qwen.py, olmo2.py and gemma2.py derive their configs from ``Sizes``.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxheads.models.rope import Rope
+from jaxheads.models.settings import check_sizes, given, refuse_unless, size
+
+OFF = (None, False)
+SILU = (None, "silu", "swish")
+"""Values that ``hf_sizes`` may be told to let pass."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Sizes and constants of every model of the kind.
+
+    Attributes:
+        num_layers: L.
+        width: D, of the residual stream.
+        num_heads: H, query heads a layer.
+        num_kv_heads: G, key/value heads a layer; divides H.
+        head_dim: K; need not be D / H.
+        mlp_width: F.
+        vocab_size: V.
+        context_length: positions the model was trained for.
+        rope: base and scaling of the rotary phases.
+        norm_epsilon: added to the mean square in every norm.
+        tied: the unembedding is the embedding, transposed.
+        windows: by layer, how many positions a query sees, its own included, or None:
+            all before it; None in the place of all: no layer has a window.
+    """
+
+    num_layers: int
+    width: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    mlp_width: int
+    vocab_size: int
+    context_length: int
+    rope: Rope = Rope()  # noqa: RUF009  (frozen)
+    norm_epsilon: float = 1e-5
+    tied: bool = False
+    windows: tuple[int | None, ...] | None = None
+
+    def __post_init__(self):
+        fields = [field for field in dataclasses.fields(Sizes) if field.type is int]
+        check_sizes({field.name: getattr(self, field.name) for field in fields})
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_kv_heads must divide num_heads = {self.num_heads}, "
+                f"but is {self.num_kv_heads}"
+            )
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim must be even, but is {self.head_dim}")
+        if self.windows is None:
+            return
+        if len(self.windows) != self.num_layers:
+            raise ValueError(
+                f"windows must be {self.num_layers}, one a layer, but are "
+                f"{len(self.windows)}"
+            )
+        for window in self.windows:
+            check_sizes({"a window": 1 if window is None else window})
+
+    def dims(self) -> dict[str, int]:
+        """Sizes by dim letter; j and c split K into its rotary pairs."""
+        return {
+            "l": self.num_layers,
+            "d": self.width,
+            "h": self.num_heads,
+            "g": self.num_kv_heads,
+            "k": self.head_dim,
+            "f": self.mlp_width,
+            "v": self.vocab_size,
+            "j": self.head_dim // 2,
+            "c": 2,
+        }
+
+
+def hf_sizes(settings: Mapping[str, Any], supported: Mapping[str, tuple]) -> dict:
+    """The fields of ``Sizes``, but for the windows, that a config.json gives.
+
+    Args:
+        settings: the parsed file.
+        supported: by name of a setting, the values that the family has built.
+
+    Raises:
+        ValueError: a size is missing, or a setting that changes the arithmetic has a
+            value that is not built.
+    """
+    rope = {
+        **(settings.get("rope_parameters") or {}),
+        **(settings.get("rope_scaling") or {}),
+    }
+    part = given(rope, "partial_rotary_factor", default=1)
+    quantized = settings.get("quantization_config")
+    method = quantized and given(quantized, "quant_method", default="unnamed")
+    checks = {name: (settings.get(name), ok) for name, ok in supported.items()}
+    checks |= {
+        # Older configs say it beside the rotary settings, newer ones among them.
+        "partial_rotary_factor": (settings.get("partial_rotary_factor", part), (1,)),
+        "rope_interleaved": (settings.get("rope_interleaved"), OFF),
+        "num_local_experts": (settings.get("num_local_experts"), (None, 0)),
+        "num_experts": (settings.get("num_experts"), (None, 0)),
+        "quantization_config": (method or None, (None,)),
+    }
+    refuse_unless(checks)
+    layers = size(settings, "num_hidden_layers")
+    heads = size(settings, "num_attention_heads")
+    width = size(settings, "hidden_size")
+    check_sizes({"num_attention_heads": heads})
+    context = size(settings, "max_position_embeddings", "max_sequence_length")
+    given_head_dim = settings.get("head_dim") is not None
+    return {
+        "num_layers": layers,
+        "width": width,
+        "num_heads": heads,
+        "num_kv_heads": given(settings, "num_key_value_heads", default=heads),
+        "head_dim": size(settings, "head_dim") if given_head_dim else width // heads,
+        "mlp_width": size(settings, "intermediate_size"),
+        "vocab_size": size(settings, "vocab_size"),
+        "context_length": context,
+        "rope": Rope.from_hf(settings, context),
+        "norm_epsilon": float(given(settings, "rms_norm_eps", default=1e-6)),
+        "tied": bool(given(settings, "tie_word_embeddings", default=False)),
+    }
+
+
+def hf_windows(
+    settings: Mapping[str, Any], slides: Callable[[int], bool]
+) -> tuple[int | None, ...] | None:
+    """Windows by layer: as ``layer_types`` says, else in the layers that slide.
+
+    Args:
+        settings: a parsed config.json; without a ``sliding_window`` no layer has one.
+        slides: whether a layer, by its index, has the window.
+    """
+    layers = range(size(settings, "num_hidden_layers"))
+    kinds = settings.get("layer_types") or [
+        "sliding_attention" if slides(layer) else "full_attention" for layer in layers
+    ]
+    for kind in kinds:
+        known = ("sliding_attention", "full_attention")
+        refuse_unless({"layer_types": (kind, known)})
+    if settings.get("sliding_window") is None:
+        return None
+    window = size(settings, "sliding_window")
+    windows = tuple(window if kind.startswith("sliding") else None for kind in kinds)
+    return windows if any(windows) else None
+
+
+def gguf_sizes(
+    metadata: Mapping[str, Any], architecture: str, supported: Mapping[str, tuple]
+) -> dict:
+    """The fields of ``Sizes``, but for the windows, that a GGUF file's metadata give.
+
+    Args:
+        metadata: keys such as "llama.block_count"; "tied" says whether the file has no
+            output matrix of its own, "rope_freqs" holds the values of the tensor
+            ``rope_freqs.weight`` if it has that.
+        architecture: what the keys begin with.
+        supported: by name of a key without the architecture, the values that the family
+            has built.
+
+    Raises:
+        ValueError: as for ``hf_sizes``.
+    """
+    key = lambda name: f"{architecture}.{name}"
+    heads = size(metadata, key("attention.head_count"))
+    width = size(metadata, key("embedding_length"))
+    check_sizes({key("attention.head_count"): heads})
+    head_dim = int(metadata.get(key("attention.key_length"), width // heads))
+    supported = {
+        "expert_count": (None, 0),
+        "rope.dimension_count": (None, head_dim),
+        "attention.value_length": (None, head_dim),
+        "attention.causal": (None, True),
+        **supported,
+    }
+    checks = {
+        key(name): (metadata.get(key(name)), ok) for name, ok in supported.items()
+    }
+    refuse_unless(checks)
+    kv_heads = key("attention.head_count_kv")
+    vocabulary = metadata.get(key("vocab_size"))
+    if vocabulary is None:
+        vocabulary = len(metadata["tokenizer.ggml.tokens"])
+    context = size(metadata, key("context_length"))
+    return {
+        "num_layers": size(metadata, key("block_count")),
+        "width": width,
+        "num_heads": heads,
+        "num_kv_heads": size(metadata, kv_heads) if kv_heads in metadata else heads,
+        "head_dim": head_dim,
+        "mlp_width": size(metadata, key("feed_forward_length")),
+        "vocab_size": int(vocabulary),
+        "context_length": context,
+        "rope": Rope.from_gguf(metadata, architecture, context),
+        "norm_epsilon": float(metadata[key("attention.layer_norm_rms_epsilon")]),
+        "tied": bool(metadata.get("tied", False)),
+    }
