@@ -152,7 +152,7 @@ class _Maker:
             made = build_prompts(
                 task, chosen.prompts, self.config.shots, self.config.seed
             )
-            prompts[task.name] = self._encode(made)
+            prompts[task.name] = self._encode(made, chosen.max_new_tokens)
             answers[task.name] = [prompt.answer for prompt in made]
         return ablation.Inputs(prompts, answers, chosen.max_new_tokens, chosen.f1_style)
 
@@ -184,12 +184,13 @@ class _Maker:
             }
         return loaded
 
-    def _encode(self, prompts: list[Prompt]) -> Batch:
+    def _encode(self, prompts: list[Prompt], new_tokens: int = 1) -> Batch:
+        # The last new token is predicted and never read.
         return encode_prompts(
             prompts,
             self.tokenizer,
             bos=self.bos,
-            max_length=self.model.config.context_length,
+            max_length=self.model.config.context_length - max(new_tokens - 1, 0),
             multiple=PROMPT_MULTIPLE,
         )
 

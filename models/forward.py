@@ -238,7 +238,8 @@ def generate(
     """Continue prompts greedily.
 
     Heads are ablated at the prompt's last position and at every new one. Nothing stops
-    at an end-of-text token: cut the answer where it ends.
+    at an end-of-text token: cut the answer where it ends. ``lengths + M - 1`` positions
+    must fit the model's context, which is not checked here.
 
     Args:
         params: of the family of ``config``.

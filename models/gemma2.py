@@ -42,6 +42,7 @@ from jaxheads.models.llama_sizes import (
     gguf_sizes,
     hf_sizes,
     hf_windows,
+    layered,
 )
 from jaxheads.models.rope import rotary
 
@@ -85,7 +86,7 @@ class Config(Sizes):
             ValueError: a size is missing, or a setting that changes the arithmetic has
                 a value that this file does not implement.
         """
-        settings = {**_LEFT_OUT, **settings}
+        settings = layered(settings, _LEFT_OUT)
         supported = {
             "hidden_activation": (None, "gelu_pytorch_tanh"),
             "attention_bias": OFF,

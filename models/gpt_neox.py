@@ -13,6 +13,7 @@ Source: Black et al. 2022 (GPT-NeoX-20B), section 2; Biderman et al. 2023 (Pythi
 """
 
 import dataclasses
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 
 import jax
@@ -140,7 +141,10 @@ class Config:
             vocab_size=size(settings, "vocab_size"),
             context_length=context,
             rotary_width=_rotary_width(settings, head_dim),
-            rope=Rope.from_hf({**settings, "rope_theta": theta}, context),
+            rope=Rope.from_hf(
+                ChainMap({"rope_theta": theta}, settings),  # type: ignore[arg-type]
+                context,
+            ),
             parallel=bool(given(settings, "use_parallel_residual", default=True)),
             attention_bias=bool(given(settings, "attention_bias", default=True)),
             activation=activation_name(given(settings, "hidden_act", default="gelu")),

@@ -39,6 +39,7 @@ from jaxheads.models.llama_sizes import (
     gguf_sizes,
     hf_sizes,
     hf_windows,
+    layered,
 )
 from jaxheads.models.parameters import Leaf
 from jaxheads.models.rope import rotary
@@ -83,7 +84,7 @@ class Config(Sizes):
         """
         kind = settings.get("model_type", "llama")
         if kind == "mistral":
-            settings = {"sliding_window": 4096, **settings}  # if left out; null is none
+            settings = layered(settings, {"sliding_window": 4096})
             own = {"attention_bias": OFF, "mlp_bias": OFF, "layer_types": (None,)}
         else:
             own = {"sliding_window": (None,)}

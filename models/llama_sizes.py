@@ -4,6 +4,7 @@ llama.py, qwen.py, olmo2.py and gemma2.py derive their configs from ``Sizes``.
 """
 
 import dataclasses
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -104,7 +105,10 @@ def hf_sizes(settings: Mapping[str, Any], supported: Mapping[str, tuple]) -> dic
     checks = {name: (settings.get(name), ok) for name, ok in supported.items()}
     checks |= {
         # Older configs say it beside the rotary settings, newer ones among them.
-        "partial_rotary_factor": (settings.get("partial_rotary_factor", part), (1,)),
+        "partial_rotary_factor": (
+            given(settings, "partial_rotary_factor", default=part),
+            (1,),
+        ),
         "rope_interleaved": (settings.get("rope_interleaved"), OFF),
         "num_local_experts": (settings.get("num_local_experts"), (None, 0)),
         "num_experts": (settings.get("num_experts"), (None, 0)),
@@ -116,13 +120,12 @@ def hf_sizes(settings: Mapping[str, Any], supported: Mapping[str, tuple]) -> dic
     width = size(settings, "hidden_size")
     check_sizes({"num_attention_heads": heads})
     context = size(settings, "max_position_embeddings", "max_sequence_length")
-    given_head_dim = settings.get("head_dim") is not None
     return {
         "num_layers": layers,
         "width": width,
         "num_heads": heads,
-        "num_kv_heads": given(settings, "num_key_value_heads", default=heads),
-        "head_dim": size(settings, "head_dim") if given_head_dim else width // heads,
+        "num_kv_heads": _size_or(heads, settings, "num_key_value_heads"),
+        "head_dim": _size_or(width // heads, settings, "head_dim"),
         "mlp_width": size(settings, "intermediate_size"),
         "vocab_size": size(settings, "vocab_size"),
         "context_length": context,
@@ -130,6 +133,14 @@ def hf_sizes(settings: Mapping[str, Any], supported: Mapping[str, tuple]) -> dic
         "norm_epsilon": float(given(settings, "rms_norm_eps", default=1e-6)),
         "tied": bool(given(settings, "tie_word_embeddings", default=False)),
     }
+
+
+def layered(*settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings that are looked up in the first of several maps that has them.
+
+    A null counts: behind a config.json lies what it means by leaving a setting out.
+    """
+    return ChainMap(*settings)  # type: ignore[arg-type]  (nobody writes)
 
 
 def hf_windows(
@@ -152,7 +163,7 @@ def hf_windows(
         return None
     window = size(settings, "sliding_window")
     windows = tuple(window if kind.startswith("sliding") else None for kind in kinds)
-    return windows if any(windows) else None
+    return windows if set(windows) != {None} else None
 
 
 def gguf_sizes(
@@ -175,7 +186,7 @@ def gguf_sizes(
     heads = size(metadata, key("attention.head_count"))
     width = size(metadata, key("embedding_length"))
     check_sizes({key("attention.head_count"): heads})
-    head_dim = int(metadata.get(key("attention.key_length"), width // heads))
+    head_dim = _size_or(width // heads, metadata, key("attention.key_length"))
     supported = {
         "expert_count": (None, 0),
         "rope.dimension_count": (None, head_dim),
@@ -187,21 +198,22 @@ def gguf_sizes(
         key(name): (metadata.get(key(name)), ok) for name, ok in supported.items()
     }
     refuse_unless(checks)
-    kv_heads = key("attention.head_count_kv")
-    vocabulary = metadata.get(key("vocab_size"))
-    if vocabulary is None:
-        vocabulary = len(metadata["tokenizer.ggml.tokens"])
+    tokens = metadata.get("tokenizer.ggml.tokens", ())
     context = size(metadata, key("context_length"))
     return {
         "num_layers": size(metadata, key("block_count")),
         "width": width,
         "num_heads": heads,
-        "num_kv_heads": size(metadata, kv_heads) if kv_heads in metadata else heads,
+        "num_kv_heads": _size_or(heads, metadata, key("attention.head_count_kv")),
         "head_dim": head_dim,
         "mlp_width": size(metadata, key("feed_forward_length")),
-        "vocab_size": int(vocabulary),
+        "vocab_size": _size_or(len(tokens), metadata, key("vocab_size")),
         "context_length": context,
         "rope": Rope.from_gguf(metadata, architecture, context),
         "norm_epsilon": float(metadata[key("attention.layer_norm_rms_epsilon")]),
         "tied": bool(metadata.get("tied", False)),
     }
+
+
+def _size_or(default: int, settings: Mapping[str, Any], name: str) -> int:
+    return default if settings.get(name) is None else size(settings, name)

@@ -32,7 +32,14 @@ from jaxheads.models.llama_names import (
     IGNORED,  # noqa: F401
     PREFIX,  # noqa: F401
 )
-from jaxheads.models.llama_sizes import OFF, SILU, Sizes, gguf_sizes, hf_sizes
+from jaxheads.models.llama_sizes import (
+    OFF,
+    SILU,
+    Sizes,
+    gguf_sizes,
+    hf_sizes,
+    layered,
+)
 from jaxheads.models.rope import rotary
 
 
@@ -60,7 +67,7 @@ class Config(Sizes):
             ValueError: a size is missing, or a setting that changes the arithmetic has
                 a value that this file does not implement.
         """
-        settings = {"rms_norm_eps": 1e-5, **settings}
+        settings = layered(settings, {"rms_norm_eps": 1e-5})
         supported = {
             "hidden_act": SILU,
             "attention_bias": OFF,

@@ -30,7 +30,14 @@ from jaxheads.models.llama_names import (
     IGNORED,  # noqa: F401
     PREFIX,  # noqa: F401
 )
-from jaxheads.models.llama_sizes import OFF, SILU, gguf_sizes, hf_sizes, hf_windows
+from jaxheads.models.llama_sizes import (
+    OFF,
+    SILU,
+    gguf_sizes,
+    hf_sizes,
+    hf_windows,
+    layered,
+)
 from jaxheads.models.settings import size
 
 
@@ -54,12 +61,12 @@ class Config(llama.Config):
                 a value that this file does not implement.
         """
         kind = settings.get("model_type", "qwen2")
-        # What configs may leave out; null is none.
-        settings = {"sliding_window": 4096, "max_window_layers": 28, **settings}
-        if not settings.get("use_sliding_window"):
-            settings["sliding_window"] = None
+        left_out = {"sliding_window": 4096, "max_window_layers": 28}
         if kind == "qwen3":
-            settings = {"head_dim": 128, **settings}
+            left_out["head_dim"] = 128
+        settings = layered(settings, left_out)
+        if not settings.get("use_sliding_window"):
+            settings = layered({"sliding_window": None}, settings)
         first = size(settings, "max_window_layers")
         biases = kind == "qwen3" and bool(settings.get("attention_bias"))
         return cls(

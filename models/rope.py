@@ -86,7 +86,7 @@ class Rope:
             return cls(theta)
         before = "original_max_position_embeddings"
         original = int(given(settings, before) or numbers.get(before) or context)
-        if kind == "yarn" and before in {**settings, **numbers}:
+        if kind == "yarn" and (before in settings or before in numbers):
             numbers.setdefault("factor", context / original)
         if "factor" not in numbers:
             raise ValueError(f"the rotary scaling {kind!r} must give a factor")
@@ -95,7 +95,7 @@ class Rope:
             theta,
             kind,
             factor,
-            original,
+            original if kind in ("llama3", "yarn") else 0,
             float(numbers.get("low_freq_factor", 1.0)),
             float(numbers.get("high_freq_factor", 4.0)),
             float(numbers.get("beta_fast") or 32.0),
@@ -132,18 +132,20 @@ class Rope:
         factor = float(given(metadata, f"{scaling}factor", old, default=1.0)) or 1.0
         # Files that give a factor and no type mean "linear"; a factor of 0 is none.
         kind = metadata.get(f"{scaling}type") or ("none" if factor == 1 else "linear")
+        theta = float(metadata.get(f"{architecture}.rope.freq_base", 10000.0))
+        factors = tuple(float(f) for f in metadata.get("rope_freqs", ()))
+        if kind != "yarn":
+            return cls(theta, kind, factor, factors=factors)
         numbers = {"attention_factor": metadata.get(f"{scaling}yarn_attn_factor")}
         return cls(
-            float(metadata.get(f"{architecture}.rope.freq_base", 10000.0)),
+            theta,
             kind,
             factor,
             int(metadata.get(f"{scaling}original_context_length") or context),
             beta_fast=float(metadata.get(f"{scaling}yarn_beta_fast") or 32.0),
             beta_slow=float(metadata.get(f"{scaling}yarn_beta_slow") or 1.0),
-            attention_factor=_attention_factor(numbers, factor)
-            if kind == "yarn"
-            else 1.0,
-            factors=tuple(float(f) for f in metadata.get("rope_freqs", ())),
+            attention_factor=_attention_factor(numbers, factor),
+            factors=factors,
         )
 
     def frequencies(self, width: int) -> np.ndarray:

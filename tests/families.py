@@ -92,6 +92,13 @@ def random_params(config, seed: int = 0, scale: float = 2.5):
     return jax.tree.map(make, abstract, is_leaf=is_leaf)
 
 
+def cast(params, dtype):
+    """Params in another dtype; by numpy, which compiles nothing."""
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(np.asarray(leaf).astype(dtype)), params
+    )
+
+
 class Tiny:
     """A random model with large weights, and a padded batch of prompts for it."""
 

@@ -41,7 +41,7 @@ def test_its_config_and_size(default_model):
         mlp_width=1536,
         vocab_size=49152,
         context_length=8192,
-        rope=Rope(100000.0, original_context=8192),
+        rope=Rope(100000.0),
         norm_epsilon=float(np.float32(1e-5)),
         tied=True,
     )

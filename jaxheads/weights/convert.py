@@ -291,20 +291,26 @@ def _copy_tensor(
     rows = math.prod(dims[other] for other in others)
     row_bytes = 4 * math.prod(tensor.shape[1:])
     step = max(1, _PIECE_BYTES // max(1, rows * row_bytes))
+    pieces = [
+        slice(i, min(i + step, dims[letter])) for i in range(0, dims[letter], step)
+    ]
     letters = [letter for axis in reshape.target for letter in axis]
-    place = part.reshape([dims[name] for name in letters[target.part is not None :]])
-    axis = letters.index(letter) - (target.part is not None)
-    for start in range(0, dims[letter], step):
-        stop = min(start + step, dims[letter])
+    part_letter = None if target.part is None else letters.pop(0)
+    if target.part is not None and letter == part_letter:
+        # The parts lie one behind the other: this one only.
+        pieces = [slice(target.part, target.part + 1)]
+    place = part.reshape([dims[name] for name in letters])
+    for piece in pieces:
         if isinstance(tensor, StoredTensor):
-            values = tensor.rows(start * rows, stop * rows)
+            values = tensor.rows(piece.start * rows, piece.stop * rows)
         else:
-            values = tensor[start * rows : stop * rows]
-        view = reshape.view(values, {**dims, letter: stop - start})
+            values = tensor[piece.start * rows : piece.stop * rows]
+        view = reshape.view(values, {**dims, letter: piece.stop - piece.start})
         if target.part is not None:
-            view = view[target.part]
+            view = view[0 if letter == part_letter else target.part]
+        where = tuple(piece if name == letter else slice(None) for name in letters)
         with np.errstate(over="ignore", invalid="ignore"):  # told as not finite
-            copy_into(place[(slice(None),) * axis + (slice(start, stop),)], view)
+            copy_into(place[where], view)
         if isinstance(tensor, StoredTensor):
             tensor.release()
     return all_finite(part)
