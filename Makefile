@@ -1,17 +1,24 @@
 # Each target sets up what it needs: a virtual environment, the packages, the model.
 PYTHON ?= python3
 BIN := .venv/bin
+PARITY := .venv-parity/bin
 
-.PHONY: demo test test-all bench lint types build clean
+.PHONY: demo test test-all parity goldens bench lint types build clean
 
 demo: .venv/ready
 	$(BIN)/jaxheads study --out runs/demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not parity"
 
 test-all: .venv/ready
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not parity"
+
+parity: .venv-parity/ready
+	$(PARITY)/python -m pytest -n 2 --dist loadgroup tests/parity
+
+goldens: .venv-parity/ready
+	PYTHONPATH=tests $(PARITY)/python tests/parity/make_goldens.py
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/run.py
@@ -28,12 +35,16 @@ build: .venv/ready
 	$(BIN)/python -m build --outdir dist
 
 clean:
-	rm -rf .venv dist .pytest_cache .ruff_cache
+	rm -rf .venv .venv-parity dist .pytest_cache .ruff_cache
 
-.venv/ready: pyproject.toml
+# torch and transformers stand apart: the package and its other tests never see them.
+.venv/ready: PACKAGES := --editable '.[report,parquet]' --group dev
+.venv-parity/ready: PACKAGES := --editable . --group parity
+
+%/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'jaxheads needs Python 3.11 or newer: make PYTHON=python3.12 ...' >&2; exit 2; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[report,parquet]' --group dev
+	$(PYTHON) -m venv $*
+	$*/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$*/bin/python -m pip install --quiet $(PACKAGES)
 	touch $@

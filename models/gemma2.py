@@ -21,12 +21,11 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxheads.models.layers import project_heads, rms_norm, softcapped
+from jaxheads.models.layers import affine, project_heads, rms_norm, softcapped
 from jaxheads.models.llama import (
     Params,
     leaf_maker,
     outer,
-    project,
     projections,
     to_logits,
 )
@@ -207,11 +206,11 @@ def block(
     """
     with jax.named_scope("attention"):
         normed = _norm(x, layer.attention_norm, config)
-        q = rotary(project(normed, layer.wq), positions, config.rope)
-        k = rotary(project(normed, layer.wk), positions, config.rope)
+        q = rotary(affine(normed, layer.wq), positions, config.rope)
+        k = rotary(affine(normed, layer.wk), positions, config.rope)
         # attend divides by sqrt(K).
         q = q * math.sqrt(config.head_dim / config.query_scalar)
-        z = attend(q, k, project(normed, layer.wv), softcap=config.score_cap)
+        z = attend(q, k, affine(normed, layer.wv), softcap=config.score_cap)
         attended = project_heads(z, layer.wo)
         x = x + _norm(attended, layer.attention_post_norm, config)
     with jax.named_scope("mlp"):

@@ -26,6 +26,7 @@ from jaxheads.models import gpt_names
 from jaxheads.models.layers import (
     activation,
     activation_name,
+    affine,
     layer_norm,
     project_heads,
 )
@@ -300,7 +301,7 @@ def block(
         q, k, v = queries_keys_values(layer, x, config)
         if not config.scaled:
             q = q * math.sqrt(config.head_dim)  # attend divides by it
-        x = x + plus(project_heads(attend(q, k, v), layer.wo), layer.bo)
+        x = x + project_heads(attend(q, k, v), layer.wo, layer.bo)
     with jax.named_scope("mlp"):
         return x + mlp(layer, x, config)
 
@@ -313,32 +314,18 @@ def queries_keys_values(
         x, layer.attention_norm, layer.attention_norm_bias, config.norm_epsilon
     )
     return (
-        affine("btd,dhk->bthk", normed, layer.wq, layer.bq),
-        affine("btd,dhk->bthk", normed, layer.wk, layer.bk),
-        affine("btd,dhk->bthk", normed, layer.wv, layer.bv),
+        affine(normed, layer.wq, layer.bq),
+        affine(normed, layer.wk, layer.bk),
+        affine(normed, layer.wv, layer.bv),
     )
 
 
 def mlp(layer: Layers, x: jax.Array, config: Any) -> jax.Array:
     """``down(activation(up(norm(x))))``: [B, T, D] -> [B, T, D]."""
     normed = layer_norm(x, layer.mlp_norm, layer.mlp_norm_bias, config.norm_epsilon)
-    hidden = affine("btd,df->btf", normed, layer.w_up, layer.b_up)
+    hidden = affine(normed, layer.w_up, layer.b_up)
     hidden = activation(config.activation)(hidden)
-    return affine("btf,fd->btd", hidden, layer.w_down, layer.b_down)
-
-
-def affine(
-    subscripts: str, x: jax.Array, weight: jax.Array, bias: jax.Array | None
-) -> jax.Array:
-    """``x weight + bias`` at every position, rounded to the dtype of x only once."""
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    out = jnp.einsum(subscripts, x, weight, preferred_element_type=wide)
-    return plus(out, None if bias is None else bias.astype(wide)).astype(x.dtype)
-
-
-def plus(x: jax.Array, bias: jax.Array | None) -> jax.Array:
-    """``x + bias`` at every position, or ``x``: [B, T, ...] with [...]."""
-    return x if bias is None else x + bias[None, None]
+    return affine(hidden, layer.w_down, layer.b_down)
 
 
 def unembed(params: Any, x: jax.Array, config: Any) -> jax.Array:

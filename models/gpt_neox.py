@@ -25,7 +25,6 @@ from jaxheads.models.gpt2 import (
     abstract_layers,
     leaf_maker,
     mlp,
-    plus,
     queries_keys_values,
 )
 from jaxheads.models.gpt2 import unembed as unembed
@@ -262,7 +261,7 @@ def block(
         q, k, v = queries_keys_values(layer, x, config)
         q = rotary(q, positions, config.rope, config.rotary_width)
         k = rotary(k, positions, config.rope, config.rotary_width)
-        attended = plus(project_heads(attend(q, k, v), layer.wo), layer.bo)
+        attended = project_heads(attend(q, k, v), layer.wo, layer.bo)
     with jax.named_scope("mlp"):
         read = x if config.parallel else x + attended
         return x + attended + mlp(layer, read, config)

@@ -164,11 +164,31 @@ def _scores(
     return softcapped(scores, softcap)
 
 
-def project_heads(z: jax.Array, wo: jax.Array) -> jax.Array:
+def affine(x: jax.Array, weight: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+    """``x weight + bias``, rounded once: the bias is added to the float32 sums.
+
+    Args:
+        x: [..., D].
+        weight: [D, ...], such as [D, F] or [D, H, K].
+        bias: the other axes of ``weight``, or None.
+
+    Returns:
+        [..., F] or [..., H, K] in the dtype of ``x``.
+    """
+    if bias is None:
+        return jnp.tensordot(x, weight, 1)
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    sums = jnp.tensordot(x, weight, 1, preferred_element_type=wide)
+    return (sums + jnp.broadcast_to(bias.astype(wide), sums.shape)).astype(x.dtype)
+
+
+def project_heads(
+    z: jax.Array, wo: jax.Array, bias: jax.Array | None = None
+) -> jax.Array:
     """Sum of the heads' contributions to the stream: [..., H, K] -> [..., D]."""
     h, k, d = wo.shape
     # One matrix product over (H K): the head axis is explicit in the weights only.
-    return z.reshape(*z.shape[:-2], h * k) @ wo.reshape(h * k, d)
+    return affine(z.reshape(*z.shape[:-2], h * k), wo.reshape(h * k, d), bias)
 
 
 def shared_prefix_attention(

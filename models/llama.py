@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxheads.models.layers import project_heads, rms_norm
+from jaxheads.models.layers import affine, project_heads, rms_norm
 from jaxheads.models.llama_names import (
     GGUF,
     HF,
@@ -250,30 +250,20 @@ def block(
     """
     with jax.named_scope("attention"):
         normed = rms_norm(x, layer.attention_norm, config.norm_epsilon)
-        q = plus(project(normed, layer.wq), layer.bq)
-        k = plus(project(normed, layer.wk), layer.bk)
-        v = plus(project(normed, layer.wv), layer.bv)
+        q = affine(normed, layer.wq, layer.bq)
+        k = affine(normed, layer.wk, layer.bk)
+        v = affine(normed, layer.wv, layer.bv)
         if layer.q_norm is not None and layer.k_norm is not None:
             q = rms_norm(q, layer.q_norm, config.norm_epsilon)
             k = rms_norm(k, layer.k_norm, config.norm_epsilon)
         q = rotary(q, positions, config.rope)
         k = rotary(k, positions, config.rope)
-        x = x + plus(project_heads(attend(q, k, v), layer.wo), layer.bo)
+        x = x + project_heads(attend(q, k, v), layer.wo, layer.bo)
     with jax.named_scope("mlp"):
         normed = rms_norm(x, layer.mlp_norm, config.norm_epsilon)
-        gate = plus(normed @ layer.w_gate, layer.b_gate)  # [B, T, F]
-        up = plus(normed @ layer.w_up, layer.b_up)  # [B, T, F]
-        return x + plus((jax.nn.silu(gate) * up) @ layer.w_down, layer.b_down)
-
-
-def project(x: jax.Array, weight: jax.Array) -> jax.Array:
-    """Queries, keys or values of every head: [B, T, D], [D, H, K] -> [B, T, H, K]."""
-    return jnp.einsum("btd,dhk->bthk", x, weight)
-
-
-def plus(x: jax.Array, bias: jax.Array | None) -> jax.Array:
-    """``x + bias`` at every position, or ``x``: [B, T, ...] with [...]."""
-    return x if bias is None else x + bias[None, None]
+        gate = affine(normed, layer.w_gate, layer.b_gate)  # [B, T, F]
+        up = affine(normed, layer.w_up, layer.b_up)  # [B, T, F]
+        return x + affine(jax.nn.silu(gate) * up, layer.w_down, layer.b_down)
 
 
 def unembed(params: Params, x: jax.Array, config: Sizes) -> jax.Array:

@@ -15,14 +15,13 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from jaxheads.models.layers import project_heads, rms_norm
+from jaxheads.models.layers import affine, project_heads, rms_norm
 from jaxheads.models.llama import (
     Layers,
     Params,
     embed,  # noqa: F401  (this family's too)
     leaf_maker,
     outer,
-    project,
     projections,
     to_logits,
 )
@@ -124,11 +123,11 @@ def block(
         The residual stream after the layer [B, T, D].
     """
     with jax.named_scope("attention"):
-        q = _norm_heads(project(x, layer.wq), layer.q_norm, config)
-        k = _norm_heads(project(x, layer.wk), layer.k_norm, config)
+        q = _norm_heads(affine(x, layer.wq), layer.q_norm, config)
+        k = _norm_heads(affine(x, layer.wk), layer.k_norm, config)
         q = rotary(q, positions, config.rope)
         k = rotary(k, positions, config.rope)
-        z = attend(q, k, project(x, layer.wv))
+        z = attend(q, k, affine(x, layer.wv))
         x = x + _norm(project_heads(z, layer.wo), layer.attention_norm, config)
     with jax.named_scope("mlp"):
         gated = jax.nn.silu(x @ layer.w_gate) * (x @ layer.w_up)  # [B, T, F]

@@ -21,7 +21,7 @@ from jaxheads.models.rope import Rope
 
 CONFIGS: dict[str, Any] = {
     "llama-gqa": llama.Config(3, 22, 6, 2, 10, 34, 41, 64, tied=True),
-    "llama-mha": llama.Config(5, 26, 3, 3, 8, 38, 43, 64, rope=Rope(500.0)),
+    "llama-mha": llama.Config(2, 26, 3, 3, 8, 38, 43, 64, rope=Rope(500.0)),
     "llama-mqa": llama.Config(2, 18, 4, 1, 12, 30, 37, 64),
     "mistral": llama.Config(
         2, 22, 6, 3, 10, 34, 41, 64, windows=(5, 5), model_type="mistral"
@@ -43,7 +43,7 @@ CONFIGS: dict[str, Any] = {
         vocab_size=43,
         context_length=64,
         tied=True,
-        windows=(5, None),
+        windows=(None, 5),
         query_scalar=20.0,
         score_cap=6.0,
         logit_cap=10.0,

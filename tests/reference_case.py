@@ -5,6 +5,7 @@ A case is made by ``parity/reference.py`` with transformers, or read from a gold
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +27,8 @@ over all logits, against float64)."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
-    """Inputs and what transformers made of them.
+class Inputs:
+    """What models are run on, and how results are laid out.
 
     The first rows are compared in full; the other rows are prompts for ``generate`` and
     count for the bfloat16 error. Results stand one after the other for every real
@@ -35,42 +36,77 @@ class Case:
     that it may look at.
 
     Attributes:
-        config: config.json, as transformers wrote it.
         tokens: int [B, T], right padded.
         lengths: int [B].
+        full: how many rows are compared in full.
+        keep: bool [L, H] of all ablations; False is replaced.
+        fill: [L, H, K], what replaces heads where it is not zeros.
+        where: bool [B, T] of the ablation at some positions.
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    full: int
+    keep: np.ndarray
+    fill: np.ndarray
+    where: np.ndarray
+
+    @property
+    def real(self) -> np.ndarray:
+        """Which positions are no padding: bool [B, T]."""
+        return np.arange(self.tokens.shape[1])[None] < self.lengths[:, None]
+
+    def at(self, values: np.ndarray) -> np.ndarray:
+        """Values [B, T, ...] at the real positions of the full rows: [X, ...]."""
+        return values[: self.full][self.real[: self.full]]
+
+    def heads_at(self, heads: np.ndarray) -> np.ndarray:
+        """Heads [L, B, T, H, K] in the layout of ``heads``."""
+        return self.at(heads.transpose(1, 2, 0, 3, 4))
+
+    def patterns_at(self, patterns: np.ndarray) -> np.ndarray:
+        """Patterns [L, B, H, T, S] in the layout of ``patterns``."""
+        causal = np.tri(self.tokens.shape[1], dtype=bool)
+        pairs = self.real[:, :, None] & causal[None]  # [B, T, S]
+        return patterns.transpose(1, 3, 4, 0, 2)[: self.full][pairs[: self.full]]
+
+    def error(self, logits: np.ndarray, exact: np.ndarray) -> float:
+        """Root mean square difference of logits [B, T, V], all rows."""
+        squares = (logits.astype(np.float64) - exact)[self.real] ** 2
+        return float(np.sqrt(squares.mean()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Case(Inputs):
+    """Inputs and what transformers made of them.
+
+    Attributes:
+        config: config.json, as transformers wrote it.
         logits: float32 [X, V].
         logits64: float64 [X, V].
         heads: z [X, L, H, K].
         patterns: [Y, L, H].
-        keep: bool [L, H] of all ablations; False is replaced.
-        fill: [L, H, K], what replaces heads where it is not zeros.
-        where: bool [B, T] of the ablation at some positions.
         zeros_everywhere: logits [X, V], heads replaced by zeros at every position.
         fill_somewhere: logits [X, V], heads replaced by ``fill`` at ``where``.
-        zeros_last: logits [full rows, V], by zeros at the last position.
-        fill_last: logits [full rows, V], by ``fill`` at the last position.
-        continued: int [prompts, M], greedy.
-        bfloat16_error: root mean square of transformers' own, over all rows.
+        zeros_last: logits [full, V], by zeros at the last position.
+        fill_last: logits [full, V], by ``fill`` at the last position.
+        continued: int [B - full, M], greedy.
+        bfloat16_error: of transformers' own bfloat16 logits, see ``error``.
         noise: transformers' float32 against its float64: largest difference of logits,
             heads, patterns.
     """
 
     config: str
-    tokens: np.ndarray
-    lengths: np.ndarray
     logits: np.ndarray
     logits64: np.ndarray
     heads: np.ndarray
     patterns: np.ndarray
-    keep: np.ndarray
-    fill: np.ndarray
-    where: np.ndarray
     zeros_everywhere: np.ndarray
     fill_somewhere: np.ndarray
     zeros_last: np.ndarray
     fill_last: np.ndarray
     continued: np.ndarray
-    bfloat16_error: np.ndarray
+    bfloat16_error: float
     noise: np.ndarray
 
     @classmethod
@@ -78,13 +114,15 @@ class Case:
         """Read a golden file: the case, and the model's tensors by name, float32."""
         with np.load(path) as arrays:
             fields = [field.name for field in dataclasses.fields(cls)]
-            case = cls(**{name: arrays[name] for name in fields})
+            held: dict[str, Any] = {name: arrays[name] for name in fields}
+            for name in ("config", "full", "bfloat16_error"):
+                held[name] = held[name].item()
             tensors = {
                 name.removeprefix("tensor "): arrays[name].astype(np.float32)
                 for name in arrays
                 if name.startswith("tensor ")
             }
-        return dataclasses.replace(case, config=str(case.config)), tensors
+        return cls(**held), tensors
 
     def write(self, path: Path, tensors: dict[str, np.ndarray]) -> None:
         """Write a golden file; the tensors must be float16 numbers."""
@@ -94,30 +132,6 @@ class Case:
         named = {f"tensor {name}": values for name, values in halves.items()}
         arrays = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         np.savez_compressed(path, **arrays, **named)  # type: ignore[arg-type]
-
-    @property
-    def full(self) -> int:
-        """How many rows are compared in full."""
-        return len(self.zeros_last)
-
-    def at(self, values: np.ndarray) -> np.ndarray:
-        """Values [B, T, ...] at the real positions of the full rows: [X, ...]."""
-        return values[: self.full][real(self.tokens, self.lengths)[: self.full]]
-
-    def heads_at(self, heads: np.ndarray) -> np.ndarray:
-        """Heads [L, B, T, H, K] in the layout of ``heads``."""
-        return self.at(heads.transpose(1, 2, 0, 3, 4))
-
-    def patterns_at(self, patterns: np.ndarray) -> np.ndarray:
-        """Patterns [L, B, H, T, S] in the layout of ``patterns``."""
-        causal = np.tri(self.tokens.shape[1], dtype=bool)
-        pairs = real(self.tokens, self.lengths)[:, :, None] & causal[None]  # [B, T, S]
-        return patterns.transpose(1, 3, 4, 0, 2)[: self.full][pairs[: self.full]]
-
-
-def real(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Which positions are no padding: bool [B, T]."""
-    return np.arange(tokens.shape[1])[None] < lengths[:, None]
 
 
 def float32_distances(model: Model, case: Case) -> dict[str, float]:
@@ -150,15 +164,7 @@ def bfloat16_error(model: Model, case: Case, exact: np.ndarray) -> float:
     """Root mean square error of bfloat16 logits against exact ones, over all rows."""
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), model.params)
     logits = forward(params, jnp.asarray(case.tokens), model.config).logits
-    return root_mean_square(np.asarray(logits), exact, case.tokens, case.lengths)
-
-
-def root_mean_square(
-    logits: np.ndarray, exact: np.ndarray, tokens: np.ndarray, lengths: np.ndarray
-) -> float:
-    """Root mean square difference of logits [B, T, V] at real positions."""
-    squares = (logits.astype(np.float64) - exact)[real(tokens, lengths)] ** 2
-    return float(np.sqrt(squares.mean()))
+    return case.error(np.asarray(logits), exact)
 
 
 def ablated_distances(model: Model, case: Case) -> dict[str, float]:

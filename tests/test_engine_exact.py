@@ -1,6 +1,6 @@
-"""The shared-prefix engine against naive forwards, on random Llamas.
+"""The shared-prefix engine against naive forwards: what is the same in all families.
 
-What holds for every family is in test_families.py.
+What each family owes to the engine is in test_families.py.
 """
 
 import chex
@@ -20,6 +20,11 @@ from jaxheads.models.forward import (
     prefill,
 )
 from jaxheads.models.metrics import logit_difference, probability
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_gqa):
+    return tiny_gqa
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from families import assert_close, cast
+from families import CONFIGS, Tiny, assert_close, cast
 
 from jaxheads.models import family, llama
 from jaxheads.models.ablation import Ablation
@@ -104,13 +104,13 @@ def test_the_heads_contributions_sum_to_the_attention_output(tiny):
     assert_close(project_heads(z, wo), each.sum(axis=2))
 
 
-def test_a_fill_by_position_changes_nothing_where_every_head_is_kept(tiny):
+def test_a_fill_by_position_or_none_is_not_seen_where_every_head_is_kept(tiny):
     shape = (tiny.config.num_layers, 4, 13, *tiny.fill.shape[1:])
-    fill = jax.random.normal(jax.random.key(5), shape)
-    ones = Ablation(jnp.ones(tiny.fill.shape[:2]), fill)
     plain = forward(tiny.params, tiny.tokens, tiny.config)
-    kept = forward(tiny.params, tiny.tokens, tiny.config, ablation=ones)
-    np.testing.assert_array_equal(kept.logits, plain.logits)
+    for fill in (None, jax.random.normal(jax.random.key(5), shape)):
+        ones = Ablation(jnp.ones(tiny.fill.shape[:2]), fill)
+        kept = forward(tiny.params, tiny.tokens, tiny.config, ablation=ones)
+        np.testing.assert_array_equal(kept.logits, plain.logits)
 
 
 def test_zeroing_every_head_is_a_model_without_attention_output(tiny):
@@ -154,6 +154,16 @@ def test_a_new_mask_fill_or_length_adds_no_trace(tiny):
     for seed in range(3):
         ablation = Ablation(tiny.keep(seed), tiny.fill * seed)
         run(tiny.params, tiny.tokens, tiny.lengths - seed // 2, ablation)
+
+
+@pytest.mark.parametrize("name", ["llama-gqa", "toy-smeared", "toy-shifted"])
+def test_bfloat16_keeps_logits_and_softmax_in_float32(name):
+    tiny = Tiny(CONFIGS[name])
+    params = cast(tiny.params, jnp.bfloat16)
+    out = forward(params, tiny.tokens, tiny.config, capture=("patterns", "heads"))
+    assert out.heads is not None and out.patterns is not None
+    assert out.logits.dtype == out.patterns.dtype == jnp.float32
+    assert out.heads.dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize(

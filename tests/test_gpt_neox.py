@@ -165,9 +165,7 @@ def respelled(**changes) -> dict:
         (
             respelled(rope_scaling={"type": "linear", "factor": 2.0}, rotary_pct=0.5),
             32,
-            dataclasses.replace(
-                Rope(), scaling="linear", factor=2.0
-            ),
+            dataclasses.replace(Rope(), scaling="linear", factor=2.0),
         ),
     ],
 )
