@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxheads.models.layers import layer_norm, project_heads
+from jaxheads.models.layers import affine, layer_norm, project_heads
 from jaxheads.models.parameters import Leaf
 from jaxheads.models.rope import Rope, rotary
 from jaxheads.models.settings import check_sizes, refuse_unless, size
@@ -261,8 +261,8 @@ def block(
         placed = normed
         if config.positions == "sinusoidal":
             placed = normed + _sinusoids(positions, config).astype(x.dtype)
-        q, k = _project(placed, layer.wq), _project(placed, layer.wk)
-        v = _project(normed, layer.wv)
+        q, k = affine(placed, layer.wq), affine(placed, layer.wk)
+        v = affine(normed, layer.wv)
         turn = lambda heads: heads
         if config.positions == "rotary":
             turn = lambda heads: rotary(heads, positions, Rope(config.theta))
@@ -321,10 +321,6 @@ def _norm(
     if scale is None or bias is None:
         return x
     return layer_norm(x, scale, bias, config.norm_epsilon)
-
-
-def _project(x: jax.Array, weight: jax.Array) -> jax.Array:
-    return jnp.einsum("btd,dhk->bthk", x, weight)
 
 
 def unembed(params: Params, x: jax.Array, config: Config) -> jax.Array:
