@@ -170,6 +170,7 @@ class Config:
         check_sizes({"gptneox.attention.head_count": heads})
         built = {
             "gptneox.rope.scaling.type": (None, "none"),
+            "rope_freqs": (None,),
             "gptneox.attention.head_count_kv": (None, heads),
             "gptneox.attention.key_length": (None, width // heads),
         }

@@ -66,11 +66,6 @@ class Config(Sizes):
     qk_norm: bool = False
     model_type: str = "llama"
 
-    @property
-    def rope_theta(self) -> float:
-        """Base of the rotary wavelengths."""
-        return self.rope.theta
-
     @classmethod
     def from_hf(cls, settings: Mapping) -> "Config":
         """Read the hub's config.json of a "llama" or "mistral" model.

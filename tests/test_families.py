@@ -20,6 +20,8 @@ from jaxheads.models.forward import (
 )
 from jaxheads.models.metrics import log_probability
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 ROWS = np.arange(4)
 
 # Plain numpy around the calls: jax compiles every small operation for every shape.

@@ -8,7 +8,6 @@ longer sequences.
 import json
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from reference_case import (
@@ -45,14 +44,7 @@ golden_or_slow = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Compile these many small programs with fewer optimisations: twice as fast."""
-    name = "jax_disable_most_optimizations"
-    before = jax.config.read(name)
-    jax.config.update(name, True)
-    yield
-    jax.config.update(name, before)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def opened(path: Path, folder: Path) -> tuple[Model, Case]:

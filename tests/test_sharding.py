@@ -13,6 +13,8 @@ from jaxheads.models.parameters import Leaf, is_leaf
 from jaxheads.sharding import shardings
 from jaxheads.weights.digest import params_sha256
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def mesh_of(data: int, model: int) -> Mesh:
     devices = np.array(jax.devices()[: data * model])
@@ -31,7 +33,22 @@ def everything(params, tiny: Tiny) -> tuple[jax.Array, ...]:
     return out.logits, out.heads, last, effects
 
 
-@pytest.mark.parametrize("name", sorted(CONFIGS))
+VARIANTS = (
+    "llama-mha",
+    "llama-mqa",
+    "gpt_neox-sequential",
+    "toy-smeared",
+    "toy-shifted",
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in VARIANTS else ())
+        for name in sorted(CONFIGS)
+    ],
+)
 def test_sharded_equals_unsharded(name):
     tiny = Tiny(CONFIGS[name])
     # As many parts as divide the heads, so that something is split in every family.

@@ -183,7 +183,7 @@ def write_gguf(path: Path, config: llama.Config, tensors, architecture="llama"):
     writer.add_head_count_kv(config.num_kv_heads)
     writer.add_key_length(config.head_dim)
     writer.add_rope_dimension_count(config.head_dim)
-    writer.add_rope_freq_base(config.rope_theta)
+    writer.add_rope_freq_base(config.rope.theta)
     writer.add_layer_norm_rms_eps(config.norm_epsilon)
     writer.add_vocab_size(config.vocab_size)
     writer.add_tokenizer_model("gpt2")

@@ -6,6 +6,8 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
+
 from jaxheads.errors import UserError
 from jaxheads.presets import PRESETS
 from jaxheads.weights import smollm2
@@ -95,15 +97,20 @@ def _open_path(path: Path) -> Checkpoint | Store:
 
 def _open_gguf(path: Path, sha256: str | None = None) -> Checkpoint:
     opened = read_gguf(path)
-    # A file without an output matrix uses the embedding's: the metadata does not say.
-    tied = "output.weight" not in opened.tensors
+    tensors = dict(opened.tensors)
+    # What the metadata does not say, and configs need: whether the embedding is also
+    # the output matrix, and by what Llama 3.1 divides its rotary frequencies.
+    settings = {**opened.metadata, "tied": "output.weight" not in tensors}
+    factors = tensors.pop("rope_freqs.weight", None)
+    if factors is not None:
+        settings["rope_freqs"] = tuple(np.asarray(factors, np.float64).tolist())
     return Checkpoint(
         path=path,
         format="gguf",
         layout="gguf",
         model_type=opened.architecture,
-        settings={**opened.metadata, "tied": tied},
-        tensors=opened.tensors,
+        settings=settings,
+        tensors=tensors,
         file_sha256=sha256,
         files=tuple(part.name for part in opened.paths),
         name=opened.metadata.get("general.name"),
