@@ -21,13 +21,17 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxheads.models.layers import affine, project_heads, rms_norm, softcapped
+from jaxheads.models.layers import (
+    affine,
+    project_heads,
+    rms_norm,
+    softcapped,
+    to_logits,
+)
 from jaxheads.models.llama import (
     Params,
-    leaf_maker,
     outer,
     projections,
-    to_logits,
 )
 from jaxheads.models.llama_names import (
     GGUF,
@@ -43,6 +47,7 @@ from jaxheads.models.llama_sizes import (
     hf_windows,
     layered,
 )
+from jaxheads.models.parameters import leaf_maker
 from jaxheads.models.rope import rotary
 
 
@@ -165,7 +170,7 @@ class Layers:
 def abstract(config: Config) -> Params:
     """The tree of ``Leaf`` that initialisation, sharding and conversion derive from."""
     init = "zeros" if config.norm_offset else "ones"
-    norm = leaf_maker(config)("ld", init)
+    norm = leaf_maker(config.dims())("ld", init)
     layers = Layers(
         attention_norm=norm,
         **projections(config),
@@ -229,7 +234,9 @@ def _norm(x: jax.Array, scale: jax.Array, config: Config) -> jax.Array:
 
 def unembed(params: Params, x: jax.Array, config: Config) -> jax.Array:
     """Logits of a residual stream: [..., D] -> [..., V], float32 or wider."""
-    logits = to_logits(params, _norm(x, params.final_norm, config))
+    logits = to_logits(
+        _norm(x, params.final_norm, config), params.embedding, params.unembedding
+    )
     return softcapped(logits, config.logit_cap)
 
 

@@ -29,8 +29,9 @@ from jaxheads.models.layers import (
     affine,
     layer_norm,
     project_heads,
+    to_logits,
 )
-from jaxheads.models.parameters import Leaf
+from jaxheads.models.parameters import leaf_maker
 from jaxheads.models.settings import check_sizes, given, refuse_unless, size
 
 
@@ -208,20 +209,20 @@ class Params:
 
 def abstract(config: Config) -> Params:
     """The tree of ``Leaf`` that initialisation, sharding and conversion derive from."""
-    leaf = leaf_maker(config)
+    leaf = leaf_maker(config.dims())
     return Params(
         embedding=leaf("vd", fan_in="d"),
         positions=leaf("td", fan_in="d"),
         layers=abstract_layers(config),
         final_norm=leaf("d", "ones"),
         final_norm_bias=leaf("d", "zeros"),
-        unembedding=None if config.tied else leaf("dv", fan_in="d"),
+        unembedding=leaf("dv", fan_in="d", when=not config.tied),
     )
 
 
 def abstract_layers(config: Any, attention_bias: bool = True) -> Layers:
     """The ``Layers`` of ``Leaf`` of a GPT, whose attention may lack biases."""
-    leaf = leaf_maker(config)
+    leaf = leaf_maker(config.dims())
     bias = lambda dims: leaf(dims, "zeros") if attention_bias else None
     return Layers(
         attention_norm=leaf("ld", "ones"),
@@ -241,27 +242,6 @@ def abstract_layers(config: Any, attention_bias: bool = True) -> Layers:
         w_down=leaf("lfd", fan_in="f"),
         b_down=leaf("ld", "zeros"),
     )
-
-
-def leaf_maker(config: Any) -> Callable[..., Any]:
-    """A function from dim letters, such as "ldhk", to the ``Leaf`` of that shape."""
-    size = config.dims()
-    names = {
-        "l": "layers",
-        "d": "residual",
-        "h": "heads",
-        "k": "head_width",
-        "f": "mlp",
-        "v": "vocabulary",
-        "t": "positions",
-    }
-
-    def leaf(dims: str, init: str = "normal", fan_in: str = "") -> Leaf:
-        shape = tuple(size[letter] for letter in dims)
-        fan = math.prod(size[letter] for letter in fan_in)
-        return Leaf(shape, tuple(names[letter] for letter in dims), init, fan)
-
-    return leaf
 
 
 def embed(
@@ -333,12 +313,7 @@ def unembed(params: Any, x: jax.Array, config: Any) -> jax.Array:
     normed = layer_norm(
         x, params.final_norm, params.final_norm_bias, config.norm_epsilon
     )
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
-    if params.unembedding is None:
-        subscripts, weight = "...d,vd->...v", params.embedding
-    else:
-        subscripts, weight = "...d,dv->...v", params.unembedding
-    return jnp.einsum(subscripts, normed, weight, preferred_element_type=dtype)
+    return to_logits(normed, params.embedding, params.unembedding)
 
 
 TENSORS = {"hf": gpt_names.GPT2, "gguf": gpt_names.GGUF}

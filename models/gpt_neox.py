@@ -23,12 +23,12 @@ from jaxheads.models import gpt_names
 from jaxheads.models.gpt2 import Layers as Layers
 from jaxheads.models.gpt2 import (
     abstract_layers,
-    leaf_maker,
     mlp,
     queries_keys_values,
 )
 from jaxheads.models.gpt2 import unembed as unembed
 from jaxheads.models.layers import activation_name, project_heads
+from jaxheads.models.parameters import leaf_maker
 from jaxheads.models.rope import Rope, rotary
 from jaxheads.models.settings import check_sizes, given, refuse_unless, size
 
@@ -219,13 +219,13 @@ class Params:
 
 def abstract(config: Config) -> Params:
     """The tree of ``Leaf`` that initialisation, sharding and conversion derive from."""
-    leaf = leaf_maker(config)
+    leaf = leaf_maker(config.dims())
     return Params(
         embedding=leaf("vd", fan_in="d"),
         layers=abstract_layers(config, config.attention_bias),
         final_norm=leaf("d", "ones"),
         final_norm_bias=leaf("d", "zeros"),
-        unembedding=None if config.tied else leaf("dv", fan_in="d"),
+        unembedding=leaf("dv", fan_in="d", when=not config.tied),
     )
 
 

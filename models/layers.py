@@ -242,3 +242,24 @@ def shared_prefix_attention(
     z = z.astype(dtype) + (own[..., None] * own_values.astype(dtype)).sum(-2)
     z = (z / total).astype(queries.dtype)
     return z.transpose(0, 3, 1, 2, 4).reshape(b, r, h, k)
+
+
+def to_logits(
+    normed: jax.Array, embedding: jax.Array, unembedding: jax.Array | None
+) -> jax.Array:
+    """Logits of the normed residual stream, float32 or wider.
+
+    Args:
+        normed: [..., D].
+        embedding: [V, D], which unembeds too where there is no unembedding.
+        unembedding: [D, V], or None.
+
+    Returns:
+        [..., V].
+    """
+    dtype = jnp.promote_types(normed.dtype, jnp.float32)
+    if unembedding is None:
+        subscripts, weight = "...d,vd->...v", embedding
+    else:
+        subscripts, weight = "...d,dv->...v", unembedding
+    return jnp.einsum(subscripts, normed, weight, preferred_element_type=dtype)

@@ -16,15 +16,13 @@ section 2.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import struct
 
-from jaxheads.models.layers import affine, project_heads, rms_norm
+from jaxheads.models.layers import affine, project_heads, rms_norm, to_logits
 from jaxheads.models.llama_names import (
     GGUF,
     HF,
@@ -41,7 +39,7 @@ from jaxheads.models.llama_sizes import (
     hf_windows,
     layered,
 )
-from jaxheads.models.parameters import Leaf
+from jaxheads.models.parameters import leaf_maker
 from jaxheads.models.rope import rotary
 
 
@@ -145,8 +143,8 @@ class Params:
 
 def abstract(config: Config) -> Params:
     """The tree of ``Leaf`` that initialisation, sharding and conversion derive from."""
-    leaf = leaf_maker(config)
-    zeros = lambda dims, there: leaf(dims, "zeros") if there else None
+    leaf = leaf_maker(config.dims())
+    zeros = lambda dims, there: leaf(dims, "zeros", when=there)
     layers = Layers(
         attention_norm=leaf("ld", "ones"),
         **projections(config),
@@ -155,8 +153,8 @@ def abstract(config: Config) -> Params:
         bk=zeros("lgk", config.qkv_bias),
         bv=zeros("lgk", config.qkv_bias),
         bo=zeros("ld", config.output_bias),
-        q_norm=leaf("lk", "ones") if config.qk_norm else None,
-        k_norm=leaf("lk", "ones") if config.qk_norm else None,
+        q_norm=leaf("lk", "ones", when=config.qk_norm),
+        k_norm=leaf("lk", "ones", when=config.qk_norm),
         b_gate=zeros("lf", config.mlp_bias),
         b_up=zeros("lf", config.mlp_bias),
         b_down=zeros("ld", config.mlp_bias),
@@ -172,18 +170,18 @@ def outer(config: Sizes, layers: Any, norm: str = "ones") -> Params:
         layers: the family's ``Layers`` of ``Leaf``.
         norm: initializer of the last norm's scale.
     """
-    leaf = leaf_maker(config)
+    leaf = leaf_maker(config.dims())
     return Params(
         embedding=leaf("vd", fan_in="d"),
         layers=layers,
         final_norm=leaf("d", norm),
-        unembedding=None if config.tied else leaf("dv", fan_in="d"),
+        unembedding=leaf("dv", fan_in="d", when=not config.tied),
     )
 
 
 def projections(config: Sizes) -> dict[str, Any]:
     """The abstract matrices of a layer's attention and MLP, by name."""
-    leaf = leaf_maker(config)
+    leaf = leaf_maker(config.dims())
     return {
         "wq": leaf("ldhk", fan_in="d"),
         "wk": leaf("ldgk", fan_in="d"),
@@ -193,27 +191,6 @@ def projections(config: Sizes) -> dict[str, Any]:
         "w_up": leaf("ldf", fan_in="d"),
         "w_down": leaf("lfd", fan_in="f"),
     }
-
-
-def leaf_maker(config: Sizes) -> Callable[..., Any]:
-    """A function from dim letters, such as "ldhk", to the ``Leaf`` of that shape."""
-    size = config.dims()
-    names = {
-        "l": "layers",
-        "d": "residual",
-        "h": "heads",
-        "g": "kv_heads",
-        "k": "head_width",
-        "f": "mlp",
-        "v": "vocabulary",
-    }
-
-    def leaf(dims: str, init: str = "normal", fan_in: str = "") -> Leaf:
-        shape = tuple(size[letter] for letter in dims)
-        fan = math.prod(size[letter] for letter in fan_in)
-        return Leaf(shape, tuple(names[letter] for letter in dims), init, fan)
-
-    return leaf
 
 
 def embed(
@@ -263,17 +240,8 @@ def block(
 
 def unembed(params: Params, x: jax.Array, config: Sizes) -> jax.Array:
     """Logits of a residual stream: [..., D] -> [..., V], float32 or wider."""
-    return to_logits(params, rms_norm(x, params.final_norm, config.norm_epsilon))
-
-
-def to_logits(params: Params, normed: jax.Array) -> jax.Array:
-    """Products with the unembedding, or with the embedding where it is tied."""
-    dtype = jnp.promote_types(normed.dtype, jnp.float32)
-    if params.unembedding is None:
-        subscripts, weight = "...d,vd->...v", params.embedding
-    else:
-        subscripts, weight = "...d,dv->...v", params.unembedding
-    return jnp.einsum(subscripts, normed, weight, preferred_element_type=dtype)
+    normed = rms_norm(x, params.final_norm, config.norm_epsilon)
+    return to_logits(normed, params.embedding, params.unembedding)
 
 
 TENSORS = {"hf": HF, "gguf": {**GGUF, **PERMUTED}}

@@ -15,15 +15,13 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from jaxheads.models.layers import affine, project_heads, rms_norm
+from jaxheads.models.layers import affine, project_heads, rms_norm, to_logits
 from jaxheads.models.llama import (
     Layers,
     Params,
     embed,  # noqa: F401  (this family's too)
-    leaf_maker,
     outer,
     projections,
-    to_logits,
 )
 from jaxheads.models.llama_names import (
     GGUF,
@@ -39,6 +37,7 @@ from jaxheads.models.llama_sizes import (
     hf_sizes,
     layered,
 )
+from jaxheads.models.parameters import leaf_maker
 from jaxheads.models.rope import rotary
 
 
@@ -92,7 +91,7 @@ class Config(Sizes):
 
 def abstract(config: Config) -> Params:
     """The tree of ``Leaf`` that initialisation, sharding and conversion derive from."""
-    leaf = leaf_maker(config)
+    leaf = leaf_maker(config.dims())
     layers = Layers(
         attention_norm=leaf("ld", "ones"),
         **projections(config),
@@ -149,7 +148,9 @@ def _norm(x: jax.Array, scale: jax.Array, config: Config) -> jax.Array:
 
 def unembed(params: Params, x: jax.Array, config: Config) -> jax.Array:
     """Logits of a residual stream: [..., D] -> [..., V], float32 or wider."""
-    return to_logits(params, _norm(x, params.final_norm, config))
+    return to_logits(
+        _norm(x, params.final_norm, config), params.embedding, params.unembedding
+    )
 
 
 TENSORS = {

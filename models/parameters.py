@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ class Leaf:
     Attributes:
         shape: sizes of the axes.
         axes: logical names of the axes ("layers", "residual", "heads", "kv_heads",
-            "head_width", "mlp", "vocabulary", "pair"), for sharding.
+            "head_width", "mlp", "vocabulary", "positions", "pair"), for sharding.
         init: "normal" (scaled by 1/sqrt(fan_in)), "ones", "zeros", or "convex": pairs
             (u, 1 - u) along the last axis, u uniform from 0 to 1.
         fan_in: the product of the contracted axes; only "normal" reads it.
@@ -25,6 +26,43 @@ class Leaf:
     axes: tuple[str, ...]
     init: str = "normal"
     fan_in: int = 1
+
+
+AXES = {
+    "l": "layers",
+    "d": "residual",
+    "h": "heads",
+    "g": "kv_heads",
+    "k": "head_width",
+    "f": "mlp",
+    "v": "vocabulary",
+    "t": "positions",
+    "i": "pair",
+    "c": "pair",
+}
+"""Logical axis of each dim letter, as families write the shapes of their leaves."""
+
+
+def leaf_maker(dims: Mapping[str, int]) -> Callable[..., Any]:
+    """A function from dim letters, such as "ldhk", to the ``Leaf`` of that shape.
+
+    It takes ``init``; ``fan_in``, the letters of the contracted axes; and ``when``: if
+    that is False, the model lacks the leaf and it is None.
+
+    Args:
+        dims: sizes by letter, from ``config.dims()``.
+    """
+
+    def leaf(
+        letters: str, init: str = "normal", fan_in: str = "", when: bool = True
+    ) -> Any:  # a Leaf stands where the tree of params says jax.Array
+        if not when:
+            return None
+        shape = tuple(dims[letter] for letter in letters)
+        fan = math.prod(dims[letter] for letter in fan_in)
+        return Leaf(shape, tuple(AXES[letter] for letter in letters), init, fan)
+
+    return leaf
 
 
 def is_leaf(node: object) -> bool:

@@ -17,16 +17,14 @@ Source: Olsson et al. 2022 (small models, smeared keys); Xu et al. 2024 (KV shif
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxheads.models.layers import affine, layer_norm, project_heads
-from jaxheads.models.parameters import Leaf
+from jaxheads.models.layers import affine, layer_norm, project_heads, to_logits
+from jaxheads.models.parameters import leaf_maker
 from jaxheads.models.rope import Rope, rotary
 from jaxheads.models.settings import check_sizes, refuse_unless, size
 
@@ -184,27 +182,7 @@ class Params:
 
 def abstract(config: Config) -> Params:
     """The tree of ``Leaf`` that initialisation, sharding and conversion derive from."""
-    size = config.dims()
-    names = {
-        "l": "layers",
-        "d": "residual",
-        "h": "heads",
-        "k": "head_width",
-        "f": "mlp",
-        "v": "vocabulary",
-        "i": "pair",
-        "c": "pair",
-    }
-
-    def leaf(
-        dims: str, init: str = "normal", fan_in: str = "", when: bool = True
-    ) -> Any:
-        if not when:
-            return None
-        shape = tuple(size[letter] for letter in dims)
-        fan = math.prod(size[letter] for letter in fan_in)
-        return Leaf(shape, tuple(names[letter] for letter in dims), init, fan)
-
+    leaf = leaf_maker(config.dims())
     norms, mlp = config.norms, config.mlp_width > 0
     layers = Layers(
         attention_norm=leaf("ld", "ones", when=norms),
@@ -326,10 +304,7 @@ def _norm(
 def unembed(params: Params, x: jax.Array, config: Config) -> jax.Array:
     """Logits of a residual stream: [..., D] -> [..., V], float32 or wider."""
     normed = _norm(x, params.final_norm, params.final_norm_bias, config)
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
-    return jnp.einsum(
-        "...d,dv->...v", normed, params.unembedding, preferred_element_type=dtype
-    )
+    return to_logits(normed, params.embedding, params.unembedding)
 
 
 TENSORS = {
