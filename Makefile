@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PARITY := .venv-parity/bin
 
-.PHONY: demo test test-all parity goldens bench lint types build clean
+.PHONY: demo test test-all parity goldens bench bench-load lint types build clean
 
 demo: .venv/ready
 	$(BIN)/jaxheads study --out runs/demo
@@ -22,6 +22,9 @@ goldens: .venv-parity/ready
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/run.py
+
+bench-load: .venv/ready
+	$(BIN)/python benchmarks/load.py
 
 lint: .venv/ready
 	$(BIN)/ruff format --check .

@@ -77,10 +77,12 @@ class Config(Sizes):
         """
         kind = settings.get("model_type", "llama")
         if kind == "mistral":
-            settings = layered(settings, {"sliding_window": 4096})
+            left_out = {"sliding_window": 4096, "max_sequence_length": 131072}
             own = {"attention_bias": OFF, "mlp_bias": OFF, "layer_types": (None,)}
         else:
+            left_out = {"max_sequence_length": 2048}
             own = {"sliding_window": (None,)}
+        settings = layered(settings, left_out)
         biases = bool(settings.get("attention_bias"))
         return cls(
             **hf_sizes(settings, {"hidden_act": SILU, **own}),

@@ -5,9 +5,7 @@ shape equals the abstract tree's, and all that does not fit comes in one error.
 """
 
 import dataclasses
-import functools
 import math
-import os
 import re
 import warnings
 from collections.abc import Mapping
@@ -24,9 +22,12 @@ from jaxheads.errors import UserError
 from jaxheads.models.parameters import Leaf, is_leaf
 from jaxheads.sharding import shardings
 from jaxheads.weights.checkpoint import StoredTensor, listed
-from jaxheads.weights.copying import aligned_empty, all_finite, copy_into
+from jaxheads.weights.copying import aligned_empty, copy_into
 from jaxheads.weights.digest import ParamsDigest, dotted
 from jaxheads.weights.reshape import Reshape
+
+_READERS = 4
+"""Pieces that are copied at a time."""
 
 _PIECE_BYTES = 16 * 2**20
 """Of a tensor, in float32, that is read before it is copied to its place."""
@@ -122,7 +123,7 @@ def to_params(
         places = jax.tree.leaves(shardings(family.abstract(config), mesh))
     not_finite: list[str] = []
     leaves = []
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(_READERS) as pool:
         for target, place in zip(targets, places, strict=True):
             values = _fill(target, tensors, dims, dtype, not_finite, pool)
             if digest is not None:
@@ -267,53 +268,59 @@ def _fill(
     """Assemble one leaf; names with NaN or infinity after the cast are appended."""
     values = aligned_empty(target.leaf.shape, jnp.dtype(dtype))
     parts = values if target.stacked else [values]
-    read = functools.partial(_copy_tensor, target, tensors, dims)
-    fine = pool.map(read, target.names, parts)
-    not_finite += [
-        name for name, good in zip(target.names, fine, strict=True) if not good
+    jobs = [
+        (name, part, piece)
+        for name, part in zip(target.names, parts, strict=True)
+        for piece in _pieces(target, tensors[name].shape, dims)
     ]
+    run = lambda job: _copy_piece(target, tensors, dims, *job)
+    bad = [
+        job[0] for job, fine in zip(jobs, pool.map(run, jobs), strict=True) if not fine
+    ]
+    not_finite += dict.fromkeys(bad)
     return values
 
 
-def _copy_tensor(
+def _pieces(
+    target: _Target, shape: tuple[int, ...], dims: Mapping[str, int]
+) -> list[slice]:
+    """Parts of the first letter of a tensor's first axis that are read at a time."""
+    letter, *others = target.reshape.source[0]
+    if target.part is not None and letter == target.reshape.target[0][0]:
+        # The leaves lie one behind the other: this one only.
+        return [slice(target.part, target.part + 1)]
+    row_bytes = 4 * math.prod(dims[other] for other in others) * math.prod(shape[1:])
+    step = max(1, _PIECE_BYTES // max(1, row_bytes))
+    stops = range(step, dims[letter] + step, step)
+    return [slice(stop - step, min(stop, dims[letter])) for stop in stops]
+
+
+def _copy_piece(
     target: _Target,
     tensors: Tensors,
     dims: Mapping[str, int],
     name: str,
     part: np.ndarray,
+    piece: slice,
 ) -> bool:
-    """Copy one tensor to its place in a leaf; whether all of it is finite there.
-
-    In pieces along the tensor's first axis, so that little of the file is in memory.
-    """
+    """Copy a piece of a tensor to its place in a leaf; whether all is finite there."""
     tensor, reshape = tensors[name], target.reshape
-    letter, *others = reshape.source[0]  # a piece takes so many of the first letter
+    letter, *others = reshape.source[0]
     rows = math.prod(dims[other] for other in others)
-    row_bytes = 4 * math.prod(tensor.shape[1:])
-    step = max(1, _PIECE_BYTES // max(1, rows * row_bytes))
-    pieces = [
-        slice(i, min(i + step, dims[letter])) for i in range(0, dims[letter], step)
-    ]
+    first, last = piece.start * rows, piece.stop * rows
+    stored = isinstance(tensor, StoredTensor)
+    values = tensor.rows(first, last) if stored else tensor[first:last]
+    view = reshape.view(values, {**dims, letter: piece.stop - piece.start})
     letters = [letter for axis in reshape.target for letter in axis]
-    part_letter = None if target.part is None else letters.pop(0)
-    if target.part is not None and letter == part_letter:
-        # The parts lie one behind the other: this one only.
-        pieces = [slice(target.part, target.part + 1)]
-    place = part.reshape([dims[name] for name in letters])
-    for piece in pieces:
-        if isinstance(tensor, StoredTensor):
-            values = tensor.rows(piece.start * rows, piece.stop * rows)
-        else:
-            values = tensor[piece.start * rows : piece.stop * rows]
-        view = reshape.view(values, {**dims, letter: piece.stop - piece.start})
-        if target.part is not None:
-            view = view[0 if letter == part_letter else target.part]
-        where = tuple(piece if name == letter else slice(None) for name in letters)
-        with np.errstate(over="ignore", invalid="ignore"):  # told as not finite
-            copy_into(place[where], view)
-        if isinstance(tensor, StoredTensor):
-            tensor.release()
-    return all_finite(part)
+    if target.part is not None:
+        view = view[0 if letters.pop(0) == letter else target.part]
+    where = tuple(piece if other == letter else slice(None) for other in letters)
+    place = part.reshape([dims[other] for other in letters])[where]
+    with np.errstate(over="ignore", invalid="ignore"):  # told as not finite
+        fine = copy_into(place, view)
+    if stored:
+        tensor.release()
+    return fine
 
 
 def _place(values: np.ndarray, sharding: jax.sharding.Sharding | None) -> jax.Array:

@@ -1,6 +1,7 @@
 """The hash of params: what a receipt knows a model by."""
 
 import hashlib
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -16,7 +17,7 @@ class ParamsDigest:
     """
 
     def __init__(self):
-        self._pool = ThreadPoolExecutor(1)
+        self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1))
         self._lines: dict[str, Future[str]] = {}
 
     def add(self, path: str, values: np.ndarray) -> None:
