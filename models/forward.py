@@ -317,14 +317,13 @@ def patch_each_head(
     # segments waste less arithmetic, few segments compile faster.
     segment = math.ceil(layers / _MAX_SEGMENTS)
     x = jnp.zeros((b, 0, prefix.residual.shape[-1]), prefix.residual.dtype)
-    for start in range(0, layers, segment):
-        stop = min(start + segment, layers)
-        rows = jnp.zeros((b, (stop - start) * h, x.shape[-1]), x.dtype)
-        x = jnp.concatenate([x, rows], axis=1)  # [B, R, D]
-        run_layer = _patched_layer(model, prefix, inputs, x.shape[1], config)
-        with _exact_products(params):
-            x, _ = jax.lax.scan(run_layer, x, jnp.arange(start, stop))
     with _exact_products(params):
+        for start in range(0, layers, segment):
+            stop = min(start + segment, layers)
+            rows = jnp.zeros((b, (stop - start) * h, x.shape[-1]), x.dtype)
+            x = jnp.concatenate([x, rows], axis=1)  # [B, R, D]
+            run_layer = _patched_layer(model, prefix, inputs, x.shape[1], config)
+            x, _ = jax.lax.scan(run_layer, x, jnp.arange(start, stop))
         effects = _metric_of_rows(model, params, x, targets, config, metric)  # [B, R]
     effects = effects - metric(prefix.logits, targets)[:, None]
     return effects.reshape(b, layers, h).transpose(1, 2, 0)

@@ -35,9 +35,45 @@ from jaxheads.models.parameters import leaf_maker
 from jaxheads.models.settings import check_sizes, given, refuse_unless, size
 
 
+class FromSizes:
+    """What a GPT config checks and derives; its fields stand in the configs."""
+
+    num_layers: int
+    width: int
+    num_heads: int
+    mlp_width: int
+    vocab_size: int
+    context_length: int
+    activation: str
+
+    def __post_init__(self):
+        names = ("num_layers", "width", "num_heads", "mlp_width", "vocab_size")
+        check_sizes({name: getattr(self, name) for name in (*names, "context_length")})
+        if self.width % self.num_heads:
+            raise ValueError(
+                f"num_heads must divide width = {self.width}, but is {self.num_heads}"
+            )
+        activation_name(self.activation)  # raises if it is not built
+
+    @property
+    def head_dim(self) -> int:
+        """K."""
+        return self.width // self.num_heads
+
+    @property
+    def num_kv_heads(self) -> int:
+        """Every query head has a key/value head of its own."""
+        return self.num_heads
+
+    @property
+    def windows(self) -> None:
+        """No layer has an attention window."""
+        return None
+
+
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(FromSizes):
     """Sizes and constants of a GPT-2 model; static under jit.
 
     Attributes:
@@ -65,30 +101,6 @@ class Config:
     norm_epsilon: float = 1e-5
     tied: bool = True
     model_type: str = "gpt2"
-
-    def __post_init__(self):
-        names = ("num_layers", "width", "num_heads", "mlp_width", "vocab_size")
-        check_sizes({name: getattr(self, name) for name in (*names, "context_length")})
-        if self.width % self.num_heads:
-            raise ValueError(
-                f"num_heads must divide width = {self.width}, but is {self.num_heads}"
-            )
-        activation_name(self.activation)  # raises if it is not built
-
-    @property
-    def head_dim(self) -> int:
-        """K."""
-        return self.width // self.num_heads
-
-    @property
-    def num_kv_heads(self) -> int:
-        """Every query head has a key/value head of its own."""
-        return self.num_heads
-
-    @property
-    def windows(self) -> None:
-        """No layer has an attention window."""
-        return None
 
     def dims(self) -> dict[str, int]:
         """Sizes by dim letter; p counts q, k and v where they are stored together."""

@@ -20,12 +20,13 @@ import jax
 from flax import struct
 
 from jaxheads.models import gpt_names
-from jaxheads.models.gpt2 import Layers as Layers
 from jaxheads.models.gpt2 import (
+    FromSizes,
     abstract_layers,
     mlp,
     queries_keys_values,
 )
+from jaxheads.models.gpt2 import Layers as Layers
 from jaxheads.models.gpt2 import unembed as unembed
 from jaxheads.models.layers import activation_name, project_heads
 from jaxheads.models.parameters import leaf_maker
@@ -35,7 +36,7 @@ from jaxheads.models.settings import check_sizes, given, refuse_unless, size
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(FromSizes):
     """Sizes and constants of a GPT-NeoX model; static under jit.
 
     Attributes:
@@ -71,33 +72,12 @@ class Config:
     model_type: str = "gpt_neox"
 
     def __post_init__(self):
-        names = ("num_layers", "width", "num_heads", "mlp_width", "vocab_size")
-        check_sizes({name: getattr(self, name) for name in (*names, "context_length")})
-        if self.width % self.num_heads:
-            raise ValueError(
-                f"num_heads must divide width = {self.width}, but is {self.num_heads}"
-            )
+        super().__post_init__()
         if self.rotary_width % 2 or not 0 <= self.rotary_width <= self.head_dim:
             raise ValueError(
                 "rotary_width must be even and at most the head width "
                 f"{self.head_dim}, but is {self.rotary_width}"
             )
-        activation_name(self.activation)  # raises if it is not built
-
-    @property
-    def head_dim(self) -> int:
-        """K."""
-        return self.width // self.num_heads
-
-    @property
-    def num_kv_heads(self) -> int:
-        """Every query head has a key/value head of its own."""
-        return self.num_heads
-
-    @property
-    def windows(self) -> None:
-        """No layer has an attention window."""
-        return None
 
     def dims(self) -> dict[str, int]:
         """Sizes by dim letter; p counts q, k and v where they are stored together."""

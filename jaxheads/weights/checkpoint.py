@@ -1,6 +1,7 @@
 """What every format gives: settings and named tensors, opened but not yet read."""
 
 import dataclasses
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,15 @@ def listed(problems: Sequence[str]) -> str:
     shown = "; ".join(problems[:MOST_NAMED])
     more = len(problems) - MOST_NAMED
     return f"{shown}; and {more} more" if more > 0 else shown
+
+
+def warn_of_not_finite(source: str, dtype: str, names: Sequence[str]) -> None:
+    """Warn of tensors with NaN or infinity by name, if there are any."""
+    if names:
+        warnings.warn(
+            f"{source} has NaN or infinite weights as {dtype}: {listed(names)}",
+            stacklevel=3,
+        )
 
 
 def quoted(name: str) -> str:

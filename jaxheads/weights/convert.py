@@ -7,7 +7,6 @@ shape equals the abstract tree's, and all that does not fit comes in one error.
 import dataclasses
 import math
 import re
-import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
@@ -21,7 +20,7 @@ from jax.sharding import Mesh
 from jaxheads.errors import UserError
 from jaxheads.models.parameters import Leaf, is_leaf
 from jaxheads.sharding import shardings
-from jaxheads.weights.checkpoint import StoredTensor, listed
+from jaxheads.weights.checkpoint import StoredTensor, listed, warn_of_not_finite
 from jaxheads.weights.copying import aligned_empty, copy_into
 from jaxheads.weights.digest import ParamsDigest, dotted
 from jaxheads.weights.reshape import Reshape
@@ -129,11 +128,7 @@ def to_params(
             if digest is not None:
                 digest.add(target.path, values)
             leaves.append(_place(values, place))
-    if not_finite:
-        warnings.warn(
-            f"{source} has NaN or infinite weights as {dtype}: {listed(not_finite)}",
-            stacklevel=2,
-        )
+    warn_of_not_finite(source, dtype, not_finite)
     return jax.tree.unflatten(treedef, leaves)
 
 

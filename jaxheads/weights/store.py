@@ -13,7 +13,6 @@ conversion which broke off leaves nothing that can be loaded.
 import contextlib
 import dataclasses
 import json
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ from jaxheads import models
 from jaxheads.errors import UserError
 from jaxheads.models.parameters import is_leaf
 from jaxheads.sharding import shardings
-from jaxheads.weights.checkpoint import listed
+from jaxheads.weights.checkpoint import listed, warn_of_not_finite
 from jaxheads.weights.copying import all_finite
 from jaxheads.weights.digest import ParamsDigest, dotted
 from jaxheads.weights.folder import read_json_object, sha256_of
@@ -208,12 +207,7 @@ def restore(store: Store, dtype: str, mesh: Mesh | None = None) -> tuple[Any, st
     sha256 = digest.hexdigest()
     if dtype == store.dtype and sha256 != store.params_sha256:
         raise _damaged(store, "their values are not those that were written")
-    if not_finite:
-        warnings.warn(
-            f"{store.path} has NaN or infinite weights as {dtype}: "
-            f"{listed(not_finite)}",
-            stacklevel=2,
-        )
+    warn_of_not_finite(str(store.path), dtype, not_finite)
     return params, sha256
 
 
