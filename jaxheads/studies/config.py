@@ -12,29 +12,10 @@ from jaxheads.studies.score_names import (
     ExtraScore,
     ScoreName,
 )
-
-SCORING_TASKS = (
-    "antonym",
-    "country-capital",
-    "english-french",
-    "present-past",
-    "singular-plural",
-    "capitalize",
-    "landmark-country",
-    "choose_first_of_3",
-)
-EVALUATION_TASKS = (
-    "synonym",
-    "english-spanish",
-    "park-country",
-    "product-company",
-    "person-sport",
-    "national_parks",
-    "sentiment",
-    "capitalize_first_letter",
-    "person-occupation",
-    "animal_v_object_3",
-    "choose_middle_of_3",
+from jaxheads.studies.task_names import (
+    EVALUATION_TASKS,
+    EXECUTION_TASKS,
+    SCORING_TASKS,
 )
 
 
@@ -70,6 +51,12 @@ class ScoresConfig:
     """Entities of the token- and concept-copying effects, each."""
     relation_texts: int = 32
     """Texts of facts of the relation index."""
+    probe_tokens: Literal["ids", "retokenized"] = "ids"
+    """What the induction probe repeats: random token ids, or their text read by the
+    tokenizer again, with a second BOS (what the reference study's code does)."""
+    probe_vocabulary: Literal["tokenizer", "model"] = "tokenizer"
+    """Where random tokens come from: the tokenizer's tokens, or all rows of the model's
+    embedding, untrained padding included (what the reference study's code does)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +76,10 @@ class AblationConfig:
     """Shares of all heads that are replaced, each besides none."""
     exclusion: float = 0.02
     """Share of the other ranking's top heads that is dropped first."""
+    exclusions: tuple[float, ...] = ()
+    """Further such shares to try, to see how much depends on the choice."""
+    zero_shot: bool = False
+    """Ask the same queries without demonstrations too, under the same sets."""
     keep_only: tuple[float, ...] = (0.02, 0.05)
     """Shares of heads that are kept while all others are replaced."""
     draws: int = 5
@@ -108,6 +99,7 @@ class AblationConfig:
     """How answers are parsed for F1; yin2025 has the published code's quirks."""
 
 
+TemplateName = Literal["qa"]
 TokenLossValue = Literal["mean", "zero", "mean_by_position", "resample", "bos"]
 
 
@@ -117,6 +109,14 @@ class TokenLossConfig:
 
     documents: int = 10
     """Documents that are scored."""
+    allow_fewer: bool = False
+    """Score as many documents as the text has, where it has fewer."""
+    packing: Literal["documents", "stream"] = "documents"
+    """What is scored: the beginnings of documents, or pieces of all documents in one
+    stream (what the reference study's code does)."""
+    average: Literal["mean", "published"] = "mean"
+    """Of the documents; published: a sum over one more than it is divided by (what the
+    reference study's code does)."""
     fill_documents: int = 4
     """Other documents, which give the heads' mean outputs, pooled over positions."""
     positions: tuple[int, int] = (50, 500)
@@ -134,10 +134,41 @@ class TokenLossConfig:
     """Share of the other ranking's top heads that is dropped first."""
     draws: int = 3
     """Random sets of each size."""
+    side_by_side: tuple[float, ...] = ()
+    """Fractions at which the values after the first are tried; none: at all."""
     values: tuple[TokenLossValue, ...] = ("mean", "zero")
     """What replaces a head: its mean over the other documents' positions, 0, its mean
     at each position, its output in another document at the same position, or its output
     on BOS (what the reference study's code does)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExecutionConfig:
+    """Tasks carried out by function vectors: added to prompts that do not show them."""
+
+    tasks: tuple[str, ...] = EXECUTION_TASKS
+    """Tasks whose function vectors are made and tried."""
+    prompts: int = 25
+    """Queries a task, each after clean demonstrations, shuffled ones, and none."""
+    clean_prompts: int = 16
+    """Other prompts a task, whose mean head outputs are summed to its vector."""
+    mean: Literal["task", "tasks"] = "task"
+    """Mean head outputs of a vector: the task's own, or those of all scoring tasks
+    (what the reference study's code does)."""
+    ranking_by: ScoreName = "function_vector"
+    """The score by which heads are chosen."""
+    size: float = 0.02
+    """Share of all heads that are summed, rounded up."""
+    sizes: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2)
+    """Shares to try beside it, at one layer."""
+    layers: Literal["third", "all"] = "all"
+    """Where vectors are added: a third of the way up, or at every layer in turn."""
+    place: Literal["leaving", "entering"] = "leaving"
+    """Of the layer's residual stream."""
+    random_sets: int = 3
+    """Vectors of as many random heads, for control."""
+    read_out: int = 10
+    """Tokens that are named in a vector's read-out through the unembedding."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,12 +238,22 @@ class StudyConfig:
     scores: ScoresConfig = ScoresConfig()
     ablation: AblationConfig = AblationConfig()
     token_loss: TokenLossConfig = TokenLossConfig()
+    execution: ExecutionConfig = ExecutionConfig()
     redundancy: RedundancyConfig = RedundancyConfig()
     attribution: AttributionConfig = AttributionConfig()
     shots: int = 10
     """Demonstrations a prompt."""
     seed: int = 0
     """Of every random choice."""
+    protocol: str | None = None
+    """Name of the protocol that the options began from; the options decide."""
+    drawing: Literal["jaxheads", "published"] = "jaxheads"
+    """How items are split and drawn; published: as the reference study's code does,
+    item for item."""
+    template: TemplateName = "qa"
+    """How prompts are written."""
+    no_label_overlap: bool = False
+    """Leave out demonstrations whose label is the query's answer."""
     tasks: Path | None = None
     """Folder with the reference studies' JSON task files; default: built-in tasks."""
     text: Path | None = None
