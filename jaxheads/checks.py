@@ -54,6 +54,7 @@ def check_scores(
             "--ablation.matched-to": config.ablation.matched_to,
         },
         "token_loss": {"--token-loss.rankings": config.token_loss.rankings},
+        "execution": {"--execution.ranking-by": (config.execution.ranking_by,)},
         "redundancy": {"--redundancy.ranking-by": (config.redundancy.ranking_by,)},
     }
     for part in parts:

@@ -8,24 +8,27 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tyro
 from rich.console import Console
 from rich.markup import escape
 
 from jaxheads.commands import (
-    COMMANDS,
     NAMES,
     PARTS,
     Compare,
     Convert,
+    Dynamics,
     Export,
+    FigureFormat,
     Inspect,
     Models,
+    Protocols,
     RankedCommand,
     Report,
     StudyCommand,
     Tasks,
+    Train,
 )
+from jaxheads.parsing import parse
 from jaxheads.studies.config import StudyConfig
 
 if TYPE_CHECKING:
@@ -34,25 +37,23 @@ if TYPE_CHECKING:
 
 def run(arguments: list[str] | None = None) -> None:
     """Parse the arguments and run the command."""
-    command = tyro.extras.subcommand_cli_from_dict(
-        COMMANDS,
-        prog="jaxheads",
-        description="Which attention heads carry in-context learning? Every head, "
-        "every subset, exactly.",
-        args=arguments,
-    )
+    command = parse(arguments)
     console = Console(stderr=True)
     match command:
+        case Dynamics():
+            _dynamics(command, console)
         case Report():
-            from jaxheads import runs
-
-            _write_report(runs.load(command.run), console)
+            _report(command, console)
         case Compare():
             _compare(command, console)
         case Export():
             _export(command, console)
         case Convert():
             _convert(command, console)
+        case Train():
+            from jaxheads.training.command import run_command
+
+            run_command(command, console, _wide_console(120))
         case Models():
             from jaxheads.presets import table
 
@@ -61,6 +62,11 @@ def run(arguments: list[str] | None = None) -> None:
             from jaxheads.task_list import table
 
             _wide_console().print(table(command.folder))
+        case Protocols():
+            from jaxheads.protocol_list import tables
+
+            for made in tables():
+                _wide_console().print(made)
         case Inspect():
             _inspect(command, console)
         case _:
@@ -69,12 +75,17 @@ def run(arguments: list[str] | None = None) -> None:
 
 def study_config(command: StudyCommand) -> StudyConfig:
     """The part of a command that decides the numbers."""
-    parts = ("scores", "ablation", "token_loss", "redundancy", "attribution")
+    parts = ("scores", "ablation", "token_loss", "execution", "redundancy")
+    parts += ("attribution",)
     given = {name: getattr(command, name) for name in parts if hasattr(command, name)}
     return StudyConfig(
         **given,
+        protocol=getattr(command, "protocol", None),
         shots=command.shots,
         seed=command.seed,
+        drawing=command.drawing,
+        template=command.template,
+        no_label_overlap=command.no_label_overlap,
         tasks=command.tasks,
         text=command.text,
         bos=command.bos,
@@ -96,6 +107,8 @@ def _run_study(command: StudyCommand, console: Console) -> None:
             )
         ranking = runs.load(command.ranking)
     parts = PARTS[type(command)]
+    if not config.execution.tasks:  # as in a study, unless they are named
+        parts = tuple(part for part in parts if part != "execution")
     if ranking is not None:
         parts = tuple(part for part in parts if part != "scores")
 
@@ -121,7 +134,65 @@ def _run_study(command: StudyCommand, console: Console) -> None:
             progress=bars.progress,
         )
     print_run(finished, _wide_console(120))
-    _write_report(finished, console)
+    _write_report(finished, console, figures=command.figures)
+
+
+def _dynamics(command: Dynamics, console: Console) -> None:
+    from jaxheads.errors import UserError
+
+    if command.revision is not None:
+        raise UserError(
+            "dynamics takes --steps and --revision-pattern instead of --revision "
+            f"{command.revision}: leave it out"
+        )
+    config = study_config(command)
+    from jaxheads.devices import make_mesh
+    from jaxheads.dynamics import run_dynamics
+    from jaxheads.dynamics_terminal import StepBars, print_dynamics
+
+    with StepBars(console) as bars:
+        finished = run_dynamics(
+            command.source,
+            config,
+            command.out or _default_folder(command),
+            steps=command.steps,
+            pattern=command.revision_pattern,
+            few_shot=command.few_shot,
+            dtype=command.dtype,
+            mesh=make_mesh(command.mesh),
+            missing=command.missing,
+            compare_main=command.compare_main,
+            delete=command.delete,
+            memory_gb=command.memory_gb,
+            progress=bars.progress,
+        )
+    print_dynamics(finished, _wide_console(120))
+    _write_report(finished, console, figures=command.figures)
+
+
+def _report(command: Report, console: Console) -> None:
+    from jaxheads import runs
+    from jaxheads.errors import UserError
+
+    if not command.run:
+        raise UserError(
+            "report takes a run's folder, or several to compare, but none was given"
+        )
+    loaded = [runs.load(path) for path in command.run]
+    if len(loaded) == 1:
+        _write_report(loaded[0], console, command.out, command.figures)
+        return
+    if command.out is None:
+        raise UserError(
+            f"a page on {len(loaded)} runs belongs to none of their folders: give its "
+            "file, such as --out page.html"
+        )
+    from jaxheads.claim_tables import print_seeds
+    from jaxheads.report import write_comparison
+
+    page = write_comparison(loaded, command.out, command.figures)
+    print_seeds(loaded, _wide_console(120))
+    _say_page(page, command.figures, console)
 
 
 def _compare(command: Compare, console: Console) -> None:
@@ -196,8 +267,21 @@ def _default_folder(command: StudyCommand) -> Path:
     return Path("runs") / safe
 
 
-def _write_report(finished: "runs.Run", console: Console) -> None:
+def _write_report(
+    finished: "runs.Run",
+    console: Console,
+    out: Path | None = None,
+    figures: FigureFormat | None = None,
+) -> None:
     from jaxheads.report import write_report
 
     console.print(f"run     {finished.path}", soft_wrap=True)
-    console.print(f"report  {write_report(finished)}", soft_wrap=True)
+    _say_page(write_report(finished, out, figures), figures, console)
+
+
+def _say_page(page: Path, figures: FigureFormat | None, console: Console) -> None:
+    from jaxheads.report import figures_folder
+
+    console.print(f"report  {page}", soft_wrap=True, markup=False)
+    if figures is not None:
+        console.print(f"figures {figures_folder(page)}", soft_wrap=True, markup=False)

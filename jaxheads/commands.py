@@ -12,10 +12,16 @@ import tyro
 from jaxheads.studies.config import (
     AblationConfig,
     AttributionConfig,
+    ExecutionConfig,
     RedundancyConfig,
     ScoresConfig,
+    TemplateName,
     TokenLossConfig,
 )
+from jaxheads.studies.protocols import DEFAULT
+from jaxheads.training.config import DataChoice, ModelChoice, TrainConfig
+
+FigureFormat = Literal["pdf", "svg", "png", "csv"]
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
@@ -43,6 +49,14 @@ class StudyCommand:
     """Demonstrations a prompt."""
     seed: int = 0
     """Of every random choice."""
+    drawing: Literal["jaxheads", "published"] = "jaxheads"
+    """How items are split and drawn for scores and few-shot accuracy; published: as the
+    reference study's code does, item for item."""
+    template: TemplateName = "qa"
+    """How prompts are written; qa is the papers' (Q: x, A: y)."""
+    no_label_overlap: bool = False
+    """When accuracy is measured, leave out demonstrations whose label is the query's
+    answer; prompts that heads are scored by stay."""
     tasks: Path | None = None
     """Folder with the reference studies' JSON task files; default: built-in tasks."""
     text: Path | None = None
@@ -50,6 +64,9 @@ class StudyCommand:
     manual, pydoc_data.topics."""
     bos: bool | None = None
     """Put the token that begins a sequence first; default: as the model's tokenizer."""
+    figures: FigureFormat | None = None
+    """Write every figure of the report and its numbers (.csv) into the run's folder
+    figures, too; csv: the numbers alone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,23 +78,33 @@ class RankedCommand(StudyCommand):
 
 
 @dataclasses.dataclass(frozen=True)
-class Study(RankedCommand):
+class ProtocolCommand:
+    """What every command that a protocol has options for takes."""
+
+    protocol: str = DEFAULT
+    """Whose numbers the other options begin with: quick, yin2025, yin2025-code or
+    todd2024; `jaxheads protocols` tells them apart."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Study(RankedCommand, ProtocolCommand):
     """Score every head, ablate the top ones, measure what is left; write a report."""
 
     scores: ScoresConfig = ScoresConfig()
     ablation: AblationConfig = AblationConfig()
     token_loss: TokenLossConfig = TokenLossConfig()
+    execution: ExecutionConfig = ExecutionConfig(tasks=())
 
 
 @dataclasses.dataclass(frozen=True)
-class Score(StudyCommand):
+class Score(StudyCommand, ProtocolCommand):
     """Score every head: function vector, induction, previous token."""
 
     scores: ScoresConfig = ScoresConfig()
 
 
 @dataclasses.dataclass(frozen=True)
-class Ablate(RankedCommand):
+class Ablate(RankedCommand, ProtocolCommand):
     """Few-shot accuracy while sets of heads are replaced at the last position."""
 
     scores: ScoresConfig = ScoresConfig()
@@ -85,11 +112,19 @@ class Ablate(RankedCommand):
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenLoss(RankedCommand):
+class TokenLoss(RankedCommand, ProtocolCommand):
     """Loss at an early minus a late token of documents, heads replaced everywhere."""
 
     scores: ScoresConfig = ScoresConfig()
     token_loss: TokenLossConfig = TokenLossConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution(RankedCommand, ProtocolCommand):
+    """Carry tasks out by function vectors: added to prompts that do not show them."""
+
+    scores: ScoresConfig = ScoresConfig()
+    execution: ExecutionConfig = ExecutionConfig()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,12 +142,65 @@ class Attribution(StudyCommand):
     attribution: AttributionConfig = AttributionConfig()
 
 
+WHOLE_MODEL = dict(
+    fractions=(), exclusions=(), exclusions_at=(), keep_only=(), draws=0,
+    matched_to=(), zero_shot=False,
+)  # fmt: skip
+"""Of the ablations of a protocol: none, but the accuracy with no head replaced."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dynamics(StudyCommand, ProtocolCommand):
+    """Score the heads of every checkpoint of a training; few-shot accuracy beside."""
+
+    source: tyro.conf.Positional[str] = tyro.MISSING
+    """A preset or a hub id whose checkpoints are revisions, or a folder with one
+    sub-folder a checkpoint, such as step1000, here or in its checkpoints/."""
+    steps: tuple[int, ...] = ()
+    """Of the training; default: all of a folder, the paper's eight of Pythia."""
+    revision_pattern: str = "step{step}"
+    """How the hub's revisions are named; * stands for anything."""
+    few_shot: bool = True
+    """Measure few-shot accuracy of the whole model, too."""
+    missing: Literal["error", "skip"] = "error"
+    """What to do about steps that do not exist."""
+    compare_main: bool = True
+    """Of the hub's: load the main branch, too, if the last checkpoint is among the
+    steps, and say if their weights differ."""
+    delete: bool = False
+    """Delete the hub's files of each checkpoint afterwards, if they were fetched for
+    it: room for one is enough."""
+    scores: ScoresConfig = ScoresConfig()
+    ablation: AblationConfig = dataclasses.replace(AblationConfig(), **WHOLE_MODEL)  # pyright: ignore[reportArgumentType]
+    """The few-shot tasks; fractions and the like: ablations at every step."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Train small models from scratch, several seeds at once; go on after a stop."""
+
+    model: Annotated[ModelChoice, tyro.conf.arg(name="")] = ModelChoice()
+    data: Annotated[DataChoice, tyro.conf.arg(name="")] = DataChoice()
+    training: Annotated[TrainConfig, tyro.conf.arg(name="")] = TrainConfig()
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """The run's folder; default: runs/MODEL-OBJECTIVE-train. Its checkpoints are
+    sources for the other commands."""
+    mesh: str | None = None
+    """Devices: data=4,model=2 or 4x2 splits seeds, or a batch, over 4, params over 2;
+    default: every accelerator on data."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Make a finished run's report again, without a model."""
+    """Make a finished run's report again, or compare runs; without a model."""
 
-    run: tyro.conf.Positional[Path]
-    """The run's folder."""
+    run: tyro.conf.Positional[tuple[Path, ...]]
+    """The run's folder; several: one page that compares them."""
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """The page's file; default, of one run: report.html in its folder."""
+    figures: FigureFormat | None = None
+    """Write every figure and its numbers (.csv), too, into the folder figures beside
+    report.html; with --out PAGE.html into PAGE-figures."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,6 +264,11 @@ class Tasks:
 
 
 @dataclasses.dataclass(frozen=True)
+class Protocols:
+    """List the papers' protocols: their numbers, and where code and text differ."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Inspect:
     """Say what a source holds and why it would be refused; reads no weights."""
 
@@ -190,21 +283,26 @@ COMMANDS = {
     "score": Score,
     "ablate": Ablate,
     "token-loss": TokenLoss,
+    "execution": Execution,
     "redundancy": Redundancy,
     "attribution": Attribution,
+    "dynamics": Dynamics,
+    "train": Train,
     "report": Report,
     "compare": Compare,
     "export": Export,
     "convert": Convert,
     "models": Models,
     "tasks": Tasks,
+    "protocols": Protocols,
     "inspect": Inspect,
 }
 PARTS: dict[type, tuple[str, ...]] = {
-    Study: ("scores", "ablation", "token_loss"),
+    Study: ("scores", "ablation", "token_loss", "execution"),
     Score: ("scores",),
     Ablate: ("scores", "ablation"),
     TokenLoss: ("scores", "token_loss"),
+    Execution: ("scores", "execution"),
     Redundancy: ("scores", "redundancy"),
     Attribution: ("attribution",),
 }

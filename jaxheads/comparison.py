@@ -164,17 +164,30 @@ def compare(
         spearman=statistics.spearman(one, other),
         kendall=statistics.kendall(one, other),
         spearman_spread=(one.size - 1) ** -0.5 if one.size > 1 else float("nan"),
-        tops=tuple(_top_sets(one, other, shuffled, each) for each in fractions),
+        tops=tuple(top_sets(one, other, each, shuffled) for each in fractions),
         draws=draws,
         seed=seed,
         notes=tuple(_notes(a, b)),
     )
 
 
-def _top_sets(
-    a: np.ndarray, b: np.ndarray, shuffled: Sequence[np.ndarray], fraction: float
+def top_sets(
+    a: np.ndarray,
+    b: np.ndarray,
+    fraction: float,
+    shuffled: Sequence[np.ndarray],
+    count: int | None = None,
 ) -> TopSets:
-    count = count_of(fraction, a.size)
+    """Set the top heads of two rankings against each other.
+
+    Args:
+        a: scores [L, H].
+        b: scores [L, H] of the same heads.
+        fraction: of all heads.
+        shuffled: ``b`` with its scores handed out anew, a draw each.
+        count: heads of a set; None: by ``count_of``.
+    """
+    count = count_of(fraction, a.size) if count is None else count
     top_a, top_b = top(a, count), top(b, count)
     both = top_a & top_b
     shared = int(both.sum())

@@ -9,7 +9,7 @@ import numpy as np
 from jaxheads.chunks import chunks
 from jaxheads.devices import data_parts, gather, mesh_of, replicate, split
 from jaxheads.models.ablation import Ablation
-from jaxheads.models.forward import generate, last_token_logits, prefill
+from jaxheads.models.forward import Prefix, generate, last_token_logits, prefill
 from jaxheads.models.metrics import Metric, log_probability, probability
 from jaxheads.models.resuming import resume, run_clean
 
@@ -121,6 +121,7 @@ def generate_under_subsets(
     max_new_tokens: int,
     *,
     chunk: int,
+    prefix: Prefix | None = None,
     advance: Advance = lambda done: None,
 ) -> np.ndarray:
     """Continue prompts under every subset of heads, replaced at the last position.
@@ -136,6 +137,7 @@ def generate_under_subsets(
         fill: [L, H, K], by what; None: zeros.
         max_new_tokens: M.
         chunk: subsets that run at once.
+        prefix: of ``prefill`` on these prompts, if it is there already.
         advance: told how many subsets are done.
 
     Returns:
@@ -144,7 +146,8 @@ def generate_under_subsets(
     mesh = mesh_of(params)
     out = np.zeros((len(replaced), len(tokens), max_new_tokens), np.int32)
     tokens, lengths, fill = replicate((tokens, lengths, fill), mesh)
-    prefix = prefill(params, tokens, lengths, config)
+    if prefix is None:
+        prefix = prefill(params, tokens, lengths, config)
     for index in chunks(len(replaced), chunk, data_parts(mesh)):
         keeps = split(1 - np.asarray(replaced[index], np.float32), mesh)
         made = generate_subsets(params, prefix, keeps, fill, config, max_new_tokens)

@@ -15,26 +15,30 @@ instance::
     nested = heads.prefixes(scores, [1, 2, 5, 10, 20])  # the size sweep
     make = lambda chosen: function_vector(params, mean, chosen, config)
     vectors = jax.vmap(make)(nested)
-    plain, right = answered_with(params, config, prompts, vectors, range(layers))
+    plain, steered = answered_with(params, config, prompts, vectors, range(layers))
+    steered.right.mean(axis=-1)  # [N, A], by size and layer
 
 ``vector_execution.py`` compares the papers' conditions.
 """
 
 import functools
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxheads.chunks import over_prompts
+from jaxheads.chunks import chunks, over_prompts
 from jaxheads.engine import subset_chunk
 from jaxheads.errors import UserError
 from jaxheads.icl.prompts import Batch
 from jaxheads.models import family
-from jaxheads.models.addition import PLACES, Addition
+from jaxheads.models.addition import PLACES
 from jaxheads.models.execution import exact_products
-from jaxheads.models.forward import last_token_logits, prefill
+from jaxheads.models.forward import prefill
+from jaxheads.models.metrics import probability
+from jaxheads.models.steering import steer
 
 BIASES = ("none", "each_head")
 
@@ -115,6 +119,24 @@ def read_out(
     return ids, values
 
 
+class Answers(NamedTuple):
+    """What prompts' first answer tokens came to.
+
+    Attributes:
+        right: bool [..., B], whether the right token was the most likely one.
+        probability: float32 [..., B], of the right token.
+    """
+
+    right: Any
+    probability: Any
+
+
+def first_tokens(logits: jax.Array, targets: jax.Array) -> Answers:
+    """Answers [...] of logits [..., V] and right tokens int [...]."""
+    right = logits.argmax(axis=-1) == targets
+    return Answers(right, probability(logits, targets))
+
+
 def answered_with(
     params,
     config,
@@ -125,11 +147,11 @@ def answered_with(
     place: str = "leaving",
     chunk: int = 8,
     budget_bytes: int = 2**30,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which prompts are answered right, without and with vectors added at their end.
+) -> tuple[Answers, Answers]:
+    """What prompts are answered, without and with vectors added at their end.
 
     The prompts' prefix is run once for all vectors and layers: under a causal mask an
-    addition at the last position changes nothing before it.
+    addition at the last position changes nothing before it, nor in layers before its.
 
     Args:
         params: of the family of ``config``.
@@ -143,8 +165,30 @@ def answered_with(
         budget_bytes: for the activations and logits of runs that go at once.
 
     Returns:
-        Whether the most likely token is the right one: bool [B], without a vector, and
-        [N, A, B].
+        Answers [B], without a vector, and [N, A, B].
+
+    Raises:
+        UserError: a layer that the model does not have, or an unknown place.
+    """
+    vectors = np.asarray(vectors, np.float32).reshape(-1, config.width)
+    starts = np.tile(starts_of(config, layers, place), len(vectors))
+    rows = Rows(
+        np.repeat(vectors, len(layers), axis=0),
+        starts,
+        subset_chunk(config, chunk, 1, budget_bytes),
+    )
+    plain, steered = answer_rows(params, config, prompts, rows, chunk)
+    shape = (len(vectors), len(layers), len(prompts.tokens))
+    return plain, Answers(*(part.reshape(shape) for part in steered))
+
+
+def starts_of(config, layers: Sequence[int], place: str) -> np.ndarray:
+    """The layers whose input a vector is added to: int [A], L for the last norm's.
+
+    Args:
+        config: of the model.
+        layers: where it is to be added.
+        place: "entering" or "leaving" the layer.
 
     Raises:
         UserError: a layer that the model does not have, or an unknown place.
@@ -157,38 +201,77 @@ def answered_with(
             f"a vector is added in layers 0 to {config.num_layers - 1}, not {wrong}: "
             "name one layer or more of these."
         )
-    vectors = np.asarray(vectors, np.float32)
+    return np.array(layers, np.int32) + (place == "leaving")
+
+
+class Rows:
+    """Vectors and where they are added, in chunks of runs that go at once.
+
+    Args:
+        vectors: float [R, D].
+        starts: int [R], see ``starts_of``.
+        at_once: rows of a chunk, at most.
+
+    Attributes:
+        vectors: float32 [C, R', D], sorted by start.
+        starts: int32 [C, R'].
+    """
+
+    def __init__(self, vectors: np.ndarray, starts: np.ndarray, at_once: int):
+        self._count = len(starts)
+        order = np.argsort(starts, kind="stable")
+        self._index = np.zeros((0, 1), np.int32)
+        if self._count:  # the last chunk may repeat a row
+            parts = [order[index] for index in chunks(self._count, at_once)]
+            self._index = np.array(parts, np.int32)
+        self.vectors = np.asarray(vectors, np.float32)[self._index]
+        self.starts = np.asarray(starts, np.int32)[self._index]
+
+    def restored(self, values: np.ndarray) -> np.ndarray:
+        """Values [C, R', B] of the chunks' runs, in the order given: [R, B]."""
+        out = np.zeros((self._count, values.shape[-1]), values.dtype)
+        out[self._index.ravel()] = values.reshape(-1, values.shape[-1])
+        return out
+
+
+def answer_rows(
+    params, config, prompts: Batch, rows: Rows, chunk: int
+) -> tuple[Answers, Answers]:
+    """Answers without a vector [B], and with that of each row, where it says: [R, B].
+
+    Args:
+        params: of the family of ``config``.
+        config: of the model.
+        prompts: B of them, and the first tokens of their right answers.
+        rows: vectors and where they are added; may be none.
+        chunk: prompts that run at once.
+    """
     made = over_prompts(
-        _answered,
+        answer,
         params,
         (prompts.tokens, prompts.lengths, prompts.targets),
-        (vectors, np.eye(config.num_layers, dtype=np.float32)[list(layers)], config),
+        (rows.vectors, rows.starts, config),
         chunk=chunk,
-        place=place,
-        at_once=subset_chunk(config, chunk, 1, budget_bytes),
     )
     count = len(prompts.tokens)
     plain, steered = (
-        np.concatenate(parts, axis=-1)[..., :count] for parts in zip(*made, strict=True)
+        Answers(
+            *(np.concatenate(part, -1)[..., :count] for part in zip(*each, strict=True))
+        )
+        for each in zip(*made, strict=True)
     )
-    return plain, steered.reshape(len(vectors), len(layers), count)
+    return plain, Answers(*map(rows.restored, steered))
 
 
-@functools.partial(jax.jit, static_argnames=("place", "at_once"))
-def _answered(
-    params, tokens, lengths, targets, vectors, layers, config, *, place, at_once
-):
-    """Right or not [B] and [N A, B], of vectors [N, D] and layers' weights [A, L]."""
+@jax.jit
+def answer(params, tokens, lengths, targets, vectors, starts, config):
+    """Answers [B] and [C, R, B], of vectors [C, R, D] that enter at starts [C, R]."""
     prefix = prefill(params, tokens, lengths, config)
-
-    def run(pair):
-        addition = Addition(*pair, place=place)
-        logits = last_token_logits(params, prefix, config, addition)
-        return logits.argmax(-1) == targets
-
-    plain = prefix.logits.argmax(-1) == targets
-    if not len(vectors):
-        return plain, jnp.zeros((0, len(plain)), bool)
-    each = (jnp.repeat(vectors, len(layers), 0), jnp.tile(layers, (len(vectors), 1)))
-    steered = jax.lax.map(run, each, batch_size=min(at_once, len(each[0])))
+    plain = first_tokens(prefix.logits, targets)
+    if not starts.size:
+        none = lambda part: jnp.zeros((*starts.shape, len(tokens)), part.dtype)
+        return plain, jax.tree.map(none, plain)
+    steered = steer(
+        params, prefix, vectors, starts, targets, config, metric=first_tokens
+    )
     return plain, steered

@@ -1,15 +1,17 @@
 """Every input of a study as token ids: prompts, probes and documents."""
 
 import dataclasses
+import functools
 import platform
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 
-from jaxheads import runs, score_inputs
+from jaxheads import runs, score_inputs, vector_execution
 from jaxheads.checks import check_disjoint, check_ranking, check_scores
 from jaxheads.errors import UserError
-from jaxheads.icl import texts
+from jaxheads.icl import published, texts
 from jaxheads.icl.prompts import (
     Batch,
     Prompt,
@@ -18,11 +20,13 @@ from jaxheads.icl.prompts import (
     unchanged_share,
 )
 from jaxheads.icl.tasks import Task, load_tasks
+from jaxheads.icl.templates import TEMPLATES
 from jaxheads.model import Model
-from jaxheads.scores import induction
+from jaxheads.scores import induction, induction_text
 from jaxheads.studies import (
     ablation,
     attribution,
+    execution,
     head_scores,
     redundancy,
     token_loss,
@@ -31,8 +35,9 @@ from jaxheads.studies.config import AttributionConfig, ScoresConfig, StudyConfig
 from jaxheads.studies.score_parts import Part
 
 STUDY = ("scores", "ablation", "token_loss")
-PARTS = (*STUDY, "redundancy", "attribution")
+PARTS = (*STUDY, "execution", "redundancy", "attribution")
 PROMPT_MULTIPLE = 64  # prompts are padded to few lengths: few compiles
+QUERY_MULTIPLE = 16  # queries alone are short
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Prepared:
         token_loss: inputs of the token-loss study, or None.
         redundancy: inputs of the redundancy study, or None.
         attribution: inputs of the attribution study, or None.
+        execution: inputs of the execution study, or None.
         tasks: what the tasks are, by name, ready for JSON.
         bos: whether prompts, probes and documents begin with BOS.
     """
@@ -55,6 +61,7 @@ class Prepared:
     token_loss: token_loss.Inputs | None
     redundancy: redundancy.Inputs | None
     attribution: attribution.Inputs | None
+    execution: execution.Inputs | None
     tasks: dict[str, dict]
     bos: bool
 
@@ -72,11 +79,14 @@ class Prepared:
             add("clean", self.scores.clean)
             add("corrupted", self.scores.corrupted)
             named["prompts/induction"] = self.scores.probe
+            if self.scores.probe_lengths is not None:
+                named["prompts/induction/lengths"] = self.scores.probe_lengths
             named["prompts/previous_token"] = self.scores.documents
             for part in self.scores.parts:
                 named |= part.tokens()
         if self.ablation:
             add("evaluation", self.ablation.prompts)
+            add("evaluation_zero_shot", dict(self.ablation.zero_shot))
         if self.token_loss:
             named["prompts/token_loss"] = self.token_loss.documents
             named["prompts/token_loss_fill"] = self.token_loss.fill_documents
@@ -86,7 +96,17 @@ class Prepared:
         if self.attribution:
             add("attribution_clean", self.attribution.clean)
             add("attribution_corrupted", self.attribution.corrupted)
+        if self.execution:
+            add("execution/vector", self.execution.vector_prompts)
+            for kind in vector_execution.PROMPTS:
+                of_kind = {t: p[kind] for t, p in self.execution.conditions.items()}
+                add(f"execution/{kind}", of_kind)
         return named
+
+
+def needs_scores(parts: Collection[str], ranking: runs.Run | None) -> bool:
+    """Whether heads are scored: some part needs it, and no other run gives scores."""
+    return ranking is None and set(parts) != {"attribution"}
 
 
 def prepare(
@@ -108,16 +128,20 @@ def prepare(
     if config.bos and tokenizer.bos_id is None:
         raise UserError(
             "--bos True needs a token that begins a sequence, but the tokenizer has "
-            "none: leave it out"
+            "none: give --bos False"
         )
     bos = tokenizer.adds_bos if config.bos is None else config.bos
     if ranking:
         check_ranking(model, config, ranking)
     check_scores(config, parts, ranking)
     maker = _Maker(model, config, bos)
-    ranked = ranking is None and set(parts) != {"attribution"}
-    scores = maker.scores() if ranked else None
+    scores = maker.scores() if needs_scores(parts, ranking) else None
     evaluation = maker.evaluation() if "ablation" in parts else None
+    if scores and evaluation:
+        scored = maker.built_in(config.scores.tasks)
+        check_disjoint(
+            scored, maker.built_in(config.ablation.tasks), "--ablation.tasks"
+        )
     losses = maker.losses() if "token_loss" in parts else None
     together = None
     if "redundancy" in parts:
@@ -125,7 +149,9 @@ def prepare(
         check_disjoint(made_with, config.redundancy.tasks, "--redundancy.tasks")
         together = maker.redundancy()
     estimated = maker.attribution() if "attribution" in parts else None
-    return Prepared(scores, evaluation, losses, together, estimated, maker.tasks, bos)
+    executed = maker.execution() if "execution" in parts else None
+    made = (scores, evaluation, losses, together, estimated, executed)
+    return Prepared(*made, maker.tasks, bos)
 
 
 class _Maker:
@@ -137,9 +163,17 @@ class _Maker:
         self.tasks: dict[str, dict] = {}
         self.seed = config.seed
         self.bos_id = self.tokenizer.bos_id if bos else None
-        ids = range(min(self.tokenizer.vocab_size, model.config.vocab_size))
+        self.template = TEMPLATES[config.template]
+        self.vocabulary = self._vocabulary()
+
+    def _vocabulary(self) -> Sequence[int]:
+        """Ids that random tokens are drawn from."""
+        rows = self.model.config.vocab_size
+        if self.config.scores.probe_vocabulary == "model":
+            return range(rows)
         special = self.tokenizer.special_ids
-        self.vocabulary: Sequence[int] = [id for id in ids if id not in special]
+        ids = range(min(self.tokenizer.vocab_size, rows))
+        return [id for id in ids if id not in special]
 
     def encode(self, text: str) -> list[int]:
         """Text to ids, without BOS."""
@@ -150,15 +184,9 @@ class _Maker:
         return self._documents(length, count, bos=False)[0]
 
     def scores(self) -> head_scores.Inputs:
-        chosen, seed = self.config.scores, self.config.seed
+        chosen = self.config.scores
         clean, corrupted = self._clean_and_corrupted(chosen)
-        probe = induction.probe(
-            chosen.sequences,
-            chosen.sequence_length,
-            self.vocabulary,
-            self.bos_id,
-            seed,
-        )
+        probe, lengths = self._induction_probe(chosen)
         self._fits(probe.shape[1], "--scores.sequence-length")
         documents, text = self._documents(
             chosen.document_length + self.bos, chosen.documents
@@ -174,7 +202,26 @@ class _Maker:
             self.config.shots,
             chosen.names,
             self._more_scores(clean),
+            lengths,
         )
+
+    def _induction_probe(
+        self, chosen: ScoresConfig
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Random tokens, repeated; and their lengths, if they went through text."""
+        count, length = chosen.sequences, chosen.sequence_length
+        if chosen.probe_tokens == "retokenized":
+            return induction_text.probe(
+                count,
+                length,
+                self.vocabulary,
+                self.tokenizer.decode,
+                self.encode,
+                self.bos_id,
+                self.seed,
+            )
+        made = induction.probe(count, length, self.vocabulary, self.bos_id, self.seed)
+        return made, None
 
     def attribution(self) -> attribution.Inputs:
         chosen, dims = self.config.attribution, self.model.config
@@ -190,19 +237,49 @@ class _Maker:
     def _clean_and_corrupted(
         self, chosen: ScoresConfig | AttributionConfig
     ) -> tuple[dict[str, Batch], dict[str, Batch]]:
-        shots, seed = self.config.shots, self.config.seed
         clean, corrupted = {}, {}
-        for task in self._load(chosen.tasks):
-            plain = build_prompts(task, chosen.clean_prompts, shots, seed)
-            shuffled = build_prompts(
-                task, chosen.corrupted_prompts, shots, seed, corrupt=chosen.corrupt
-            )
+        tasks = self._load(chosen.tasks)
+        drawn = self._scoring_prompts(tasks, chosen)
+        for task, (plain, shuffled) in zip(tasks, drawn, strict=True):
             # Together, so that both kinds are padded to one length.
             both = self._encode([*plain, *shuffled])
             clean[task.name] = _part(both, slice(len(plain)))
             corrupted[task.name] = _part(both, slice(len(plain), None))
             self.tasks[task.name]["unchanged_share"] = unchanged_share(shuffled)
         return clean, corrupted
+
+    def _scoring_prompts(
+        self, tasks: list[Task], chosen: ScoresConfig | AttributionConfig
+    ) -> list[tuple[list[Prompt], list[Prompt]]]:
+        """Clean and corrupted prompts of each task."""
+        counts = (chosen.clean_prompts, chosen.corrupted_prompts)
+        if self.config.drawing == "published":
+            shots, seed = self.config.shots, self.config.seed
+            return published.scoring_prompts(tasks, *counts, shots, seed, self.template)
+        return [
+            (
+                self._draw(task, counts[0]),
+                self._draw(task, counts[1], corrupt=chosen.corrupt),
+            )
+            for task in tasks
+        ]
+
+    def _evaluation_prompts(self, tasks: list[Task], count: int) -> list[list[Prompt]]:
+        """Prompts of each task on which answers are counted."""
+        if self.config.drawing == "published":
+            shots, seed = self.config.shots, self.config.seed
+            return published.evaluation_prompts(
+                tasks, count, shots, seed, self.template
+            )
+        overlap = self.config.no_label_overlap
+        return [self._draw(task, count, no_label_overlap=overlap) for task in tasks]
+
+    def _draw(self, task: Task, count: int, **keywords: Any) -> list[Prompt]:
+        """Prompts of a task, drawn by the rule of ``build_prompts``."""
+        shots, seed = self.config.shots, self.config.seed
+        return build_prompts(
+            task, count, shots, seed, template=self.template, **keywords
+        )
 
     def _more_scores(self, clean: dict[str, Batch]) -> tuple[Part, ...]:
         chosen = self.config.scores
@@ -215,20 +292,27 @@ class _Maker:
 
     def evaluation(self) -> ablation.Inputs:
         chosen = self.config.ablation
-        prompts, answers = {}, {}
-        for task in self._load(chosen.tasks):
-            made = build_prompts(
-                task, chosen.prompts, self.config.shots, self.config.seed
-            )
+        prompts, answers, zero_shot = {}, {}, {}
+        tasks = self._load(chosen.tasks)
+        drawn = self._evaluation_prompts(tasks, chosen.prompts)
+        for task, made in zip(tasks, drawn, strict=True):
             prompts[task.name] = self._encode(made, chosen.max_new_tokens)
             answers[task.name] = [prompt.answer for prompt in made]
+            if chosen.zero_shot:
+                alone = [self._without_shots(prompt) for prompt in made]
+                zero_shot[task.name] = self._encode(alone, chosen.max_new_tokens)
         return ablation.Inputs(
             prompts,
             answers,
             chosen.max_new_tokens,
             chosen.f1_style,
             self.config.seed if chosen.value == "resample" else None,
+            zero_shot,
         )
+
+    def _without_shots(self, prompt: Prompt) -> Prompt:
+        text = self.template.write((), prompt.query)
+        return dataclasses.replace(prompt, text=text, shots=(), clean_shots=())
 
     def redundancy(self) -> redundancy.Inputs:
         chosen = self.config.redundancy
@@ -236,12 +320,11 @@ class _Maker:
         halves: dict[str, list[Prompt]] = {"first": [], "second": []}
         for task in self._load(chosen.tasks):
             for pool, made in halves.items():
-                made += build_prompts(
+                made += self._draw(
                     task,
                     chosen.prompts,
-                    self.config.shots,
-                    self.config.seed,
                     pool=pool,
+                    no_label_overlap=self.config.no_label_overlap,
                 )
         return redundancy.Inputs(
             self._encode(halves["first"]),
@@ -250,28 +333,75 @@ class _Maker:
             self.config.seed,
         )
 
+    def execution(self) -> execution.Inputs:
+        chosen = self.config.execution
+        if not chosen.tasks:
+            raise UserError("--execution.tasks is empty: name one task or more")
+        overlap = {"no_label_overlap": self.config.no_label_overlap}
+        own = chosen.clean_prompts if chosen.mean == "task" else 0
+        vector, conditions, queries = {}, {}, {}
+        for task in self._load(chosen.tasks):
+            draw = functools.partial(self._draw, task, **overlap)
+            clean = draw(chosen.prompts, pool="second")
+            shuffled = draw(chosen.prompts, pool="second", corrupt="permutation")
+            alone = [self._without_shots(prompt) for prompt in clean]
+            # Together, so that all with demonstrations are padded to one length.
+            made = self._encode([*clean, *shuffled, *draw(own, pool="first")])
+            kinds = (
+                _part(made, slice(len(clean))),
+                _part(made, slice(len(clean), 2 * len(clean))),
+                self._encode(alone, multiple=QUERY_MULTIPLE),
+            )
+            conditions[task.name] = dict(
+                zip(vector_execution.PROMPTS, kinds, strict=True)
+            )
+            if own:
+                vector[task.name] = _part(made, slice(2 * len(clean), None))
+            asked = np.unique([prompt.query for prompt in clean], return_inverse=True)
+            queries[task.name] = asked[1].astype(np.int32)
+            self.tasks[task.name]["unchanged_share"] = unchanged_share(shuffled)
+        return execution.Inputs(vector, conditions, queries, chosen, self.config.seed)
+
     def losses(self) -> token_loss.Inputs:
         chosen = self.config.token_loss
         at = np.array(chosen.positions) - 1 + self.bos
+        length = int(at[1]) + chosen.window // 2 + 1
+        self._fits(length, "--token-loss.positions")
+        wanted = chosen.documents + (chosen.average == "published")
         rows, text = self._documents(
-            int(at[1]) + chosen.window // 2 + 1,
-            chosen.documents + chosen.fill_documents,
+            length,
+            wanted + chosen.fill_documents,
+            packing=chosen.packing,
+            # The mean of N needs no document more; of the published sum it is the last.
+            least=(2 if chosen.allow_fewer else chosen.documents)
+            + chosen.fill_documents,
         )
-        self._fits(rows.shape[1], "--token-loss.positions")
         if "bos" in chosen.values and not self.bos:
             raise UserError(
                 "--token-loss.values bos needs documents that begin with BOS: add "
                 "--bos True, or leave it out"
             )
+        scored = len(rows) - chosen.fill_documents
         return token_loss.Inputs(
-            rows[: chosen.documents],
-            rows[chosen.documents :],
+            rows[:scored],
+            rows[scored:],
             at,
             chosen.window,
             self.bos,
             chosen.values,
             text,
+            # A sum over one document more, or over all where there is none.
+            min(scored, chosen.documents),
+            chosen.side_by_side,
         )
+
+    def built_in(self, names: Collection[str]) -> list[str]:
+        """Names of loaded tasks, those that built-in ones stand for by theirs."""
+        sources = {name: str(self.tasks[name]["source"]) for name in names}
+        return [
+            source.removeprefix("built-in ") if source.startswith("built-in ") else name
+            for name, source in sources.items()
+        ]
 
     def _load(self, names: tuple[str, ...]) -> list[Task]:
         loaded = load_tasks(names, self.config.tasks, min_items=self.config.shots + 1)
@@ -283,19 +413,33 @@ class _Maker:
             }
         return loaded
 
-    def _encode(self, prompts: list[Prompt], new_tokens: int = 1) -> Batch:
+    def _encode(
+        self,
+        prompts: list[Prompt],
+        new_tokens: int = 1,
+        multiple: int = PROMPT_MULTIPLE,
+    ) -> Batch:
         # The last new token is predicted and never read.
         return encode_prompts(
             prompts,
             self.tokenizer,
             bos=self.bos,
             max_length=self.model.config.context_length - max(new_tokens - 1, 0),
-            multiple=PROMPT_MULTIPLE,
+            multiple=multiple,
         )
 
     def _documents(
-        self, length: int, count: int, bos: bool | None = None
+        self,
+        length: int,
+        count: int,
+        bos: bool | None = None,
+        packing: str = "documents",
+        least: int | None = None,
     ) -> tuple[np.ndarray, str]:
+        """Rows of a text, int32 [``count``, ``length``], and what the text is.
+
+        Fewer rows, but ``least`` or more, where the text has no more.
+        """
         path = self.config.text
         if path is None:
             documents = texts.pydoc_topics()
@@ -304,12 +448,18 @@ class _Maker:
             documents, name = texts.read_documents(path), str(path)
         # A fixed shuffle: neighbours in a file are often alike.
         order = np.random.default_rng([self.config.seed, 4]).permutation(len(documents))
-        rows = texts.encode_documents(
+        encode = texts.encode_documents
+        if packing == "stream":
+            encode, bos_id = texts.encode_stream, self.tokenizer.bos_id
+            between = "nothing" if bos_id is None else self.tokenizer.decode([bos_id])
+            name += f", all in one stream with {between} between documents"
+        rows = encode(
             [documents[index] for index in order],
             self.tokenizer,
             bos=self.bos if bos is None else bos,
             length=length,
             count=count,
+            least=least,
         )
         return rows, name
 

@@ -6,6 +6,7 @@ import numpy as np
 from jaxheads import memory, plan
 from jaxheads.inputs import Prepared
 from jaxheads.model import Model
+from jaxheads.sets import Described
 from jaxheads.studies.config import StudyConfig
 
 _ADVICE = {
@@ -14,6 +15,7 @@ _ADVICE = {
     "ablation": "give fewer --shots or --ablation.max-new-tokens",
     "token_loss": "give earlier --token-loss.positions",
     "attribution": "give fewer --shots",
+    "execution": "give fewer --shots",
 }
 
 
@@ -22,7 +24,7 @@ def fitted(
     model: Model,
     config: StudyConfig,
     costs: dict[str, plan.Cost],
-    sets: dict[str, int],
+    sets: dict[str, list[Described]],
     budget: int,
 ) -> dict[str, plan.Part]:
     """Each part's programs at the chunks that a device's memory allows.
@@ -32,7 +34,7 @@ def fitted(
         model: to study.
         config: of the study.
         costs: of each part.
-        sets: how many sets of heads a part goes through, where it does.
+        sets: as those that a part goes through, see ``study_sets.planned_sets``.
         budget: bytes on a device, see ``memory.budget_bytes``.
 
     Raises:
@@ -48,7 +50,7 @@ def fitted(
         fill = jax.ShapeDtypeStruct(mean, np.float32)
         fits["ablation"] = prepared.ablation.fits(
             *common,
-            sets["ablation"],
+            len(sets["ablation"]),
             fill if config.ablation.value == "mean" else None,
             budget,
         )
@@ -58,6 +60,8 @@ def fitted(
         )
     if prepared.attribution:
         fits["attribution"] = prepared.attribution.fits(*common, budget)
+    if prepared.execution:
+        fits["execution"] = prepared.execution.fits(*common, budget)
     for name, found in fits.items():
         memory.refuse_what_cannot_fit(found, budget, _ADVICE[name])
     return {

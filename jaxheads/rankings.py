@@ -189,10 +189,14 @@ def _completed(path: Path, listed: HeadList, shape: Shape) -> Ranking:
 
 
 def _from_run(run: runs.Run, score: str) -> Ranking:
-    known = run.result.get("scores") or {}
-    if score not in known or f"score/{score}" not in run.arrays:
+    told = run.result.get("scores") or {}
+    known = {name: told[name] for name in told if f"score/{name}" in run.arrays}
+    if score not in known:
+        none = "none"
+        if "dynamics" in run.result:
+            none = "a run of each step, in its folder steps: give one of those"
         raise UserError(
-            f"{run.path} has no score {score!r}: it has {', '.join(known) or 'none'}"
+            f"{run.path} has no score {score!r}: it has {', '.join(known) or none}"
         )
     mean = run.arrays[f"score/{score}"]
     error = run.arrays.get(f"score/{score}_se", np.full(mean.shape, np.nan))

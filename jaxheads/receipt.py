@@ -61,13 +61,19 @@ def receipt(model: Model, bos: bool) -> dict[str, Any]:
 
 _DIMS = {
     "score/": ["L", "H"],
+    "fv/effects_by_prompt": ["A", "L", "H", "B"],
     "fv/effects": ["A", "L", "H"],
     "fv/mean_heads": ["L", "H", "K"],
     "ablation/replaced": ["N", "L", "H"],
     "ablation/first_token": ["N", "E", "B"],
     "ablation/f1": ["N", "E", "B"],
+    "ablation/zero_shot/": ["N", "E", "B"],
     "token_loss/replaced": ["M", "L", "H"],
     "token_loss/": ["M", "B", "P"],
+    "execution/vectors": ["U", "W", "D"],
+    "execution/heads": ["W", "L", "H"],
+    "execution/layers": ["X"],
+    "execution/queries": ["U", "B"],
     "redundancy/heads": ["C", "P"],
     "redundancy/interaction": ["C", "C"],
     "redundancy/shapley_samples": ["R", "C"],
@@ -110,9 +116,20 @@ def describe_arrays(
 _BY_PROMPT = ("/lengths", "/targets", "/starts", "/heads", "/tails")
 
 
+_EXECUTION = {
+    "_vector": ["U", "X", "B"],
+    "_random": ["U", "Y", "X", "B"],
+    "_random_sizes": ["U", "Y", "Z", "B"],
+    "_sizes": ["U", "Z", "B"],
+    "": ["U", "B"],
+}
+
+
 def _dims(name: str) -> list[str]:
     if name.startswith("prompts/"):
         return ["B"] if name.endswith(_BY_PROMPT) else ["B", "T"]
+    if name.startswith(("execution/right/", "execution/probability/")):
+        return next(dims for end, dims in _EXECUTION.items() if name.endswith(end))
     return next(dims for start, dims in _DIMS.items() if name.startswith(start))
 
 
@@ -128,8 +145,16 @@ def _unit(name: str) -> str:
         "ablation/replaced": "true: replaced",
         "ablation/first_token": "1: right",
         "ablation/f1": "token F1",
+        "ablation/zero_shot/first_token": "1: right",
+        "ablation/zero_shot/f1": "token F1",
         "token_loss/replaced": "true: replaced",
         "token_loss/": "nats",
+        "execution/vectors": "residual stream",
+        "execution/heads": "true: in the vector",
+        "execution/layers": "layer",
+        "execution/queries": "prompts of one number ask one query",
+        "execution/right/": "true: right",
+        "execution/probability/": "probability",
         "redundancy/heads": "layer and head",
         "redundancy/backward_replaced": "true: replaced",
         "redundancy/forward_replaced": "true: replaced",

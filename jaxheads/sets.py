@@ -19,10 +19,13 @@ class SetPlan:
         rankings: names of the scores.
         fractions: shares of all heads to replace.
         exclusion: share of the other ranking's top heads that may not be taken.
+        exclusions: further such shares, whose sets come last.
+        exclusions_at: fractions at which those are tried; none: at all.
         keep_only: shares of heads to keep while all others are replaced.
         draws: random sets of each kind and size.
         matched_to: rankings whose top sets get layer-matched random sets.
         seed: of the random sets.
+        exclusion_least: heads that an exclusion drops at least, whatever its share.
     """
 
     rankings: Sequence[str]
@@ -32,6 +35,9 @@ class SetPlan:
     draws: int = 5
     matched_to: Sequence[str] = ()
     seed: int = 0
+    exclusions: Sequence[float] = ()
+    exclusions_at: Sequence[float] = ()
+    exclusion_least: int = 1
 
     def build(self, scores: Mapping[str, np.ndarray]) -> list[Described]:
         """All sets, the empty one ("clean") first.
@@ -42,20 +48,22 @@ class SetPlan:
         Returns:
             Pairs of a description and the heads that are replaced. A description has
             name, ranking, mode, matched_to, fraction, count and draw; modes are
-            "clean", "top", "exclusion", "keep_only", "uniform", "layer_matched" and
-            "keep_only_random".
+            "clean", "top", "exclusion", "keep_only", "uniform", "layer_matched",
+            "keep_only_random" and "exclusion_other", for the further shares. The two
+            with exclusion have the share as "exclusion". Sets of several descriptions
+            may be the same, see ``distinct``.
 
         Raises:
             UserError: a set asks for more heads than there are.
         """
         shape = next(iter(scores.values())).shape
         clean = _described("clean", "none", "clean", 0.0, np.zeros(shape, bool))
-        return [clean, *self._ranked(scores), *self._random(scores, shape)]
+        ranked, random = self._ranked(scores), self._random(scores, shape)
+        return [clean, *ranked, *random, *self._other_exclusions(scores)]
 
     def _ranked(self, scores: Mapping[str, np.ndarray]) -> Iterator[Described]:
         for ranking in self.rankings:
             values = scores[ranking]
-            others = [other for other in self.rankings if other != ranking]
             for fraction in self.fractions:
                 count = count_of(fraction, values.size)
                 yield _described(
@@ -65,15 +73,9 @@ class SetPlan:
                     fraction,
                     top(values, count),
                 )
-                if others:
-                    dropped = count_of(self.exclusion, values.size)
-                    excluded = top(scores[others[0]], dropped)
-                    yield _described(
-                        f"{ranking} {fraction:.3g} without top {others[0]}",
-                        ranking,
-                        "exclusion",
-                        fraction,
-                        top(values, count, excluded),
+                if len(set(self.rankings)) > 1:
+                    yield self._excluding(
+                        scores, ranking, fraction, "exclusion", self.exclusion
                     )
             for fraction in self.keep_only:
                 kept = top(values, count_of(fraction, values.size))
@@ -84,6 +86,36 @@ class SetPlan:
                     fraction,
                     ~kept,
                 )
+
+    def _other_exclusions(
+        self, scores: Mapping[str, np.ndarray]
+    ) -> Iterator[Described]:
+        several = len(set(self.rankings)) > 1
+        for share in self.exclusions if several else ():
+            for ranking in self.rankings:
+                for fraction in self.exclusions_at or self.fractions:
+                    yield self._excluding(
+                        scores, ranking, fraction, "exclusion_other", share
+                    )
+
+    def _excluding(
+        self,
+        scores: Mapping[str, np.ndarray],
+        ranking: str,
+        fraction: float,
+        mode: str,
+        share: float,
+    ) -> Described:
+        """The top heads of a ranking without those at the top of the other one."""
+        other = next(each for each in self.rankings if each != ranking)
+        values = scores[ranking]
+        least = self.exclusion_least if share > 0 else 0
+        excluded = top(scores[other], max(int(round(share * values.size, 9)), least))
+        heads = top(values, count_of(fraction, values.size), excluded)
+        which = "" if mode == "exclusion" else f" {share:.3g}"
+        name = f"{ranking} {fraction:.3g} without top{which} {other}"
+        described, heads = _described(name, ranking, mode, fraction, heads)
+        return described | {"exclusion": share}, heads
 
     def _random(
         self, scores: Mapping[str, np.ndarray], shape: tuple[int, int]
@@ -150,6 +182,31 @@ def _described(
         "draw": draw,
     }
     return described, replaced
+
+
+def distinct(replaced: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different ones of sets, so that none is run twice.
+
+    Args:
+        replaced: bool [N, L, H].
+
+    Returns:
+        Indices of the first set of each kind, in order, [M]; and which of these each
+        set is, [N]: ``replaced[first][place]`` are all sets again.
+    """
+    rows = replaced.reshape(len(replaced), -1)
+    _, first, place = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return first[order], np.argsort(order)[place.reshape(-1)]
+
+
+def whole_chunks(replaced: np.ndarray, chunk: int) -> np.ndarray:
+    """Sets [N, L, H] with the last one repeated, so that they fill chunks of a size.
+
+    Then the program that was planned for more sets runs fewer of them as it is.
+    """
+    missing = -len(replaced) % chunk
+    return np.concatenate([replaced, np.repeat(replaced[-1:], missing, axis=0)])
 
 
 def largest_changes(

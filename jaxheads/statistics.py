@@ -58,6 +58,29 @@ def bootstrap_task_mean(
         Mean, low and high, each [...] (floats where ``values`` is [E, B]).
     """
     values = np.asarray(values, np.float64)
+    means = resampled_means(values, seed, samples)
+    tail = 50 * (1 - level)
+    low, high = np.percentile(means, [tail, 100 - tail], axis=-1)
+    parts = (values.mean((-2, -1)), low, high)
+    if values.ndim == 2:
+        return Interval(*(float(part) for part in parts))
+    return Interval(*parts)
+
+
+def resampled_means(
+    values: np.ndarray, seed: int, samples: int = SAMPLES
+) -> np.ndarray:
+    """Give the mean of the tasks' means as other prompts might have given it.
+
+    Args:
+        values: [..., E, B]; the leading axes share the resamples.
+        seed: of the resampling.
+        samples: S.
+
+    Returns:
+        [..., S].
+    """
+    values = np.asarray(values, np.float64)
     tasks, prompts = values.shape[-2:]
     if tasks == 0 or prompts == 0:
         raise ValueError(f"nothing to resample: values have shape {values.shape}")
@@ -68,14 +91,7 @@ def bootstrap_task_mean(
         prompts, np.full(prompts, 1 / prompts), size=(samples, tasks)
     )
     weights = counts.reshape(samples, tasks * prompts) / (tasks * prompts)
-    means = flat @ weights.T  # [N, S]
-    tail = 50 * (1 - level)
-    low, high = np.percentile(means, [tail, 100 - tail], axis=1)
-    shape = values.shape[:-2]
-    parts = (flat.mean(1), low, high)
-    if not shape:
-        return Interval(*(float(part[0]) for part in parts))
-    return Interval(*(part.reshape(shape) for part in parts))
+    return (flat @ weights.T).reshape(*values.shape[:-2], samples)
 
 
 def paired_difference_interval(

@@ -13,6 +13,7 @@ from jaxheads.sets import Described
 from jaxheads.studies import (
     ablation,
     attribution,
+    execution,
     head_scores,
     redundancy,
     token_loss,
@@ -23,7 +24,7 @@ from jaxheads.study_sets import (
     ablation_sets,
     chosen_sets,
     cost,
-    count_sets,
+    planned_sets,
     redundancy_heads,
     stated_config,
     token_loss_sets,
@@ -65,9 +66,9 @@ def run_study(
         model: to study.
         config: everything else that decides the numbers.
         out: the run's folder.
-        parts: out of "scores", "ablation", "token_loss", "redundancy" and
-            "attribution"; all but the first and the last need scores, computed here or
-            taken from ``ranking``.
+        parts: out of "scores", "ablation", "token_loss", "execution", "redundancy"
+            and "attribution"; all but the first and the last need scores, computed
+            here or taken from ``ranking``.
         ranking: a finished run of the same model with scores.
         memory_gb: for activations, besides the params, on each device; None: a share of
             what is free (see ``jaxheads.memory``).
@@ -90,13 +91,12 @@ def run_study(
     costs = cost(prepared, model.config, config, own)
     planned = {}
     if not processes.is_file(Path(out) / "result.json"):
-        sets = count_sets(prepared, model.config, config, own)
+        sets = planned_sets(prepared, model.config, config, own)
         planned = planning.fitted(prepared, model, config, costs, sets, budget)
     folder = processes.open_folder(
         out,
         "+".join(parts),
-        stated_config(config, own, parts)
-        | {"ranking": ranking and ranking.result["fingerprint"]},
+        stated_config(config, own, parts, ranking),
         identity(model, prepared.token_arrays(), prepared.bos),
     )
     if folder.finished:
@@ -164,7 +164,9 @@ def _run(
             "value": chosen.value,
             "positions": "last",
             "fractions": list(chosen.fractions),
+            "zero_shot": chosen.zero_shot,
             "sets": answered.sets,
+            "sets_run": answered.runs,
             "metrics": ["first_token", "f1"],
             "f1_style": chosen.f1_style,
         }
@@ -181,13 +183,30 @@ def _run(
         arrays |= lost.arrays()
         result["token_loss"] = {
             "text": prepared.token_loss.text,
+            "packing": config.token_loss.packing,
             "documents": len(prepared.token_loss.documents),
+            "divided_by": prepared.token_loss.divided_by,
             "positions": list(config.token_loss.positions),
             "window": config.token_loss.window,
             "fractions": list(config.token_loss.fractions),
             "sets": lost.sets,
+            "sets_run": lost.runs,
         }
         result["wall_s"]["token_loss"] = lost.seconds
+    if prepared.execution:
+        progress.started("execution")
+        executed = execution.run(
+            prepared.execution,
+            model.params,
+            model.config,
+            model.require_tokenizer(),
+            rankings[config.execution.ranking_by],
+            arrays["fv/mean_heads"],
+            *common,
+        )
+        arrays |= executed.arrays()
+        result["execution"] = executed.describe()
+        result["wall_s"]["execution"] = executed.seconds
     if prepared.redundancy:
         progress.started("redundancy")
         asked = config.redundancy

@@ -4,15 +4,14 @@ from typing import Any
 
 import numpy as np
 
-from jaxheads import fills, plan
+from jaxheads import fills, plan, runs
 from jaxheads.heads import head_names, parse_heads
-from jaxheads.inputs import Prepared
+from jaxheads.inputs import PARTS, Prepared, needs_scores
 from jaxheads.model import Model
 from jaxheads.redundancy import choose_heads
 from jaxheads.saved_sets import read_sets
 from jaxheads.sets import Described, SetPlan, chosen_set
 from jaxheads.studies.config import StudyConfig
-from jaxheads.studies.score_names import EXTRA_OPTIONS
 
 
 def chosen_sets(model: Model, config: StudyConfig) -> list[Described]:
@@ -34,22 +33,32 @@ def chosen_sets(model: Model, config: StudyConfig) -> list[Described]:
 
 
 def stated_config(
-    config: StudyConfig, own: list[Described], parts: tuple[str, ...]
+    config: StudyConfig,
+    own: list[Described],
+    parts: tuple[str, ...],
+    ranking: runs.Run | None = None,
 ) -> dict[str, Any]:
-    """The config as the run's folder states it: with a file's sets, not its path."""
+    """The config as the run's folder states it: what decides the numbers of its parts.
+
+    Options of parts that do not run are left out. A file of sets stands there as its
+    sets, not by its path, and scores of another run by its fingerprint.
+
+    Args:
+        config: of the study.
+        own: the user's own sets.
+        parts: that run.
+        ranking: a run whose scores are taken; None: they are computed if need be.
+    """
     stated = config.to_dict()
-    for newer in {"redundancy", "attribution"} - set(parts):
-        del stated[newer]  # as in runs from before there was such a part
-    if not config.scores.names:  # as in runs from before there were more scores
-        for name in EXTRA_OPTIONS:
-            del stated["scores"][name]
-    path = stated["ablation"].pop("sets")
-    if path is not None:  # else as in runs from before there were files of sets
+    needed = set(parts) | ({"scores"} if needs_scores(parts, ranking) else set())
+    for part in set(PARTS) - needed:
+        del stated[part]
+    if config.ablation.sets is not None and "ablation" in needed:
         stated["ablation"]["sets"] = [
             {"name": described["name"], "heads": head_names(heads)}
             for described, heads in own
         ]
-    return stated
+    return stated | {"ranking": ranking and ranking.result["fingerprint"]}
 
 
 def ablation_fill(config: StudyConfig, mean_heads: np.ndarray) -> np.ndarray | None:
@@ -70,6 +79,9 @@ def ablation_sets(config: StudyConfig) -> SetPlan:
         chosen.draws,
         chosen.matched_to,
         config.seed,
+        chosen.exclusions,
+        chosen.exclusions_at,
+        chosen.exclusion_least,
     )
 
 
@@ -91,38 +103,41 @@ def token_loss_sets(config: StudyConfig) -> SetPlan:
         chosen.exclusion,
         draws=chosen.draws,
         seed=config.seed,
+        exclusion_least=chosen.exclusion_least,
     )
 
 
-def count_sets(
+def planned_sets(
     prepared: Prepared, model_config, config: StudyConfig, own: list[Described]
-) -> dict[str, int]:
-    """How many sets of heads each part goes through."""
+) -> dict[str, list[Described]]:
+    """Sets like those that each part will go through, of heads that stand for them."""
     shape = (model_config.num_layers, model_config.num_heads)
     anything = np.arange(shape[0] * shape[1], dtype=float).reshape(shape)
     named = {*config.ablation.rankings, *config.ablation.matched_to}
     rankings = dict.fromkeys({*named, *config.token_loss.rankings}, anything)
     rankings |= dict.fromkeys(config.score_names, anything)
-    counts = {}
+    sets = {}
     if prepared.ablation:
-        counts["ablation"] = len(ablation_sets(config).build(rankings)) + len(own)
+        sets["ablation"] = [*ablation_sets(config).build(rankings), *own]
     if prepared.token_loss:
-        counts["token_loss"] = len(token_loss_sets(config).build(rankings))
-    return counts
+        sets["token_loss"] = token_loss_sets(config).build(rankings)
+    return sets
 
 
 def cost(
     prepared: Prepared, model_config, config: StudyConfig, own: list[Described]
 ) -> dict[str, plan.Cost]:
     """What each part will cost, from shapes alone."""
-    sets = count_sets(prepared, model_config, config, own)
+    sets = planned_sets(prepared, model_config, config, own)
     costs = {}
     if prepared.scores:
         costs["scores"] = prepared.scores.cost(model_config)
     if prepared.ablation:
-        costs["ablation"] = prepared.ablation.cost(model_config, sets["ablation"])
+        costs["ablation"] = prepared.ablation.cost(model_config, len(sets["ablation"]))
     if prepared.token_loss:
         costs["token_loss"] = prepared.token_loss.cost(model_config, sets["token_loss"])
+    if prepared.execution:
+        costs["execution"] = prepared.execution.cost(model_config)
     if prepared.redundancy:
         shape = (model_config.num_layers, model_config.num_heads)
         redundancy_heads(model_config, config, np.zeros(shape))

@@ -6,10 +6,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from jaxheads import claim_tables
 from jaxheads.comparison import Comparison
+from jaxheads.execution_terminal import execution_table
 from jaxheads.heads import head_name
 from jaxheads.report import attribution_findings, words
 from jaxheads.report import redundancy_findings as told
+from jaxheads.report.outcomes import token_loss
 from jaxheads.runs import Run
 from jaxheads.statistics import bootstrap_mean, bootstrap_task_mean
 
@@ -46,7 +49,9 @@ def print_run(run: Run, console: Console, heads: int = 5) -> None:
     for start in range(0, len(names), _COLUMNS):
         console.print(_top_heads(run, names[start : start + _COLUMNS], heads))
     if "ablation" in run.result:
-        console.print(_accuracy(run))
+        console.print(_accuracy(run, "few-shot", "ablation"))
+        if "ablation/zero_shot/f1" in run.arrays:
+            console.print(_accuracy(run, "zero-shot", "ablation/zero_shot"))
     if "token_loss" in run.result:
         console.print(_token_loss(run))
     if "redundancy" in run.result:
@@ -56,6 +61,10 @@ def print_run(run: Run, console: Console, heads: int = 5) -> None:
     if "attribution" in run.result:
         console.print(_attribution(run))
         console.print(attribution_findings.work(run), highlight=False)
+    if "execution" in run.result:
+        console.print(execution_table(run))
+    if (judged := claim_tables.claims(run)) is not None:
+        console.print(judged)
 
 
 def _top_heads(run: Run, names: list[str], heads: int) -> Table:
@@ -97,7 +106,9 @@ def _groups(sets: list[dict]) -> dict[tuple, list[int]]:
             escape(item["name"])
             if item["mode"] == "chosen"
             else TITLES.get(item["ranking"], item["ranking"]),
-            mode.replace("function_vector", "FV"),
+            mode.replace("function_vector", "FV").replace(
+                "exclusion other", f"exclusion {item.get('exclusion', 0):.1%}"
+            ),
             f"{item['fraction']:.0%}" if item["count"] else "",
             str(item["count"]),
             item.get("value", "") if item["count"] else "",
@@ -106,17 +117,17 @@ def _groups(sets: list[dict]) -> dict[tuple, list[int]]:
     return groups
 
 
-def _accuracy(run: Run) -> Table:
+def _accuracy(run: Run, kind: str, place: str) -> Table:
     told = run.result["ablation"]
     table = Table(
-        title=f"few-shot accuracy, heads at the last position := {told['value']} "
+        title=f"{kind} accuracy, heads at the last position := {told['value']} "
         "(95 % bootstrap over prompts)"
     )
     for name in ("ranking", "set", "share"):
         table.add_column(name)
     for name in ("heads", "first token", "F1"):
         table.add_column(name, justify="right")
-    metrics = [run.arrays["ablation/first_token"], run.arrays["ablation/f1"]]
+    metrics = [run.arrays[f"{place}/first_token"], run.arrays[f"{place}/f1"]]
     for key, rows in _groups(told["sets"]).items():
         cells = [
             "{:.3f} [{:.3f}, {:.3f}]".format(
@@ -131,20 +142,27 @@ def _accuracy(run: Run) -> Table:
 def _token_loss(run: Run) -> Table:
     told = run.result["token_loss"]
     early, late = told["positions"]
-    table = Table(
-        title=f"loss at token {early} minus at token {late}, mean over "
-        f"{told['window']} tokens around each, {told['documents']} documents of "
-        f"{told['text']}"
+    what = "pieces" if told.get("packing") == "stream" else "documents"
+    window = told.get("window", 1)
+    around = f"mean over {window} tokens around each, " if window > 1 else ""
+    title = (
+        f"loss at token {early} minus at token {late}, {around}{told['documents']} "
+        f"{what} of {told['text']}"
     )
+    if told.get("divided_by", told["documents"]) < told["documents"]:
+        title += f", their sum divided by {told['divided_by']} as published"
+    table = Table(title=title)
     for name in ("ranking", "set", "share"):
         table.add_column(name)
-    for name in ("heads", "value", "nats"):
+    for name in ("heads", "value", "nats", "median"):
         table.add_column(name, justify="right")
-    loss = run.arrays["token_loss/loss"]
-    difference = loss[..., 0] - loss[..., 1]  # [M, B]
+    outcome = token_loss(run)
+    assert outcome is not None
     for key, rows in _groups(told["sets"]).items():
-        interval = bootstrap_mean(difference[rows].mean(axis=0), seed=0)
-        table.add_row(*key, "{:+.3f} [{:+.3f}, {:+.3f}]".format(*interval))
+        each = outcome.values[rows].mean(axis=0)  # [B]
+        interval = bootstrap_mean(each, seed=0)
+        cell = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*interval)
+        table.add_row(*key, cell, f"{np.median(each) / outcome.scale:+.3f}")
     return table
 
 

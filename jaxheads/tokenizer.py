@@ -1,8 +1,9 @@
 """Text to token ids and back, by a folder's tokenizer files or a GGUF vocabulary."""
 
+import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,11 @@ class Tokenizer:
         return self._inner.get_vocab_size(with_added_tokens=True)
 
     @property
+    def sha256(self) -> str:
+        """Hash of all that decides the ids, in hexadecimal."""
+        return hashlib.sha256(self._inner.to_str().encode()).hexdigest()
+
+    @property
     def special_ids(self) -> frozenset[int]:
         """Ids of control tokens, which no text means: not for random probes."""
         added = self._inner.get_added_tokens_decoder()
@@ -156,6 +162,11 @@ class Tokenizer:
                 "without bos=True, so that there is one"
             )
         return [self.bos_id, *ids]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of many texts, each as from ``encode``; on all cores."""
+        batch = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in batch]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of token ids [T]; special tokens are kept."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxheads.errors import UserError
-from jaxheads.function_vectors import answered_with
+from jaxheads.function_vectors import Answers, answered_with
 from jaxheads.heads import from_samples
 from jaxheads.icl.encoding import Tokenizer
 from jaxheads.icl.prompts import Batch, build_prompts, encode_prompts
@@ -104,11 +104,13 @@ class Execution:
             "shuffled", "zero_shot": bool [B], without a vector; "shuffled_vector",
             "zero_shot_vector": [A, B]; "shuffled_random", "zero_shot_random": with
             the vectors of random heads, [R, A, B].
+        probability: of the right first token, the same shapes.
     """
 
     layers: np.ndarray
     place: str
     correct: dict[str, np.ndarray]
+    probability: dict[str, np.ndarray]
 
     def accuracy(self, among: str = "all") -> dict[str, Accuracy]:
         """Top-1 accuracy of the first answer token, by condition.
@@ -157,7 +159,7 @@ def execute(
         budget_bytes: for the activations and logits of runs that go at once.
 
     Returns:
-        Execution: right or wrong for each prompt.
+        Execution: right or wrong, and how probable, for each prompt.
 
     Raises:
         UserError: batches whose right answers differ, an unknown layer or place.
@@ -182,10 +184,19 @@ def execute(
         chunk=chunk,
         budget_bytes=budget_bytes,
     )
-    correct = {"clean": run(prompts["clean"], vectors[:0])[0]}
+    answers = {"clean": run(prompts["clean"], vectors[:0])[0]}
     for name in PROMPTS[1:]:
         plain, steered = run(prompts[name], vectors)
-        correct |= {name: plain, f"{name}_vector": steered[0]}
+        answers |= {name: plain, f"{name}_vector": _part(steered, 0)}
         if len(random):
-            correct[f"{name}_random"] = steered[1:]
-    return Execution(np.array(layers, np.int32), place, correct)
+            answers[f"{name}_random"] = _part(steered, slice(1, None))
+    return Execution(
+        np.array(layers, np.int32),
+        place,
+        {name: each.right for name, each in answers.items()},
+        {name: each.probability for name, each in answers.items()},
+    )
+
+
+def _part(answers: Answers, index) -> Answers:
+    return Answers(*(part[index] for part in answers))

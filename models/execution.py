@@ -18,6 +18,8 @@ def run_layers(
     ablation: Ablations,
     keep: Callable[[dict[str, Any]], Any],
     aside: Ablations = None,
+    rematerialise: bool = False,
+    segments: jax.Array | None = None,
 ) -> tuple[jax.Array, Any]:
     """All layers over whole sequences, right padded.
 
@@ -32,13 +34,17 @@ def run_layers(
             "patterns" and "heads".
         aside: another ablation under which "heads" are computed in every layer, from
             the run's own stream; it changes nothing further on.
+        rematerialise: for a gradient, compute each layer's activations a second time
+            instead of keeping them: only the streams between layers stay in memory.
+        segments: int [B, T], number of each token's document, see ``forward``.
 
     Returns:
         The residual stream after the last layer [B, T, D], and what was kept, stacked.
     """
     model = family(config.model_type)
     b, t = x.shape[:2]
-    positions = sequence_positions(b, t)
+    order = sequence_positions(b, t)
+    positions = sequence_positions(b, t, segments=segments)
     dims = ablation_dims(config, b, t, t)
     applied = Applied(ablation, dims)
     apart = Applied(aside, dims, refused=("residual",))
@@ -47,7 +53,9 @@ def run_layers(
         layer, window, replaced, apart_layer = inputs
         x = applied.add(x, "entering", replaced)
         seen: dict[str, Any] = {"residual": x, "unmixed": None}
-        mask = visible(positions, positions, window)
+        mask = visible(order, order, window)
+        if segments is not None:
+            mask &= segments[:, :, None] == segments[:, None, :]
 
         def heads(applied: Applied, layer, q, k, v, softcap):
             q, k, v = (
@@ -66,6 +74,9 @@ def run_layers(
         def attend(q, k, v, *, softcap=None, mix=None):
             if mix is not None:
                 before = (one_later(k), one_later(v))
+                if segments is not None:  # nothing precedes a document's first token
+                    first = (positions == 0)[:, :, None, None]
+                    before = tuple(jnp.where(first, 0, x) for x in before)
                 seen.update(unmixed=before)
                 k, v = mix(k, v, *before)
             z = heads(applied, replaced, q, k, v, softcap)
@@ -79,6 +90,8 @@ def run_layers(
         return applied.add(after, "leaving", replaced), keep(seen)
 
     inputs = (params.layers, windows(config), applied.scanned, apart.scanned)
+    if rematerialise:  # in a scan nothing merges the two computations
+        return jax.lax.scan(jax.checkpoint(run_layer, prevent_cse=False), x, inputs)
     return jax.lax.scan(run_layer, x, inputs)
 
 
@@ -96,9 +109,19 @@ def ablation_dims(config, batch: int, queries: int, keys: int) -> Dims:
     )
 
 
-def sequence_positions(b: int, t: int) -> jax.Array:
-    """Positions [B, T]; tokens are right padded, so that every row starts at 0."""
-    return jnp.broadcast_to(jnp.arange(t)[None], (b, t))
+def sequence_positions(
+    b: int, t: int, *, segments: jax.Array | None = None
+) -> jax.Array:
+    """Positions [B, T]; tokens are right padded, so that every row starts at 0.
+
+    With ``segments``, int [B, T], every run of one number starts at 0.
+    """
+    positions = jnp.broadcast_to(jnp.arange(t)[None], (b, t))
+    if segments is None:
+        return positions
+    goes_on = jnp.pad(segments[:, 1:] == segments[:, :-1], [(0, 0), (1, 0)])
+    starts = jax.lax.cummax(jnp.where(goes_on, 0, positions), axis=1)
+    return positions - starts
 
 
 def visible(queries: jax.Array, keys: jax.Array, window) -> jax.Array:

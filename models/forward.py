@@ -80,6 +80,8 @@ def forward(
     ablation: Ablations = None,
     logits: Literal["all", "last"] | jax.Array = "all",
     capture: tuple[str, ...] = (),
+    rematerialise: bool = False,
+    segments: jax.Array | None = None,
 ) -> Output:
     """Run a model over whole sequences, with heads ablated if asked.
 
@@ -93,6 +95,10 @@ def forward(
         logits: "all": [B, T, V]; "last": [B, V] at ``lengths - 1``; int array [B, P]
             of positions: [B, P, V].
         capture: names out of ``CAPTURES``, the fields of ``Output``.
+        rematerialise: a gradient computes each layer's activations a second time
+            instead of keeping them all.
+        segments: int [B, T], number of each token's document where a row holds several,
+            one after the other: a token sees its own alone, and positions begin anew.
 
     Returns:
         Output: logits (float32 or wider) and what was captured.
@@ -106,26 +112,33 @@ def forward(
     if unknown:
         raise ValueError(f"capture takes names of {CAPTURES}, not {sorted(unknown)}")
     b, t = tokens.shape
+    run = lambda at: _forward(
+        params, tokens, config, ablation, at, tuple(capture), rematerialise, segments
+    )
     if not isinstance(logits, str):
-        return _forward(params, tokens, config, ablation, logits, tuple(capture))
+        return run(logits)
     if logits == "all":
-        return _forward(params, tokens, config, ablation, None, tuple(capture))
+        return run(None)
     if logits != "last":
         raise ValueError(f'logits takes "all", "last" or positions, not {logits!r}')
-    last = lengths_or_whole(lengths, b, t)[:, None] - 1
-    out = _forward(params, tokens, config, ablation, last, tuple(capture))
+    out = run(lengths_or_whole(lengths, b, t)[:, None] - 1)
     return dataclasses.replace(out, logits=out.logits[:, 0])
 
 
-@functools.partial(jax.jit, static_argnames="capture")
-def _forward(params, tokens, config, ablation, at, capture) -> Output:
+@functools.partial(jax.jit, static_argnames=("capture", "rematerialise"))
+def _forward(
+    params, tokens, config, ablation, at, capture, rematerialise, segments
+) -> Output:
     """``forward`` with the positions of the logits as an array [B, P], or None: all."""
     model = family(config.model_type)
     stacked = [name for name in capture if name != "final"]
     keep = lambda seen: {name: seen[name] for name in stacked}
     with exact_products(params):
-        x = model.embed(params, tokens, sequence_positions(*tokens.shape), config)
-        x, captured = run_layers(params, x, config, ablation, keep)
+        positions = sequence_positions(*tokens.shape, segments=segments)
+        x = model.embed(params, tokens, positions, config)
+        x, captured = run_layers(
+            params, x, config, ablation, keep, None, rematerialise, segments
+        )
         if "final" in capture:
             captured["final"] = x
         if at is not None:

@@ -58,6 +58,7 @@ class HubServer(ThreadingHTTPServer):
         cut: by file name, after how many bytes the next answer breaks off.
         stall: by file name, after how many bytes each answer stops until the end.
         status: of every answer; 0: hang up without one; None: the right one.
+        tells_refs: whether it answers which branches a model has.
     """
 
     daemon_threads = True
@@ -70,6 +71,7 @@ class HubServer(ThreadingHTTPServer):
         self.stall: dict[str, int] = {}
         self.stalled = threading.Event()
         self.status: int | None = None
+        self.tells_refs = True
         self._ended = threading.Event()
         self.sha256_of = functools.cache(
             lambda path: hashlib.sha256(path.read_bytes()).hexdigest()
@@ -141,7 +143,9 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(404)
 
     def _api(self, model_id: str, rest: str):
-        """The listing of a revision, in the two forms that the client asks for."""
+        """The branches, or a revision's listing in the client's two forms."""
+        if rest == "/refs":
+            return self._refs(model_id)
         _, what, revision = rest.split("/", 2)
         commit = self._commit(model_id, revision, what)
         if commit is None:
@@ -158,6 +162,17 @@ class _Handler(BaseHTTPRequestHandler):
                 for name, file in zip(names, files, strict=True)
             ]
         )
+
+    def _refs(self, model_id: str):
+        """The branches of a model, if the stand-in tells them."""
+        if not self.server.tells_refs:
+            return self._send(404)
+        names = self.server.repositories[model_id].revisions
+        branches = [
+            {"name": name, "ref": f"refs/heads/{name}", "targetCommit": commit_of(name)}
+            for name in names
+        ]
+        return self._json({"branches": branches, "tags": [], "converts": []})
 
     def _commit(self, model_id: str, revision: str, what: str) -> str | None:
         """The commit to answer for; None: an error has been sent."""

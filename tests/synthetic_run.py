@@ -27,6 +27,9 @@ class Sizes:
     documents: int = 10
     draws: int = 3
     fractions: tuple[float, ...] = FRACTIONS
+    exclusions: tuple[float, ...] = ()
+    keep_only: tuple[float, ...] = (0.02, 0.05)
+    zero_shot: bool = False
 
 
 def make_run(
@@ -56,6 +59,11 @@ def make_run(
             "f1_style": "fixed",
         }
         arrays |= _accuracy(rng, sizes, score_arrays, replaced)
+        if sizes.zero_shot:
+            alone = _accuracy(rng, sizes, score_arrays, replaced)
+            for metric in METRICS:
+                values = 0.5 * alone[f"ablation/{metric}"]
+                arrays[f"ablation/zero_shot/{metric}"] = values
     if "token_loss" in parts:
         sets, replaced = _head_sets(rng, sizes, score_arrays)
         sets = [entry | {"value": v} for v in ("mean", "zero") for entry in sets]
@@ -177,7 +185,7 @@ def _head_sets(rng: np.random.Generator, sizes: Sizes, arrays: dict[str, np.ndar
     sets: list[dict[str, Any]] = []
     masks: list[np.ndarray] = []
 
-    def add(ranking, mode, fraction, chosen, matched=None, draw=0):
+    def add(ranking, mode, fraction, chosen, matched=None, draw=0, **more):
         mask = np.zeros(total, bool)
         mask[chosen] = True
         masks.append(mask.reshape(sizes.layers, sizes.heads))
@@ -186,6 +194,7 @@ def _head_sets(rng: np.random.Generator, sizes: Sizes, arrays: dict[str, np.ndar
             | {"mode": mode, "matched_to": matched, "fraction": fraction}
             | {"count": int(mask.sum()), "draw": draw}
             | {"largest_change": float(mask.sum())}
+            | more
         )
 
     add("none", "clean", 0.0, [])
@@ -196,7 +205,11 @@ def _head_sets(rng: np.random.Generator, sizes: Sizes, arrays: dict[str, np.ndar
             add(name, "top", fraction, ranked[:count])
             left_out = order[other[name]][: max(1, int(0.02 * total))]
             rest = ranked[~np.isin(ranked, left_out)]
-            add(name, "exclusion", fraction, rest[:count])
+            add(name, "exclusion", fraction, rest[:count], exclusion=0.02)
+            for share in sizes.exclusions:
+                left_out = order[other[name]][: int(share * total)]
+                rest = ranked[~np.isin(ranked, left_out)][:count]
+                add(name, "exclusion_other", fraction, rest, exclusion=share)
             for draw in range(sizes.draws):
                 layers = np.bincount(ranked[:count] // sizes.heads)
                 chosen = [
@@ -208,7 +221,7 @@ def _head_sets(rng: np.random.Generator, sizes: Sizes, arrays: dict[str, np.ndar
         for draw in range(sizes.draws):
             chosen = rng.permutation(total)[:count]
             add("random", "uniform", fraction, chosen, None, draw)
-    for fraction in (0.02, 0.05):
+    for fraction in sizes.keep_only:
         count = max(1, int(fraction * total))
         for name, ranked in order.items():
             add(name, "keep_only", fraction, ranked[count:])

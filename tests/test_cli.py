@@ -64,7 +64,9 @@ def finished(model_folder, tmp_path_factory):
 
 def test_a_study_writes_a_run_and_a_report_and_prints_tables(finished):
     out, done = finished
-    assert sorted(os.listdir(out)) == ["arrays.npz", "report.html", "result.json"]
+    assert sorted(os.listdir(out)) == [
+        "arrays.npz", "claims.json", "report.html", "result.json",
+    ]  # fmt: skip
     for said in ("top heads", "few-shot accuracy", "loss at token 5 minus at token 15"):
         assert said in done.stdout
     for said in ("plan", "TFLOP", "100%", "report"):

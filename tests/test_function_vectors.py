@@ -16,7 +16,9 @@ from jaxheads.icl.prompts import Batch
 from jaxheads.icl.tasks import load_tasks
 from jaxheads.models import family
 from jaxheads.models.addition import Addition
-from jaxheads.models.forward import forward
+from jaxheads.models.forward import forward, last_token_logits, prefill
+from jaxheads.models.metrics import probability
+from jaxheads.models.steering import steer
 from jaxheads.vector_execution import (
     PROMPTS,
     Execution,
@@ -85,8 +87,8 @@ def batch_of(case, seed=0) -> Batch:
     return Batch(tokens, lengths, np.asarray(case.targets))
 
 
-def naive(case, batch, vector, layer, place):
-    """Top-1 tokens of whole runs with a vector in one layer, at the last position."""
+def naive_logits(case, batch, vector, layer, place):
+    """Logits of whole runs with a vector in one layer, at the last position."""
     c, at = case.config, np.arange(batch.tokens.shape[1])[None]
     where = jnp.asarray(at == batch.lengths[:, None] - 1)
     weights = jnp.eye(c.num_layers)[layer]
@@ -95,7 +97,12 @@ def naive(case, batch, vector, layer, place):
     out = forward(
         case.params, batch.tokens, c, lengths=lengths, ablation=addition, logits="last"
     )
-    return np.asarray(out.logits).argmax(-1)
+    return out.logits
+
+
+def naive(*arguments):
+    """Top-1 tokens of the same runs."""
+    return np.asarray(naive_logits(*arguments)).argmax(-1)
 
 
 @pytest.mark.parametrize(
@@ -113,11 +120,18 @@ def test_answers_with_vectors_are_those_of_whole_runs(gqa, place):
     # What the second vector says in the first of the layers, but for one prompt.
     targets = np.append(tokens[1, 0, :3], nothing[3]).astype(np.int32)
     batch = dataclasses.replace(batch, targets=targets)
-    plain, right = answered_with(
+    plain, steered = answered_with(
         gqa.params, c, batch, vectors, layers, place=place, chunk=3, budget_bytes=1
     )
-    np.testing.assert_array_equal(plain, nothing == targets)
+    right = steered.right
+    np.testing.assert_array_equal(plain.right, nothing == targets)
     np.testing.assert_array_equal(right, tokens == targets)
+    expected = [
+        [probability(naive_logits(gqa, batch, v, layer, place), jnp.asarray(targets))
+         for layer in layers]
+        for v in vectors
+    ]  # fmt: skip
+    assert_close(steered.probability, expected)
     assert right.any() and not right.all() and not (right == right[:1]).all()
 
 
@@ -154,7 +168,7 @@ def test_accuracies_count_all_prompts_or_those_answered_clean():
         "shuffled_vector": np.array([[1, 1, 0, 0], [1, 1, 1, 1]], bool),
         "shuffled_random": np.array([[[1, 0, 0, 0]], [[1, 1, 0, 0]]], bool),
     }
-    run = Execution(np.array([0, 2]), "leaving", correct)
+    run = Execution(np.array([0, 2]), "leaving", correct, {})
     every, answered = run.accuracy(), run.accuracy("answered")
     assert every["clean"].mean == 0.75 and every["clean"].prompts == 4
     assert answered["clean"].mean == 1 and answered["clean"].prompts == 3
@@ -167,7 +181,8 @@ def test_accuracies_count_all_prompts_or_those_answered_clean():
         every["shuffled_random"].standard_error,
         [np.std([1, 0.5, 0, 0], ddof=1) / 2],
     )
-    none = Execution(run.layers, "leaving", correct | {"clean": np.zeros(4, bool)})
+    correct["clean"] = np.zeros(4, bool)
+    none = Execution(run.layers, "leaving", correct, {})
     accuracy = none.accuracy("answered")["shuffled_vector"]
     assert np.isnan(accuracy.mean).all() and accuracy.prompts == 0
     with pytest.raises(UserError, match="among one of"):
@@ -208,3 +223,25 @@ def test_a_layer_place_or_shape_that_does_not_fit_is_refused(gqa):
     nested = heads.prefixes(np.asarray(gqa.keep(0)), [1, 2])
     with pytest.raises(ValueError, match=r"jax\.vmap for many"):
         function_vector(gqa.params, gqa.fill, jnp.asarray(nested), c)
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "gpt_neox", "toy-shifted"])
+def test_runs_that_start_at_a_layer_equal_runs_of_all_layers(kind):
+    case = Tiny(CONFIGS[kind])
+    c, rng = case.config, np.random.default_rng(4)
+    vectors = jnp.asarray(rng.normal(size=(2, 3, c.width)), jnp.float32)
+    starts = np.array([[0, 1, 1], [1, c.num_layers, c.num_layers]])
+    prefix = prefill(case.params, case.tokens, case.lengths, c)
+    read = lambda logits, targets: logits
+    steered = steer(
+        case.params, prefix, vectors, starts, case.targets, c, metric=read
+    )  # [C, R, B, V]
+    for chunk, row in np.ndindex(starts.shape):
+        start = starts[chunk, row]
+        place = "entering" if start < c.num_layers else "leaving"
+        layers = jnp.eye(c.num_layers)[min(start, c.num_layers - 1)]
+        addition = Addition(vectors[chunk, row], layers, place=place)
+        expected = last_token_logits(case.params, prefix, c, addition)
+        assert_close(steered[chunk, row], expected)
+    with pytest.raises(ValueError, match=r"vectors must be \[C, R, D\]"):
+        steer(case.params, prefix, vectors[0], starts, case.targets, c, metric=read)

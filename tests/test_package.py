@@ -63,4 +63,8 @@ def test_only_the_entry_and_the_studies_config_are_known_to_the_command_line():
     tree = ast.parse((ROOT / "jaxheads" / "cli.py").read_text())
     at_top = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
     ours = {name for name in at_top if name and name.startswith("jaxheads")}
-    assert ours == {"jaxheads.commands", "jaxheads.studies.config"}
+    assert ours == {
+        "jaxheads.commands",
+        "jaxheads.parsing",
+        "jaxheads.studies.config",
+    }

@@ -370,7 +370,7 @@ def test_the_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch):
         write_report(run)
     assert target.read_bytes() == first
     assert {path.name for path in target.parent.iterdir()} == {
-        "result.json", "arrays.npz", "report.html",
+        "result.json", "arrays.npz", "report.html", "claims.json",
     }  # fmt: skip
 
 

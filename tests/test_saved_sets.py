@@ -167,6 +167,11 @@ def test_a_study_refuses_a_file_before_it_runs(model_folder, scored, capfd, tmp_
         assert not out.exists()
 
 
-def test_without_a_file_a_run_states_what_it_stated_before():
-    stated = stated_config(StudyConfig(), [], ("scores", "ablation"))
-    assert "sets" not in stated["ablation"]
+def test_a_run_states_the_options_of_its_parts_alone():
+    stated = stated_config(StudyConfig(), [], ("ablation",))
+    assert "ablation" in stated and "scores" in stated, "it needs scores"
+    assert not {"token_loss", "execution", "redundancy", "attribution"} & set(stated)
+    stated = stated_config(StudyConfig(), [], ("attribution",))
+    assert "attribution" in stated and "scores" not in stated
+    general = {"shots", "seed", "protocol", "drawing", "template", "no_label_overlap"}
+    assert general < set(stated)

@@ -11,7 +11,12 @@ import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
 from jaxheads.errors import UserError
-from jaxheads.icl.texts import encode_documents, pydoc_topics, read_documents
+from jaxheads.icl.texts import (
+    encode_documents,
+    encode_stream,
+    pydoc_topics,
+    read_documents,
+)
 
 
 class Small:
@@ -154,3 +159,39 @@ def test_missing_files_and_empty_folders_are_named(tmp_path):
         read_documents(tmp_path / "nowhere.txt")
     with pytest.raises(UserError, match="holds no text"):
         read_documents(tmp_path)
+
+
+def test_a_stream_is_cut_without_gap(tokenizer):
+    """Documents in their order, BOS between them, and the rest at the end left out."""
+    encode = tokenizer.encode
+    stream = [*encode("a b c d e"), 0, *encode("b c"), 0, *encode("c d e a"), 0]
+    stream += encode("d e a b c d")  # 20 tokens
+    rows = encode_stream(DOCUMENTS, tokenizer, bos=False, length=6)
+    assert (
+        rows.dtype == np.int32
+        and rows.tolist() == np.reshape(stream[:18], (3, 6)).tolist()
+    )
+    led = encode_stream(DOCUMENTS, tokenizer, bos=True, length=6)
+    assert led.shape == (4, 6) and (led[:, 0] == 0).all()
+    assert led[:, 1:].ravel().tolist() == stream
+    some = encode_stream(DOCUMENTS, tokenizer, bos=True, length=6, count=2)
+    np.testing.assert_array_equal(some, led[:2])
+
+
+def test_without_bos_nothing_is_between_documents(tokenizer, monkeypatch):
+    monkeypatch.setattr(Small, "bos_id", None)
+    rows = encode_stream(DOCUMENTS, tokenizer, bos=False, length=17)
+    assert rows.tolist() == [[i for text in DOCUMENTS for i in tokenizer.encode(text)]]
+
+
+@pytest.mark.parametrize(
+    "encode, length, there", [(encode_documents, 5, 2), (encode_stream, 6, 3)]
+)
+def test_fewer_rows_than_wanted_may_be_enough(tokenizer, encode, length, there):
+    arguments = {"bos": False, "length": length, "count": 9}
+    rows = encode(DOCUMENTS, tokenizer, least=2, **arguments)
+    assert len(rows) == there
+    with pytest.raises(UserError, match=r"4 .* needed"):
+        encode(DOCUMENTS, tokenizer, least=4, **arguments)
+    with pytest.raises(UserError, match=r"9 .* needed"):
+        encode(DOCUMENTS, tokenizer, **arguments)

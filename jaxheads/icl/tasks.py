@@ -8,9 +8,9 @@ from pathlib import Path
 
 from jaxheads.errors import UserError
 from jaxheads.icl import generators
+from jaxheads.icl.splits import stem
 
 ABSTRACTIVE, EXTRACTIVE, UNKNOWN = "abstractive", "extractive", "unknown"
-_SPLITS = ("_train", "_val", "_valid", "_test")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Task:
             is), or "unknown".
         inputs: Inputs, in the order of the source.
         outputs: Answers, stripped, one an input.
-        source: "built-in", or the path of the file.
+        source: "built-in", "built-in NAME" for a split that another task stands for, or
+            the path of the file.
         skipped: Items of the file that were left out because their answer is empty:
             they have no first token.
     """
@@ -67,7 +68,8 @@ def load_task(name: str, folder: str | Path | None = None) -> Task:
 
     Args:
         name: Name of the task: ``<name>.json`` anywhere below ``folder`` (so a split
-            such as "antonym_val" has a name too), else a built-in name.
+            such as "antonym_val" has a name too), else a built-in name; a built-in
+            task stands for a split of its name that is nowhere.
         folder: Folder of JSON files, searched recursively; a task that is both there
             and built in comes from there.
 
@@ -154,11 +156,13 @@ def _load(
         kind, skipped = _kind(found[0]), len(pairs) - len(kept)
         return Task(name, kind, inputs, outputs, str(found[0]), skipped)
     for kind, table in _built_in().items():
-        if name in table:
+        there = name if name in table else stem(name)
+        if there in table:
             first: dict[str, str] = {}
-            for given, wanted in table[name]():
+            for given, wanted in table[there]():
                 first.setdefault(given, wanted)
-            return Task(name, kind, tuple(first), tuple(first.values()), "built-in")
+            source = "built-in" if there == name else f"built-in {there}"
+            return Task(name, kind, tuple(first), tuple(first.values()), source)
     known = sorted({*task_names(), *files})
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:3]
     where = "" if folder is None else f" or in {folder}"
@@ -188,16 +192,8 @@ def _files(folder: str | Path) -> dict[str, list[Path]]:
 def _whole(files: Mapping[str, object]) -> list[str]:
     """List the names, without the splits of a task that is there whole."""
     return [
-        name
-        for name in sorted(files)
-        if (stem := _stem(name)) == name or stem not in files
+        name for name in sorted(files) if stem(name) == name or stem(name) not in files
     ]
-
-
-def _stem(name: str) -> str:
-    for split in _SPLITS:
-        name = name.removesuffix(split)
-    return name
 
 
 def _kind(path: Path) -> str:
@@ -205,8 +201,8 @@ def _kind(path: Path) -> str:
     kinds = _built_in()
     if path.parent.name in kinds:
         return path.parent.name
-    stem = _stem(path.stem)
-    return next((kind for kind in kinds if stem in kinds[kind]), UNKNOWN)
+    name = stem(path.stem)
+    return next((kind for kind in kinds if name in kinds[kind]), UNKNOWN)
 
 
 def _read(path: Path) -> generators.Pairs:

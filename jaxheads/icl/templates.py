@@ -1,7 +1,8 @@
 """How a few-shot prompt is written: what stands around its parts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 
 @dataclass(frozen=True)
@@ -30,3 +31,21 @@ class Template:
             for given, wanted in shots
         )
         return f"{before}{self.input_prefix}{query}{self.output_prefix}"
+
+
+TEMPLATES: Mapping[str, Template] = MappingProxyType(
+    {
+        "qa": Template(),
+        "question_answer": Template("Question: ", "\nAnswer:"),
+        "input_output": Template("Input: ", "\nOutput:"),
+        "arrow": Template("", " ->", separator="\n"),
+        "colon": Template("", ":", separator="\n"),
+        "bar": Template("", " |", separator="\n"),
+        "lines": Template("", "\n", answer_prefix="", separator="\n\n"),
+    }
+)
+"""Templates by name: the papers' first, then other ways to show the same pairs.
+
+A head that carries a task should carry it however the pairs are written. None of them
+ends in a space, which tokenizers join to the word that follows.
+"""

@@ -1,4 +1,4 @@
-"""Documents for the token-loss study: one row of tokens a document, never a stream."""
+"""Documents as rows of tokens: the beginning of each, or pieces of all in a stream."""
 
 import json
 from collections.abc import Sequence
@@ -70,6 +70,7 @@ def encode_documents(
     bos: bool,
     length: int,
     count: int | None = None,
+    least: int | None = None,
 ) -> np.ndarray:
     """Turn documents into rows of equal length: the first tokens of each.
 
@@ -83,6 +84,7 @@ def encode_documents(
             tokens.
         length: Tokens a row, T.
         count: Rows wanted, B; None takes every document that is long enough.
+        least: Rows that are enough where there are fewer; None: ``count``.
 
     Returns:
         Ids, int32 [B, T].
@@ -90,11 +92,7 @@ def encode_documents(
     Raises:
         UserError: Too few documents are long enough; or as ``encode_text``.
     """
-    if length < 1 or (count is not None and count < 1):
-        raise UserError(
-            f"rows of 1 token or more and 1 row or more are needed, not {length} "
-            f"tokens and {count} rows."
-        )
+    _check_rows(length, count)
     rows = []
     for document in documents:
         if len(rows) == count:
@@ -102,13 +100,76 @@ def encode_documents(
         ids = encode_text(document, tokenizer, bos)
         if len(ids) >= length:
             rows.append(ids[:length])
-    if len(rows) < (count or 1):
+    needed = least or count or 1
+    if len(rows) < needed:
         raise UserError(
-            f"{count or 1} documents of {length} tokens or more are needed, "
+            f"{needed} documents of {length} tokens or more are needed, "
             f"{len(rows)} of {len(documents)} are long enough: ask for fewer or give "
             "longer texts."
         )
     return np.array(rows, np.int32)
+
+
+def encode_stream(
+    documents: Sequence[str],
+    tokenizer: Tokenizer,
+    *,
+    bos: bool,
+    length: int,
+    count: int | None = None,
+    least: int | None = None,
+) -> np.ndarray:
+    """Turn documents into rows of equal length: pieces of all of them in one stream.
+
+    Documents are joined in their order, the tokenizer's BOS token between any two if
+    it has one, and cut without gap or overlap; what is left at the end makes no row.
+
+    Args:
+        documents: Texts, taken in this order.
+        tokenizer: The model's tokenizer.
+        bos: Whether the BOS token is put before each piece, as one of its row's tokens.
+        length: Tokens a row, T.
+        count: Rows wanted, B; None takes every whole one.
+        least: Rows that are enough where there are fewer; None: ``count``.
+
+    Returns:
+        Ids, int32 [B, T].
+
+    Raises:
+        UserError: The text is too short; or as ``encode_text``.
+
+    Source: Yin & Steinhardt 2025, code of the token-loss difference, which separates
+    documents by the end-of-text token (in GPT-2 and Pythia the BOS token too) and cuts
+    1024 tokens, of which it reads the first 501.
+    """
+    _check_rows(length, count)
+    own = length - bos  # tokens of the stream in a row
+    separator = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    stream: list[int] = []
+    for document in documents:
+        if count is not None and len(stream) >= count * own:
+            break
+        between = separator if stream else []
+        stream += [*between, *encode_text(document, tokenizer, bos)[int(bos) :]]
+    whole = len(stream) // own
+    needed = least or count or 1
+    if whole < needed:
+        raise UserError(
+            f"a stream of {needed} pieces of {length} tokens is needed, "
+            f"{len(documents)} documents give {whole}: ask for fewer or give more text."
+        )
+    rows = np.array(stream[: whole * own], np.int32).reshape(whole, own)[:count]
+    if bos:
+        rows = np.pad(rows, [(0, 0), (1, 0)], constant_values=tokenizer.bos_id or 0)
+    return rows
+
+
+def _check_rows(length: int, count: int | None) -> None:
+    if length < 1 or (count is not None and count < 1):
+        raise UserError(
+            f"rows of 1 token or more and 1 row or more are needed, not {length} "
+            f"tokens and {count} rows."
+        )
 
 
 def _text(path: Path) -> str:

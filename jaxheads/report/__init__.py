@@ -1,5 +1,10 @@
 """One self-contained page that shows what a run found."""
 
-from jaxheads.report.page import render, write_report
+from jaxheads.report.page import (
+    figures_folder,
+    render,
+    write_comparison,
+    write_report,
+)
 
-__all__ = ["render", "write_report"]
+__all__ = ["figures_folder", "render", "write_comparison", "write_report"]

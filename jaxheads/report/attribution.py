@@ -8,6 +8,7 @@ import numpy as np
 from jaxheads.heads import head_name
 from jaxheads.report import attribution_findings as told
 from jaxheads.report import words
+from jaxheads.report.columns import Rows
 from jaxheads.report.figures import Figure, figure
 from jaxheads.report.findings import Findings
 from jaxheads.report.layout import Key, Row, Section
@@ -119,7 +120,33 @@ def scatter(run: Run, method: str) -> Figure:
         f"rank correlation {words.number(one['rank_agreement'])}; worst miss "
         f"{told.worst_miss(one)}"
     )
-    return figure(words.sentence(told.TITLES[method]), note, chart, 260)
+    return figure(
+        words.sentence(told.TITLES[method]), note, chart, 260,
+        name=method, data=_data(run, method),
+    )  # fmt: skip
+
+
+def _data(run: Run, method: str) -> Rows:
+    """One row a verified head, with all digits."""
+    unit = run.result["attribution"]["unit"]
+    columns = {
+        f"exact effect ({unit})": "_exact",
+        f"exact effect ({unit}), standard error": "_exact_se",
+        f"estimate ({unit})": "",
+        f"estimate ({unit}), standard error": "_se",
+    }
+    arrays = {
+        title: np.asarray(run.arrays[f"attribution/{method}{name}"])
+        for title, name in columns.items()
+    }
+    top = run.arrays[f"attribution/{method}_top"]
+    exact = next(iter(arrays.values()))
+    return [
+        {"head": head_name(layer, head)}
+        | {title: values[layer, head] for title, values in arrays.items()}
+        | {"verified as": "top" if top[layer, head] else "sample"}
+        for layer, head in np.argwhere(np.isfinite(exact)).tolist()
+    ]
 
 
 def _rows(run: Run, method: str) -> list[dict[str, Any]]:

@@ -1,31 +1,43 @@
 """Charts of what the ablations did: curves over fractions, and heads kept."""
 
+import math
 from typing import Any
 
 import altair as alt
 
 from jaxheads.report import outcomes, words
+from jaxheads.report.columns import Rows
 from jaxheads.report.figures import Figure, figure
 from jaxheads.report.outcomes import Line, Outcome, Panel, Point
 
+CLEAN = "no head replaced"  # the name of the dotted line
 _HEIGHT = 230
 
 
 def curve_figures(outcome: Outcome, panels: list[Panel]) -> list[Figure]:
     """Draw the panels of one outcome on one scale."""
+    return draw(panels, outcome.unit)
+
+
+def draw(panels: list[Panel], unit: str, height: int = _HEIGHT) -> list[Figure]:
+    """Draw panels of one quantity on one scale."""
+    if not panels:
+        return []
     lines = [line for panel in panels for line in panel.lines]
-    points = [point for line in lines for point in line.points]
+    points = [point for line in lines for point in _known(line.points)]
     points += [panel.clean for panel in panels if panel.clean]
-    low = min(0.0, *(point.low for point in points))
-    high = max(point.high for point in points)
+    low = min([0.0, *(point.low for point in points)])
+    high = max([0.0, *(point.high for point in points)])
     domain = (1.05 * low, 1.05 * high if high > 0 else 1.0)
-    return [_curves(panel, domain, outcome.unit) for panel in panels]
+    return [_curves(panel, domain, unit, height) for panel in panels]
 
 
-def _curves(panel: Panel, domain: tuple[float, float], unit: str) -> Figure:
+def _curves(
+    panel: Panel, domain: tuple[float, float], unit: str, height: int
+) -> Figure:
     title = panel.quantity + (f" ({unit})" if unit else "")
     axes = {
-        "x": alt.X("x:Q", title="heads replaced (%)").axis(grid=False),
+        "x": alt.X("x:Q", title=panel.axis).axis(grid=False),
         "y": alt.Y("y:Q", title=title, scale=alt.Scale(domain=list(domain))),
         "color": alt.Color("s:N", scale=_palette(panel.lines), legend=None),
     }
@@ -38,7 +50,22 @@ def _curves(panel: Panel, domain: tuple[float, float], unit: str) -> Figure:
         lines = [line for line in panel.lines if line.dashed == dashed]
         if lines:
             layers += _strokes(panel, lines, dashed, axes, title)
-    return figure(panel.title, "", alt.layer(*layers), _HEIGHT)
+    return figure(
+        panel.title, "", alt.layer(*layers), height,
+        name=panel.name, data=_data(panel, title),
+    )  # fmt: skip
+
+
+def _data(panel: Panel, title: str) -> Rows:
+    clean = [(CLEAN, panel.clean, "95 % interval")] if panel.clean else []
+    lines = [(line.label, p, line.spread) for line in panel.lines for p in line.points]
+    return [
+        {"replaced": label, panel.axis: 100 * point.fraction}
+        | {"heads replaced": point.replaced, title: point.value}
+        | {f"{title}, low": point.low, f"{title}, high": point.high}
+        | {"low to high": spread}
+        for label, point, spread in [*clean, *lines]
+    ]
 
 
 def _strokes(
@@ -47,7 +74,9 @@ def _strokes(
     """Draw lines with their dots; the solid ones over their bands."""
     rows = [row for line in lines for row in _line_rows(line, panel)]
     base = alt.Chart(alt.Data(values=rows)).encode(**axes)
-    measured = [row for row in rows if row["x"] > 0]
+    measured = rows
+    if panel.lead:
+        measured = [row for row in rows if row["x"] > 0]
     dots = alt.Chart(alt.Data(values=measured)).encode(**axes, tooltip=_tooltip())
     if dashed:
         stroke = base.mark_line(strokeDash=[4, 3], strokeWidth=1.5)
@@ -70,6 +99,11 @@ def _tooltip() -> list[alt.Tooltip]:
     ]
 
 
+def _known(points: list[Point]) -> list[Point]:
+    """Leave out the points where a quantity of a set is not defined."""
+    return [point for point in points if math.isfinite(point.value)]
+
+
 def _palette(lines: list[Line]) -> alt.Scale:
     return alt.Scale(
         domain=[line.label for line in lines],
@@ -84,7 +118,9 @@ def _row(series: str, point: Point, spread: str) -> dict[str, Any]:
         "y": point.value,
         "a": point.low,
         "b": point.high,
-        "t": words.with_interval(point.value, point.low, point.high),
+        "t": words.with_interval(point.value, point.low, point.high)
+        if spread
+        else words.number(point.value),
         "n": point.replaced,
         "w": spread,
     }
@@ -92,8 +128,8 @@ def _row(series: str, point: Point, spread: str) -> dict[str, Any]:
 
 def _line_rows(line: Line, panel: Panel) -> list[dict[str, Any]]:
     """Write a line's points, led by the clean value where nothing is replaced."""
-    rows = [_row(line.label, point, line.spread) for point in line.points]
-    if panel.clean and line.points[0].fraction > 0:
+    rows = [_row(line.label, point, line.spread) for point in _known(line.points)]
+    if panel.clean and panel.lead and line.points[0].fraction > 0:
         start = _row(line.label, panel.clean, line.spread) | {"x": 0}
         if line.spread.startswith("range"):  # all draws start from one value
             start |= {"a": panel.clean.value, "b": panel.clean.value}
@@ -102,7 +138,13 @@ def _line_rows(line: Line, panel: Panel) -> list[dict[str, Any]]:
 
 
 def kept(outcome: Outcome) -> Figure | None:
-    """Draw the accuracy that a few heads keep when all others are replaced."""
+    """Draw the accuracy that a few heads keep when all others are replaced.
+
+    Against the share of heads where there are more than two, else each set alone.
+    """
+    curve = outcomes.kept_panel(outcome)
+    if curve:
+        return curve_figures(outcome, [curve])[0]
     lines = outcomes.kept_lines(outcome)
     if not lines:
         return None
@@ -138,4 +180,16 @@ def kept(outcome: Outcome) -> Figure | None:
         ),
         base.encode(x=x).mark_circle(size=70, opacity=1),
     )
-    return figure(words.sentence(title), "", chart, 24 * len(rows) + 10)
+    data = [
+        {"kept": row["k"], "heads replaced": row["n"], title: row["y"]}
+        | {
+            f"{title}, low": row["a"],
+            f"{title}, high": row["b"],
+            "low to high": row["w"],
+        }
+        for row in rows
+    ]
+    return figure(
+        words.sentence(title), "", chart, 24 * len(rows) + 10,
+        name=f"kept-{outcome.name}", data=data,
+    )  # fmt: skip

@@ -11,6 +11,7 @@ import altair as alt
 import numpy as np
 
 from jaxheads.report import heads, outcomes, words
+from jaxheads.report.columns import Rows
 from jaxheads.runs import Run
 
 HEADS = "heads"  # the data set that the heat maps and the scatter share
@@ -18,15 +19,31 @@ HEADS = "heads"  # the data set that the heat maps and the scatter share
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """One chart with its title, a line of explanation and its specification."""
+    """One chart with its title, a line of explanation and its specification.
+
+    ``name`` tells it from the others of its section in names of files, and ``data``
+    is the numbers behind it, one dict a row with columns named for people; without
+    them they are made from the titles and read from the specification.
+    """
 
     title: str
     note: str
     spec: dict[str, Any]
     renderer: str = "svg"
+    name: str = ""
+    data: Rows | None = None
 
 
-def figure(title: str, note: str, chart: Any, height: int, cells: int = 0) -> Figure:
+def figure(
+    title: str,
+    note: str,
+    chart: Any,
+    height: int,
+    cells: int = 0,
+    *,
+    name: str = "",
+    data: Rows | None = None,
+) -> Figure:
     """Finish a chart: as wide as its box, ``height`` pixels high.
 
     Args:
@@ -35,12 +52,15 @@ def figure(title: str, note: str, chart: Any, height: int, cells: int = 0) -> Fi
         chart: of Altair, single or layered.
         height: in pixels.
         cells: number of marks; very many are drawn on a canvas instead of as SVG.
+        name: as ``Figure.name``.
+        data: as ``Figure.data``.
     """
-    spec = chart.properties(width="container", height=height).to_dict()
+    sized = chart.properties(width="container", height=height)
+    spec = sized.to_dict(validate=False)  # against the schema takes as long as the rest
     for unneeded in ("config", "$schema"):
         spec.pop(unneeded, None)
     spec["description"] = f"{title}. {note}"
-    return Figure(title, note, spec, "canvas" if cells > 2500 else "svg")
+    return Figure(title, note, spec, "canvas" if cells > 2500 else "svg", name, data)
 
 
 def head_rows(run: Run) -> list[dict[str, Any]]:
@@ -124,7 +144,26 @@ def _heat_map(run: Run, n: int, name: str) -> Figure:
         f"{head.name} ({words.number(head.score)})" for head in best
     )
     height = round(width * min(18, max(5, 400 / width)))
-    return figure(words.title(name), note, chart, height, values.size)
+    return figure(
+        words.title(name), note, chart, height, values.size,
+        name=name, data=score_data(run, [name]),
+    )  # fmt: skip
+
+
+def score_data(run: Run, names: list[str]) -> Rows:
+    """List every head with its value, standard error and rank by each score."""
+    columns: dict[str, np.ndarray] = {}
+    for name in names:
+        title, unit = words.title(name), run.result["scores"][name].get("unit", "")
+        values = run.arrays[f"score/{name}"]
+        columns[f"{title} ({unit})" if unit else title] = values
+        if f"score/{name}_se" in run.arrays:
+            columns[f"{title}, standard error"] = run.arrays[f"score/{name}_se"]
+        columns[f"{title}, rank"] = heads.ranks(values)
+    return [
+        {"layer": l, "head": h} | {key: values[l, h] for key, values in columns.items()}
+        for l, h in np.ndindex(heads.score(run, names[0]).shape)
+    ]
 
 
 def _shade(n: int, name: str, values: np.ndarray) -> alt.Color:
@@ -162,43 +201,6 @@ def _shade(n: int, name: str, values: np.ndarray) -> alt.Color:
     return alt.Color(f"c{n}:Q", scale=scale, legend=legend)
 
 
-def depth(run: Run, name: str) -> Figure:
-    """Draw the top heads by a score against their layer, with the mean layer."""
-    values = heads.score(run, name)
-    count = min(max(heads.top_count(values.size), 3), 10, values.size)
-    best = heads.top_heads(run, name, count)
-    middle = heads.weighted_layer(best)
-    shade = f"@{outcomes.colour(name)}"
-    rows = [
-        {"l": head.layer, "y": head.score, "h": head.name, "t": head.text}
-        for head in best
-    ]
-    shape = "circle" if name == "function_vector" else "cross"
-    base = alt.Chart(alt.Data(values=rows)).encode(
-        x=alt.X(
-            "l:Q",
-            title="layer",
-            scale=alt.Scale(domain=[0, values.shape[0] - 1], nice=False),
-        ).axis(grid=False, tickMinStep=1),
-        y=alt.Y("y:Q", title="score", scale=alt.Scale(zero=True)),
-    )
-    rule = alt.Chart(alt.Data(values=[{"l": middle}])).encode(x="l:Q")
-    named = base.encode(text="h:N")
-    tooltip = [alt.Tooltip("h:N", title="head"), alt.Tooltip("t:N", title="score")]
-    dots = base.mark_point(shape=shape, filled=True, size=80, color=shade, opacity=0.9)
-    chart = alt.layer(
-        rule.mark_rule(color=shade, strokeDash=[4, 3], strokeWidth=1.5),
-        _halo(named),
-        dots.encode(tooltip=tooltip),
-        _label(named),
-    )
-    note = (
-        f"{words.plural(count, 'head')}; dashed: their score-weighted mean layer, "
-        f"{middle:.1f} of 0 to {values.shape[0] - 1}"
-    )
-    return figure(words.title(name), note, chart, 200)
-
-
 def scatter(run: Run, x_name: str, y_name: str) -> Figure:
     """Draw every head by two scores, with both top sets marked."""
     names = heads.names(run)
@@ -227,7 +229,7 @@ def scatter(run: Run, x_name: str, y_name: str) -> Figure:
             "k:N",
             legend=None,
             scale=alt.Scale(
-                domain=[0, 1, 2, 3], range=["circle", "cross", "circle", "diamond"]
+                domain=[0, 1, 2, 3], range=["circle", "circle", "cross", "diamond"]
             ),
         ),
         size=alt.condition("datum.k > 0", alt.value(70), alt.value(26)),
@@ -241,15 +243,22 @@ def scatter(run: Run, x_name: str, y_name: str) -> Figure:
     )
     named = chart.transform_filter(f"datum.r{a} <= 3 || datum.r{b} <= 3")
     named = named.encode(**position, text="h:N")
-    chart = alt.layer(_halo(named), dots, _label(named))
-    return figure("Each head by both scores", "", chart, 320)
+    chart = alt.layer(halo(named), dots, label(named))
+    rows = score_data(run, [x_name, y_name])
+    tops = [heads.top_mask(values, count).ravel() for values in (x_values, y_values)]
+    titles = [f"top {words.short(name)}" for name in (x_name, y_name)]
+    for row, in_x, in_y in zip(rows, *tops, strict=True):
+        which = [t for t, inside in zip(titles, (in_x, in_y), strict=True) if inside]
+        row["set"] = which[0] if len(which) == 1 else "both" if which else "neither"
+    return figure("Each head by both scores", "", chart, 320, name="scatter", data=rows)
 
 
-def _label(chart: alt.Chart) -> alt.Chart:
+def label(chart: alt.Chart) -> alt.Chart:
+    """Write a text to the upper right of its point."""
     return chart.mark_text(dx=8, dy=-5, align="left", fontSize=11, color="@ink")
 
 
-def _halo(chart: alt.Chart) -> alt.Chart:
+def halo(chart: alt.Chart) -> alt.Chart:
     """Clear the ground under a label, so that lines do not strike it through."""
     return chart.mark_text(
         dx=8, dy=-5, align="left", fontSize=11, stroke="@paper", strokeWidth=3

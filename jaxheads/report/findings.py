@@ -144,8 +144,10 @@ def compare(run: Run, outcome: Outcome, mode: str) -> Comparison | None:
     fraction = nearest_fraction(outcome, mode)
     if fraction is None:
         return None
-    # Token loss is measured under several replacements; the headline takes the mean.
-    values = [outcome.sets[n].get("value") for n in outcome.find(mode=mode)]
+    # Token loss is measured under several replacements, some not at all fractions; the
+    # headline takes the mean, if it can.
+    found_at = outcome.find(mode=mode, fraction=fraction)
+    values = [outcome.sets[n].get("value") for n in found_at]
     chosen = "mean" if "mean" in values else values[0]
     wanted = {"value": chosen} if chosen else {}
     at = {"fraction": fraction} | wanted

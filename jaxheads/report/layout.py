@@ -21,6 +21,7 @@ class Row:
 
     title: str
     figures: list[Figure]
+    columns: int = 2
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,12 +44,19 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """One chart: lines that share their axes."""
+    """One chart: lines that share their axes; ``name`` is that of its figure.
 
+    ``axis`` says what the lines' fractions are shares of. Lines ``lead`` away from the
+    clean value where their fractions are of replaced heads.
+    """
+
+    name: str
     title: str
     quantity: str
     clean: Point | None
     lines: list[Line]
+    axis: str = "heads replaced (%)"
+    lead: bool = True
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,7 +66,8 @@ class Outcome:
     ``values`` is [N, E, B] (tasks, prompts) or [N, B] (documents); all sets were
     measured on the same prompts. ``replaced`` [N] counts the heads of a set. With
     ``from_clean`` a figure's interval is that of the set's change from clean, over
-    the same documents.
+    the same documents. ``scale`` is what the values were multiplied by, so that their
+    mean is the one asked for.
     """
 
     name: str
@@ -69,6 +77,7 @@ class Outcome:
     values: np.ndarray
     replaced: np.ndarray
     from_clean: bool = False
+    scale: float = 1.0
 
     @functools.cached_property
     def intervals(self) -> Interval:
@@ -84,6 +93,12 @@ class Outcome:
         change = self._bootstrap(self.values - self.values[base])
         mean = self.intervals.mean
         return Interval(mean, mean[base] + change.low, mean[base] + change.high)
+
+    @functools.cached_property
+    def medians(self) -> np.ndarray:
+        """Medians over documents of each set, [N]: tails do not move them."""
+        each = self.values.reshape(len(self.values), -1) / self.scale
+        return np.median(each, axis=1)
 
     def _bootstrap(self, values: np.ndarray) -> Interval:
         stratified = values.ndim == 3
@@ -115,6 +130,10 @@ class Outcome:
     def interval(self, n: int) -> Interval:
         """Give the mean and interval of one set."""
         return Interval(*(float(part[n]) for part in self.intervals))
+
+    def of_task(self, task: int) -> "Outcome":
+        """The outcome in one of the E tasks alone."""
+        return dataclasses.replace(self, values=self.values[:, task : task + 1])
 
     def of_draws(self, found: list[int]) -> np.ndarray:
         """Give each draw's mean, [draws]."""
@@ -159,37 +178,56 @@ class Outcome:
 
 def accuracy(run: Run) -> list[Outcome]:
     """Read the few-shot accuracies of a run, one outcome a metric."""
+    return _accuracy(run, "ablation")
+
+
+def zero_shot(run: Run) -> list[Outcome]:
+    """Read the accuracies on the same queries without demonstrations, where measured.
+
+    Source: Yin & Steinhardt 2025, appendix (zero-shot accuracy under ablation).
+    """
+    return _accuracy(run, "ablation/zero_shot", "zero-shot")
+
+
+def _accuracy(run: Run, place: str, kind: str = "") -> list[Outcome]:
     part = run.result.get("ablation")
     if not part:
         return []
     return [
         Outcome(
-            name=metric,
-            quantity=words.short(metric),
+            name="-".join(filter(None, [kind, metric])),
+            quantity=" ".join(filter(None, [kind, words.short(metric)])),
             unit="",
             sets=part["sets"],
-            values=np.asarray(run.arrays[f"ablation/{metric}"], np.float64),
+            values=np.asarray(run.arrays[f"{place}/{metric}"], np.float64),
             replaced=run.arrays["ablation/replaced"].sum((1, 2)),
         )
         for metric in part["metrics"]
-        if f"ablation/{metric}" in run.arrays
+        if f"{place}/{metric}" in run.arrays
     ]
 
 
 def token_loss(run: Run) -> Outcome | None:
-    """Read the token-loss difference of a run, in nats; positive: learns in context."""
+    """Read the token-loss difference of a run, in nats; positive: learns in context.
+
+    Its mean is that of the documents, or what the published code has for it: their sum
+    over one less than they are.
+    """
     part = run.result.get("token_loss")
     if not part or "token_loss/loss" not in run.arrays:
         return None
     loss = np.asarray(run.arrays["token_loss/loss"], np.float64)  # [M, docs, 2]
+    documents = loss.shape[1]
+    scale = documents / part.get("divided_by", documents)
     return Outcome(
         name="token_loss_difference",
         quantity="token-loss difference",
         unit="nats",
         sets=part["sets"],
-        values=loss[..., 0] - loss[..., 1],
+        values=scale * (loss[..., 0] - loss[..., 1]),
         replaced=run.arrays["token_loss/replaced"].sum((1, 2)),
         from_clean=True,
+        scale=scale,
     )
 
 
@@ -211,7 +249,9 @@ def panels(outcome: Outcome, **wanted: Any) -> list[Panel]:
         lines = _lines(outcome, mode, wanted)
         if lines:
             clean = None if outcome.clean is None else outcome.point([outcome.clean])
-            made.append(Panel(text, outcome.quantity, clean, lines))
+            # The token loss, alone in its section, is measured under several values.
+            name = f"{wanted.get('value') or outcome.name}-{mode}"
+            made.append(Panel(name, text, outcome.quantity, clean, lines))
     return made
 
 
@@ -260,3 +300,72 @@ def kept_lines(outcome: Outcome) -> list[Line]:
             shade = colour(name, rankings)
             found.append(outcome.line(label, shade, mode=mode, ranking=name))
     return [line for line in found if line]
+
+
+def kept_panel(outcome: Outcome) -> Panel | None:
+    """Make the panel of accuracy against heads kept, where that is a curve.
+
+    Lines are named as those of ``panels``, so that one legend serves.
+    """
+    lines = [
+        line
+        if line.colour == "random"
+        else dataclasses.replace(line, label=f"top {line.label}")
+        for line in kept_lines(outcome)
+    ]
+    if len({point.fraction for line in lines for point in line.points}) < 3:
+        return None
+    clean = None if outcome.clean is None else outcome.point([outcome.clean])
+    title, axis = words.sentence(outcome.quantity), "heads kept (%)"
+    name = f"kept-{outcome.name}"
+    return Panel(name, title, outcome.quantity, clean, lines, axis, lead=False)
+
+
+def sensitivity_panel(outcome: Outcome, fraction: float) -> Panel | None:
+    """Make the panel of accuracy against the share that an exclusion drops.
+
+    Args:
+        outcome: an accuracy.
+        fraction: of heads replaced, the same in all sets.
+
+    Returns:
+        The panel; None where only one share was tried.
+    """
+    at = {"fraction": fraction}
+    found = outcome.find(mode="exclusion", **at)
+    others = outcome.find(mode="exclusion_other", **at)
+    if not found or not others:
+        return None
+    shares: dict[str, dict[float, Point]] = {}
+    for n in found + others:
+        entry = outcome.sets[n]
+        share = float(entry["exclusion"])
+        point = dataclasses.replace(outcome.point([n]), fraction=share)
+        shares.setdefault(entry["ranking"], {})[share] = point
+    lines = [
+        Line(
+            f"top {words.short(name)} heads",
+            colour(name, list(shares)),
+            False,
+            "95 % interval",
+            [points[share] for share in sorted(points)],
+        )
+        for name, points in shares.items()
+    ]
+    draws = outcome.find(mode="uniform", **at)
+    if draws:  # the same at every share
+        tried = sorted({point.fraction for line in lines for point in line.points})
+        point = outcome.point(draws)
+        level = [dataclasses.replace(point, fraction=share) for share in tried]
+        spread = f"range of {len(draws)} draws" if len(draws) > 1 else "95 % interval"
+        lines.append(Line("random heads", "random", False, spread, level))
+    clean = None if outcome.clean is None else outcome.point([outcome.clean])
+    return Panel(
+        f"exclusions-{outcome.name}",
+        f"{words.sentence(outcome.quantity)}, {words.percent(fraction)} replaced",
+        outcome.quantity,
+        clean,
+        lines,
+        "top of the other ranking left alone (%)",
+        lead=False,
+    )

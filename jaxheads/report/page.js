@@ -17,18 +17,6 @@
     return value;
   }
 
-  const theme = {
-    background: null,
-    font: "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif",
-    view: { stroke: null },
-    axis: {
-      domainColor: "@line", tickColor: "@line", gridColor: "@grid", labelColor: "@muted", titleColor: "@muted",
-      labelFontSize: 11, titleFontSize: 12, titleFontWeight: "normal", labelPadding: 4, tickSize: 4,
-    },
-    legend: { labelColor: "@muted", titleColor: "@muted", labelFontSize: 11 },
-    scale: { bandPaddingInner: 0.04 },
-  };
-
   function show(box, problem) {
     box.replaceChildren();
     const note = document.createElement("p");
@@ -51,7 +39,7 @@
           actions: false,
           ast: true,
           renderer: chart.renderer,
-          config: paint(theme, palette),
+          config: paint(payload.theme, palette),
           tooltip: { theme: dark.matches ? "dark" : "light" },
         }));
         box.style.minHeight = "";
@@ -60,6 +48,37 @@
       }
     }
     document.documentElement.dataset.drawn = String(views.length);
+  }
+
+  function offer(name, type, text) {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  }
+
+  // As a file a figure has its title and legend, and light ground whatever the page's.
+  async function svg(chart) {
+    const palette = getComputedStyle(document.getElementById("light"));
+    const { datasets, ...inner } = chart.spec;
+    const parts = [{ ...inner, width: chart.width, title: chart.title }, chart.legend].filter(Boolean);
+    const spec = paint({ datasets: { ...datasets, heads: payload.heads }, vconcat: parts, spacing: 14 }, palette);
+    const { view } = await vegaEmbed(document.createElement("div"), spec, {
+      mode: "vega-lite", actions: false, ast: true, renderer: "svg",
+      config: { ...paint(payload.theme, palette), background: palette.getPropertyValue("--paper").trim() },
+    });
+    const text = await view.toSVG();
+    view.finalize();
+    return text;
+  }
+
+  for (const button of document.querySelectorAll("button.save")) {
+    button.addEventListener("click", async () => {
+      const chart = payload.charts[button.dataset.chart];
+      if (button.dataset.kind === "csv") offer(chart.name + ".csv", "text/csv", chart.csv);
+      else offer(chart.name + ".svg", "image/svg+xml", await svg(chart));
+    });
   }
 
   draw();

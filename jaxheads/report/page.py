@@ -2,13 +2,19 @@
 
 import importlib.util
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxheads.errors import UserError
-from jaxheads.runs import Run, write_text
+from jaxheads.runs import Run, write_json, write_text
+
+if TYPE_CHECKING:
+    from jaxheads.report.export import Format
+    from jaxheads.report.sections import Page
 
 FILE_NAME = "report.html"
+CLAIMS = "claims.json"
 _EXTRAS = ("altair", "vl_convert", "jinja2")
 
 
@@ -26,12 +32,17 @@ def render(run: Run) -> str:
         UserError: an optional package is missing.
     """
     _require_extras()
+    from jaxheads.report import sections
+
+    return render_page(sections.collect(run))
+
+
+def render_page(content: "Page") -> str:
+    """Print a page that is put together; as ``render``."""
+    _require_extras()
     import jinja2
     import vl_convert
 
-    from jaxheads.report import sections
-
-    content = sections.collect(run)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("jaxheads", "report"),
         autoescape=True,
@@ -40,7 +51,7 @@ def render(run: Run) -> str:
         lstrip_blocks=True,
     )
     bundle = ""
-    if content.figures:  # the package's type stub lacks the argument's default
+    if content.exports:  # the package's type stub lacks the argument's default
         bundle = vl_convert.javascript_bundle()  # pyright: ignore[reportCallIssue]
     return environment.get_template("template.html.j2").render(
         page=content,
@@ -49,28 +60,107 @@ def render(run: Run) -> str:
     )
 
 
-def write_report(run: Run) -> Path:
-    """Write the page into the run's folder, whole or not at all.
+def write_report(
+    run: Run, out: Path | None = None, figures: "Format | None" = None
+) -> Path:
+    """Write the page, whole or not at all, and its figures as files if asked for.
+
+    The papers' claims stand beside it as ``claims.json``, where the run measures any.
 
     Args:
         run: a loaded run.
+        out: the page's file; default: ``report.html`` in the run's folder.
+        figures: "pdf", "svg" or "png", with their numbers as CSV, or "csv" for these
+            alone, in ``figures_folder`` of the page.
 
     Returns:
-        The path of ``report.html``.
+        The path of the page.
 
     Raises:
-        UserError: an optional package is missing, or the file cannot be written.
+        UserError: an optional package is missing, or a file cannot be written.
     """
-    text = render(run)
-    target = Path(run.path) / FILE_NAME
+    _require_extras()
+    from jaxheads.report import sections
+
+    target = out or Path(run.path) / FILE_NAME
+    page = write_page(sections.collect(run), target, figures)
+    _write_claims(run, page.with_name(f"{page.stem}-{CLAIMS}" if out else CLAIMS))
+    return page
+
+
+def write_comparison(
+    several: Sequence[Run], out: Path, figures: "Format | None" = None
+) -> Path:
+    """Write one page that compares runs, whole or not at all.
+
+    Args:
+        several: loaded runs, two or more, of models, sizes, checkpoints or seeds.
+        out: the page's file.
+        figures: as for ``write_report``.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        UserError: a run is there twice, an optional package is missing, or a file
+            cannot be written.
+    """
+    _require_extras()
+    from jaxheads.report.several import collect
+
+    return write_page(collect(several), out, figures)
+
+
+def figures_folder(page: Path) -> Path:
+    """Give the folder of a page's figures: it bears the page's name, if it has one."""
+    name = "figures" if page.name == FILE_NAME else f"{page.stem}-figures"
+    return page.parent / name
+
+
+def write_page(content: "Page", target: Path, figures: "Format | None") -> Path:
+    """Write a page that is put together, and its figures if asked for.
+
+    Args:
+        content: the page.
+        target: its file.
+        figures: as in ``write_report``.
+
+    Returns:
+        ``target``.
+
+    Raises:
+        UserError: as ``write_report``.
+    """
+    text = render_page(content)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         write_text(target, text)
     except OSError as problem:
-        raise UserError(
-            f"The report could not be written to {target} ({problem.strerror}); "
-            "make room or rights there and run `jaxheads report` again."
-        ) from problem
+        raise _unwritten(target, problem) from problem
+    if figures is not None:
+        from jaxheads.report import export
+
+        export.write_exports(content.exports, figures_folder(target), figures)
     return target
+
+
+def _write_claims(run: Run, target: Path) -> None:
+    from jaxheads.claims import to_rows
+
+    rows = to_rows(run)
+    if all(row["verdict"] == "not measured" for row in rows):
+        return
+    try:
+        write_json(target, {"run": run.result.get("fingerprint"), "claims": rows})
+    except OSError as problem:
+        raise _unwritten(target, problem) from problem
+
+
+def _unwritten(target: Path, problem: OSError) -> UserError:
+    return UserError(
+        f"The report could not be written to {target} ({problem.strerror}); "
+        "make room or rights there and run `jaxheads report` again."
+    )
 
 
 def _require_extras() -> None:

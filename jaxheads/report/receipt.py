@@ -17,7 +17,7 @@ def model_facts(run: Run) -> list[str]:
     facts = [str(model["source"])] if model["source"] != model.get("name") else []
     facts += [f"{layers} layers of {width} heads = {layers * width:,} heads"]
     if model.get("num_params"):
-        facts.append(f"{words.magnitude(model['num_params'])} parameters")
+        facts.append(f"{words.parameters(model['num_params'])} parameters")
     if model.get("revision"):
         facts.append(f"revision {model['revision']}")
     if model.get("dtype"):
@@ -80,7 +80,9 @@ def folded_tables(run: Run) -> list[Table]:
     loss = outcomes.token_loss(run)
     made = [
         tables.every_set(
-            run, outcomes.accuracy(run), "Every head set: few-shot accuracy"
+            run,
+            outcomes.accuracy(run) + outcomes.zero_shot(run),
+            "Every head set: few-shot accuracy",
         ),
         tables.every_set(run, [loss] if loss else [], "Every head set: token loss"),
     ]

@@ -73,17 +73,26 @@ def heat_map(run: Run) -> Figure:
         "all pairs)"
     )
     height = round(count * min(36, max(8, 400 / count)))
-    return figure("Interaction of every pair", note, chart, height, len(rows))
+    data = [
+        {"head": names[i], "and": names[j], "interaction": pair[i, j]}
+        | {"interaction, standard error": error[i, j]}
+        for i in range(count)
+        for j in range(i + 1, count)
+    ]
+    return figure(
+        "Interaction of every pair", note, chart, height, len(rows),
+        name="interaction", data=data,
+    )  # fmt: skip
 
 
 def shapley(run: Run) -> Figure:
     """Draw each head's Shapley value beside what it costs alone."""
     names = told.head_names(run)
     columns = ("shapley", "shapley_se", "shapley_prompt_se", "effect")
-    measured = zip(
+    measured = list(zip(
         names, *(run.arrays[f"redundancy/{name}"].tolist() for name in columns),
         strict=True,
-    )  # fmt: skip
+    ))  # fmt: skip
     rows: list[dict[str, Any]] = [
         {"h": name, "y": _plain(value), "e": _plain(-effect)}
         | dict(zip("ab", _around(value, wide), strict=True))
@@ -121,18 +130,34 @@ def shapley(run: Run) -> Figure:
         f"bars: mean over {count}; thin line: 95 % over prompts, thick: 95 % over "
         "permutations; diamond: lost when replaced alone"
     )
-    return figure("Shapley values", note, chart, max(120, 28 * len(names)))
+    data = [
+        {"head": name, title: value, f"{title}, standard error over prompts": wide}
+        | {f"{title}, standard error over permutations": error}
+        | {"lost when replaced alone": -effect}
+        for name, value, error, wide, effect in measured
+    ]
+    height = max(120, 28 * len(names))
+    return figure("Shapley values", note, chart, height, name="shapley", data=data)
 
 
 def paths(run: Run) -> Figure:
     """Draw the share that the sets of both searches keep, by their size."""
-    rows, held_out = [], []
+    rows, held_out, data = [], [], []
     for name in told.SEARCHES:
         arrays = {
             key: np.asarray(run.arrays[f"redundancy/{name}_{key}"], np.float64)
             for key in ("share", "share_se", "held_out_share", "held_out_share_se")
         }
         kept = told.num_kept(run, name)
+        data += [
+            {"search": name, "heads kept": size, "share kept (%)": 100 * share}
+            | {"share kept (%), standard error": 100 * wide}
+            | {"share kept on other prompts (%)": 100 * other}
+            | {"share kept on other prompts (%), standard error": 100 * other_wide}
+            for size, share, wide, other, other_wide in zip(
+                kept, *arrays.values(), strict=True
+            )
+        ]
         for kind, listed in (("share", rows), ("held_out_share", held_out)):
             listed += [
                 {"s": name, "x": size, "y": _plain(100 * share)}
@@ -173,4 +198,7 @@ def paths(run: Run) -> Figure:
         other.mark_circle(size=18, opacity=1).encode(tooltip=tooltip),
         base.mark_circle(size=45, opacity=1).encode(tooltip=tooltip),
     )
-    return figure("Share that the sets of each search keep", "", chart, 260)
+    return figure(
+        "Share that the sets of each search keep", "", chart, 260,
+        name="searches", data=data,
+    )  # fmt: skip

@@ -1,14 +1,22 @@
 """What stands on the page, in reading order; a part that the run lacks is left out."""
 
 import dataclasses
+import functools
 import json
 from typing import Any
 
+from jaxheads.claims import of_run as claims_of_run
 from jaxheads.report import (
+    ablation_figures,
     attribution,
+    claims,
     curves,
+    dynamics,
+    execution,
+    export,
     figures,
     findings,
+    head_figures,
     headline,
     heads,
     outcomes,
@@ -16,6 +24,7 @@ from jaxheads.report import (
     redundancy,
     sentences,
     tables,
+    theme,
     words,
 )
 from jaxheads.report.figures import Figure
@@ -44,40 +53,56 @@ class Page:
     config: str
     head_rows: list[dict[str, Any]]
 
-    @property
-    def figures(self) -> list[Figure]:
+    @functools.cached_property
+    def exports(self) -> list[export.Export]:
         """Every chart, in the order of its number on the page."""
-        rows = [row for section in self.sections for row in section.rows]
-        return [figure for row in rows for figure in row.figures]
+        return export.exports(self.sections, self.head_rows)
 
     def number(self, figure: Figure) -> int:
         """Give a chart's number on the page."""
-        return next(n for n, one in enumerate(self.figures) if one is figure)
+        return next(n for n, one in enumerate(self.exports) if one.figure is figure)
 
     def payload(self) -> dict[str, Any]:
         """What the page's script reads."""
         return {
             "charts": [
-                {"spec": figure.spec, "renderer": figure.renderer}
-                for figure in self.figures
+                {
+                    "spec": one.figure.spec,
+                    "renderer": one.figure.renderer,
+                    "title": one.title,
+                    "name": one.name,
+                    "width": one.width,
+                    "legend": one.legend,
+                    "csv": one.csv,
+                }
+                for one in self.exports
             ],
             "heads": self.head_rows,
+            "theme": theme.THEME,
         }
 
 
 def collect(run: Run) -> Page:
     """Put the page of a run together."""
     found = findings.find(run)
+    judged = claims_of_run(run)
     made = [
+        claims.section(judged),
         _scores(run),
         _accuracy(run),
+        *ablation_figures.sections(run),
         _token_loss(run),
         *redundancy.sections(run),
         *attribution.sections(run),
+        *execution.sections(run),
+        *dynamics.sections(run),
         _places(run),
+        _strength(run),
         _agreement(run, found),
+        _sizes(run, found),
         _leading(run),
         _tasks(run),
+        claims.sensitivity_section(run),
     ]
     model, result = run.result["model"], run.result
     return Page(
@@ -86,17 +111,25 @@ def collect(run: Run) -> Page:
         facts=receipt.model_facts(run),
         verdict=redundancy.verdict(run, found)
         or attribution.verdict(run, found)
+        or execution.verdict(run, found)
+        or dynamics.verdict(run)
         or sentences.verdict(found),
         headline=headline.collect(found),
         statements=[
             *sentences.say(run, found),
             *redundancy.say(run),
             *attribution.say(run),
+            *execution.say(run),
+            *dynamics.say(run),
         ],
         sections=[section for section in made if section],
         receipt=receipt.facts(run),
         open_tables=receipt.open_tables(run),
-        folded_tables=receipt.folded_tables(run),
+        folded_tables=[
+            *claims.rules(judged),
+            *claims.figure_numbers(run),
+            *receipt.folded_tables(run),
+        ],
         config=json.dumps(result.get("config") or {}, indent=2, ensure_ascii=False),
         head_rows=figures.head_rows(run),
     )
@@ -135,6 +168,23 @@ def _accuracy(run: Run) -> Section | None:
         for outcome, panels in drawn
         if panels
     ]
+    alone = [(outcome, outcomes.panels(outcome)) for outcome in outcomes.zero_shot(run)]
+    rows += [
+        Row(
+            f"{words.sentence(outcome.quantity)}: without demonstrations",
+            curves.curve_figures(outcome, panels),
+        )
+        for outcome, panels in alone
+        if panels
+    ]
+    tried = [
+        curves.curve_figures(outcome, [panel])[0]
+        for outcome in measured
+        if (share := findings.nearest_fraction(outcome, "exclusion")) is not None
+        and (panel := outcomes.sensitivity_panel(outcome, share))
+    ]
+    if tried:
+        rows.append(Row("By the share of heads that exclusion leaves alone", tried))
     kept = [figure for outcome in measured if (figure := curves.kept(outcome))]
     if kept:
         rows.append(Row("Keeping only the top heads, all others replaced", kept))
@@ -153,9 +203,7 @@ def _accuracy(run: Run) -> Section | None:
         "few-shot",
         "Few-shot accuracy while heads are replaced",
         f"{text}.",
-        keys=_keys(
-            [panel for _, panels in drawn for panel in panels], "no head replaced"
-        ),
+        keys=_keys([panel for _, panels in drawn for panel in panels], curves.CLEAN),
         rows=rows,
     )
 
@@ -177,6 +225,11 @@ def _positions(part: dict[str, Any]) -> str:
     return "last position" if positions == "last" else f"positions: {positions}"
 
 
+def _ablation_by(value: str) -> str:
+    named = {"bos": "BOS-value", "mean_by_position": "Mean-by-position"}
+    return f"{named.get(value, words.sentence(value))} ablation"
+
+
 def _token_loss(run: Run) -> Section | None:
     outcome = outcomes.token_loss(run)
     if outcome is None:
@@ -192,7 +245,7 @@ def _token_loss(run: Run) -> Section | None:
     drawn = iter(curves.curve_figures(outcome, every))
     rows = [
         Row(
-            f"{words.sentence(str(value or 'given'))} ablation",
+            _ablation_by(str(value or "given")),
             [next(drawn) for _ in panels],
         )
         for value, panels in grouped
@@ -203,15 +256,21 @@ def _token_loss(run: Run) -> Section | None:
     if part.get("window", 1) > 1:
         window = f"Each loss is the mean over {part['window']} tokens around it. "
     documents = words.plural(part["documents"], "document")
+    read = "each read from its own start, not a stream"
+    if part.get("packing") == "stream":
+        documents = words.plural(part["documents"], "piece")
+        read = "cut from the stream without gap"
+    if part.get("divided_by", part["documents"]) < part["documents"]:
+        read += f"; their sum is divided by {part['divided_by']:,}, as published"
     return Section(
         "token-loss",
         "Token-loss difference while heads are replaced",
         f"Loss at token {first} minus loss at token {last}, in nats: positive means "
         "that the model predicts better with more context. Heads are replaced at every "
-        f"position. {window}Text: {part['text']}, {documents} (each read from its own "
-        "start, not a stream). Bands: 95 % bootstrap intervals of the change from no "
-        f"head replaced, over the same documents{_range_of_draws(every)}.",
-        keys=_keys(every, "no head replaced"),
+        f"position. {window}Text: {part['text']}, {documents} ({read}). "
+        "Bands: 95 % bootstrap intervals of the change from no head replaced, over the "
+        f"same documents{_range_of_draws(every)}.",
+        keys=_keys(every, curves.CLEAN),
         rows=rows,
     )
 
@@ -227,8 +286,63 @@ def _places(run: Run) -> Section | None:
     return Section(
         "layers",
         "Where the top heads sit",
-        "The top 2 % of heads by each score (at least 3, at most 10), by layer.",
-        rows=[Row("", [figures.depth(run, name) for name in names])],
+        "The top 2 % of heads by each score (at least 3, at most 10), by layer; the "
+        "first three are named.",
+        keys=[
+            Key(
+                f"top {words.short(name)}",
+                outcomes.colour(name),
+                head_figures.SHAPES.get(name, "circle"),
+            )
+            for name in names
+        ],
+        rows=[Row("", [head_figures.depth(run, names)])],
+    )
+
+
+def _strength(run: Run) -> Section | None:
+    names = heads.names(run)
+    if not names:
+        return None
+    return Section(
+        "strength",
+        "How strong the top heads are, beside all heads",
+        "Box: the middle half of all heads, with the median; whiskers: the last heads "
+        "within 1.5 times the box's width of it. Coloured: the top 2 %, each a point, "
+        "and their mean.",
+        keys=[
+            Key("mean over heads", "ink", "diamond"),
+            *(
+                Key(
+                    f"top 2 % by {words.short(name)}",
+                    outcomes.colour(name),
+                    head_figures.SHAPES.get(name, "circle"),
+                )
+                for name in _ranked(run)
+            ),
+        ],
+        rows=[Row("", [head_figures.strength(run, name) for name in names])],
+    )
+
+
+def _sizes(run: Run, found: Findings) -> Section | None:
+    if found.agreement is None:
+        return None
+    fv, induction = map(words.short, findings.PAIR)
+    return Section(
+        "top-sets",
+        "How far the top sets agree, by their size",
+        "Left: the share of one top set that is in the other. Then the place of the "
+        "mean score of one top set's heads among all heads' scores by the other "
+        "ranking. Random sets: mean and 95 % range, exact for the overlap, over "
+        f"{head_figures.DRAWS:,} draws for the percentiles.",
+        keys=[
+            Key(head_figures.SHARED, "other-2"),
+            Key(head_figures.UNDER.format(fv, induction), "fv"),
+            Key(head_figures.UNDER.format(induction, fv), "induction"),
+            Key(head_figures.RANDOM, "random", "dashes"),
+        ],
+        rows=[Row("", head_figures.agreement(run, findings.PAIR), columns=3)],
     )
 
 
@@ -255,8 +369,8 @@ def _agreement(run: Run, found: Findings) -> Section | None:
         "Are they the same heads?",
         "Each point is a head; the top 2 % by either score are marked.",
         keys=[
-            Key("top FV", "fv", "circle"),
-            Key("top induction", "induction", "cross"),
+            Key("top FV", "fv", "cross"),
+            Key("top induction", "induction", "circle"),
             Key("both", "other-2", "diamond"),
             Key("neither", "random", "circle"),
         ],

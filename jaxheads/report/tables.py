@@ -136,6 +136,7 @@ def every_set(run: Run, measured: Iterable[Outcome], caption: str) -> Table | No
     measured = list(measured)
     if not measured:
         return None
+    by_document = [one for one in measured if one.values.ndim == 2]
     rows = []
     for n, entry in enumerate(measured[0].sets):
         matched = entry.get("matched_to")
@@ -152,10 +153,12 @@ def every_set(run: Run, measured: Iterable[Outcome], caption: str) -> Table | No
                 Cell(str(entry.get("draw", 0))),
             ]
             + [Cell(words.with_interval(*one.interval(n))) for one in measured]
+            + [Cell(words.number(one.medians[n])) for one in by_document]
             + [Cell(words.number(change) if change is not None else words.NONE)]
         )
     columns = ["set", "ranking", "mode", "value", "share", "replaced", "draw"]
-    columns += [one.quantity for one in measured] + ["largest change"]
+    columns += [one.quantity for one in measured]
+    columns += ["its median"] * len(by_document) + ["largest change"]
     return Table(caption, columns, rows, 4)
 
 

@@ -118,6 +118,13 @@ def with_interval(mean: float, low: float, high: float) -> str:
     return f"{mean_text} [{low_text}, {high_text}]"
 
 
+def p_value(p: float) -> str:
+    """Print a p value: 0.021, < 0.001."""
+    if not math.isfinite(p):
+        return NONE
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
 def percent(share: float) -> str:
     """Print a share as a percentage: 0.05 is 5 %."""
     return f"{100 * share:.3g} %"
@@ -131,6 +138,11 @@ def magnitude(value: float | None) -> str:
         if abs(value) >= limit:
             return f"{value / limit:.3g} {letter}"
     return f"{value:.3g}"
+
+
+def parameters(count: int) -> str:
+    """Print a number of parameters as models' names do: 135 M, 6.9 B."""
+    return magnitude(count).replace("G", "B")
 
 
 def seconds(value: float) -> str:

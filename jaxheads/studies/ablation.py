@@ -2,11 +2,12 @@
 
 Question: how far does few-shot accuracy fall when the top heads of a ranking are
 replaced at the last position by their mean, against random heads, and how much is left
-when only they are kept? Source: Yin & Steinhardt 2025, section 4.
+when only they are kept? Without demonstrations the same queries show what the model
+answers by itself. Source: Yin & Steinhardt 2025, section 4.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,12 +15,14 @@ import numpy as np
 
 from jaxheads import engine, plan, programs
 from jaxheads.chunks import chunks, fill_of_rows, over_prompts
+from jaxheads.devices import gather, mesh_of, replicate
 from jaxheads.icl.metrics import f1_scores
 from jaxheads.icl.prompts import Batch
 from jaxheads.memory import Fit, fit
+from jaxheads.models.forward import prefill
 from jaxheads.runs import Arrays, RunFolder
 from jaxheads.scores.function_vector import last_heads
-from jaxheads.sets import Described, largest_changes
+from jaxheads.sets import Described, distinct, largest_changes, whole_chunks
 from jaxheads.tokenizer import Tokenizer
 
 
@@ -34,6 +37,7 @@ class Inputs:
         f1_style: see ``jaxheads.icl.metrics``.
         resample_seed: heads are replaced by their outputs on prompts of the next task,
             drawn with this seed; None: by what ``run`` is given.
+        zero_shot: the same queries without demonstrations, by task; empty: not asked.
     """
 
     prompts: dict[str, Batch]
@@ -41,29 +45,33 @@ class Inputs:
     max_new_tokens: int
     f1_style: str
     resample_seed: int | None = None
+    zero_shot: Mapping[str, Batch] = dataclasses.field(default_factory=dict)
 
     def cost(self, config, sets: int) -> plan.Cost:
-        """What ``run`` will cost on a number of sets."""
+        """What ``run`` will cost on a number of sets, if no two are the same."""
         total = plan.Cost()
-        for task in self.prompts:
-            total += self._task_cost(config, task, sets)
+        for batch in self._batches():
+            total += self._task_cost(config, batch, sets)
         return total
+
+    def _batches(self) -> list[Batch]:
+        return [*self.prompts.values(), *self.zero_shot.values()]
 
     def fits(
         self, params, config, sets: int, fill: Any, budget_bytes: int
     ) -> list[Fit]:
         """What ``run`` will call, the same programs for prompts of one length."""
-        lengths = [batch.tokens.shape[1] for batch in self.prompts.values()]
-        by_length = dict(zip(lengths, self.prompts.values(), strict=True))
+        lengths = [batch.tokens.shape[1] for batch in self._batches()]
+        by_length = dict(zip(lengths, self._batches(), strict=True))
         fits = []
         for length, batch in by_length.items():
             if self.resample_seed is not None:
                 shape = (config.num_layers, len(batch.tokens), 1)
                 shape += (config.num_heads, config.head_dim)
                 fill = jax.ShapeDtypeStruct(shape, np.float32)
+                heads = programs.last_heads(params, batch, config)
+                fits.append(fit(heads, budget_bytes))
             sweeps = lengths.count(length)
-            heads = programs.last_heads(params, batch, config, sweeps)
-            fits.append(fit(heads, budget_bytes))
             _, swept = self._rows(
                 params, config, batch, sets, fill, budget_bytes, sweeps
             )
@@ -90,11 +98,28 @@ class Inputs:
             budget_bytes,
         )
 
-    def _task_cost(self, config, task: str, sets: int) -> plan.Cost:
-        count, length = self.prompts[task].tokens.shape
+    def _task_cost(self, config, batch: Batch, sets: int) -> plan.Cost:
+        count, length = batch.tokens.shape
         steps = plan.step(config, length) * (count * sets * self.max_new_tokens)
-        # The last heads, for the largest change, are one more pass.
-        return plan.sequence(config, length) * (2 * count) + steps
+        passes = 1 if self.resample_seed is None else 2  # other prompts' outputs
+        return plan.sequence(config, length) * (passes * count) + steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """How right the answers to one kind of prompts are, under every set.
+
+    Attributes:
+        first_token: float32 0/1 [N, E, B], whether the first token is right.
+        f1: float32 [N, E, B], token F1 of the answer.
+        changes: float [L, H], largest change of each head if it is replaced.
+        seconds: wall time, earlier tries included.
+    """
+
+    first_token: np.ndarray
+    f1: np.ndarray
+    changes: np.ndarray
+    seconds: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,24 +129,33 @@ class Result:
     Attributes:
         sets: descriptions, each with its largest change.
         replaced: bool [N, L, H].
-        first_token: float32 0/1 [N, E, B], whether the first token is right.
-        f1: float32 [N, E, B], token F1 of the answer.
-        seconds: wall time, earlier tries included.
+        runs: how many different sets there are, which is how many were run.
+        few_shot: after demonstrations.
+        zero_shot: without them, or None.
     """
 
     sets: list[dict]
     replaced: np.ndarray
-    first_token: np.ndarray
-    f1: np.ndarray
-    seconds: float
+    runs: int
+    few_shot: Answers
+    zero_shot: Answers | None
+
+    @property
+    def seconds(self) -> float:
+        """Wall time, earlier tries included."""
+        return self.few_shot.seconds + (self.zero_shot.seconds if self.zero_shot else 0)
 
     def arrays(self) -> Arrays:
         """Named arrays for the run folder."""
-        return {
+        named = {
             "ablation/replaced": self.replaced,
-            "ablation/first_token": self.first_token,
-            "ablation/f1": self.f1,
+            "ablation/first_token": self.few_shot.first_token,
+            "ablation/f1": self.few_shot.f1,
         }
+        if self.zero_shot:
+            named["ablation/zero_shot/first_token"] = self.zero_shot.first_token
+            named["ablation/zero_shot/f1"] = self.zero_shot.f1
+        return named
 
 
 def run(
@@ -152,9 +186,42 @@ def run(
         RuntimeError: a non-empty set changes nothing.
     """
     replaced = np.stack([heads for _, heads in sets])
+    common = (params, config, tokenizer, replaced, fill, folder, budget_bytes, advance)
+    few_shot = _answers(inputs, inputs.prompts, "ablation", *common)
+    zero_shot = None
+    if inputs.zero_shot:
+        zero_shot = _answers(inputs, inputs.zero_shot, "ablation-zero-shot", *common)
+        largest_changes(sets, zero_shot.changes, "at the last position, zero-shot")
+    largest = largest_changes(sets, few_shot.changes, "at the last position")
+    return Result(
+        sets=[
+            described | {"largest_change": change}
+            for (described, _), change in zip(sets, largest, strict=True)
+        ],
+        replaced=replaced,
+        runs=len(distinct(replaced)[0]),
+        few_shot=few_shot,
+        zero_shot=zero_shot,
+    )
+
+
+def _answers(
+    inputs: Inputs,
+    prompts: Mapping[str, Batch],
+    unit_name: str,
+    params,
+    config,
+    tokenizer: Tokenizer,
+    replaced: np.ndarray,
+    fill: np.ndarray | None,
+    folder: RunFolder,
+    budget_bytes: int,
+    advance,
+) -> Answers:
+    """Answer all tasks' prompts of one kind, a unit a task."""
     units, correct, f1 = [], [], []
-    for task, batch in inputs.prompts.items():
-        cost = inputs._task_cost(config, task, len(sets)).flops
+    for task, batch in prompts.items():
+        cost = inputs._task_cost(config, batch, len(replaced)).flops
 
         def compute(task=task, batch=batch, cost=cost) -> Arrays:
             return _task(
@@ -167,12 +234,12 @@ def run(
                 if inputs.resample_seed is None
                 else _resampled(inputs, task, params, config, budget_bytes),
                 budget_bytes,
-                lambda done: advance(cost * done / len(sets)),
+                lambda share: advance(cost * share),
             )
 
-        if folder.has(f"ablation-{task}"):
+        if folder.has(f"{unit_name}-{task}"):
             advance(cost)
-        unit = folder.unit(f"ablation-{task}", compute)
+        unit = folder.unit(f"{unit_name}-{task}", compute)
         units.append(unit)
         correct.append(unit["tokens"][..., 0] == batch.targets[None])  # [N, B]
         texts = [
@@ -181,46 +248,52 @@ def run(
         ]
         answers = inputs.answers[task]
         f1.append([f1_scores(row, answers, inputs.f1_style) for row in texts])
-    changes = np.max([unit["changes"] for unit in units], axis=0)  # [L, H]
-    largest = largest_changes(sets, changes, "at the last position")
-    return Result(
-        sets=[
-            described | {"largest_change": change}
-            for (described, _), change in zip(sets, largest, strict=True)
-        ],
-        replaced=replaced,
-        first_token=np.stack(correct, axis=1).astype(np.float32),
-        f1=np.stack(f1, axis=1).astype(np.float32),
-        seconds=float(sum(unit["seconds"] for unit in units)),
+    return Answers(
+        np.stack(correct, axis=1).astype(np.float32),
+        np.stack(f1, axis=1).astype(np.float32),
+        np.max([unit["changes"] for unit in units], axis=0),
+        float(sum(unit["seconds"] for unit in units)),
     )
 
 
 def _task(
     inputs: Inputs, batch: Batch, params, config, replaced, fill, budget_bytes, advance
 ) -> Arrays:
-    """Answers [N, B, M] of one task, and each head's largest change [L, H]."""
-    heads = _heads(inputs, batch, params, config, budget_bytes)
-    if fill is None:
-        change = heads
-    else:
-        change = heads - (fill[:, None] if fill.ndim == 3 else fill[:, :, 0])
+    """Answers [N, B, M] of one task, and each head's largest change [L, H].
+
+    ``advance`` is told shares of the task that are done.
+    """
     count, sets = len(batch.tokens), len(replaced)
     rows, (_, swept) = inputs._rows(params, config, batch, sets, fill, budget_bytes)
-    tokens = np.zeros((sets, count, inputs.max_new_tokens), np.int32)
+    first, place = distinct(replaced)
+    run = whole_chunks(replaced[first], swept.chunk)
+    tokens = np.zeros((len(run), count, inputs.max_new_tokens), np.int32)
+    changes = []
     for index in chunks(count, rows):
-        share = len(np.unique(index)) / count
+        prompts = (batch.tokens[index], batch.lengths[index])
+        own = fill_of_rows(fill, index)
+        prefix = prefill(params, *replicate(prompts, mesh_of(params)), config)
+        share = len(np.unique(index)) / (count * len(run))
         tokens[:, index] = engine.generate_under_subsets(
             params,
-            batch.tokens[index],
-            batch.lengths[index],
+            *prompts,
             config,
-            replaced,
-            fill_of_rows(fill, index),
+            run,
+            own,
             inputs.max_new_tokens,
             chunk=swept.chunk,
+            prefix=prefix,
             advance=lambda done, share=share: advance(done * share),
         )
-    return {"tokens": tokens, "changes": np.abs(change).max(axis=(1, 3))}
+        changes.append(_largest_change(gather(prefix.heads), own))
+    return {"tokens": tokens[place], "changes": np.max(changes, axis=0)}
+
+
+def _largest_change(heads: np.ndarray, fill: np.ndarray | None) -> np.ndarray:
+    """Of head outputs [L, B, H, K], by being replaced: [L, H]."""
+    if fill is not None:
+        heads = heads - (fill[:, None] if fill.ndim == 3 else fill[:, :, 0])
+    return np.abs(heads).max(axis=(1, 3))
 
 
 def _heads(

@@ -78,6 +78,11 @@ class AblationConfig:
     """Share of the other ranking's top heads that is dropped first."""
     exclusions: tuple[float, ...] = ()
     """Further such shares to try, to see how much depends on the choice."""
+    exclusions_at: tuple[float, ...] = ()
+    """Fractions at which those are tried; none: at all."""
+    exclusion_least: int = 1
+    """Heads that are dropped at least, whatever the share; 0: none where the share is
+    less than a head (what the reference study's code does)."""
     zero_shot: bool = False
     """Ask the same queries without demonstrations too, under the same sets."""
     keep_only: tuple[float, ...] = (0.02, 0.05)
@@ -99,7 +104,9 @@ class AblationConfig:
     """How answers are parsed for F1; yin2025 has the published code's quirks."""
 
 
-TemplateName = Literal["qa"]
+TemplateName = Literal[
+    "qa", "question_answer", "input_output", "arrow", "colon", "bar", "lines"
+]
 TokenLossValue = Literal["mean", "zero", "mean_by_position", "resample", "bos"]
 
 
@@ -132,6 +139,9 @@ class TokenLossConfig:
     """Shares of all heads that are replaced."""
     exclusion: float = 0.02
     """Share of the other ranking's top heads that is dropped first."""
+    exclusion_least: int = 1
+    """Heads that are dropped at least, whatever the share; 0: none where the share is
+    less than a head (what the reference study's code does)."""
     draws: int = 3
     """Random sets of each size."""
     side_by_side: tuple[float, ...] = ()
@@ -165,6 +175,9 @@ class ExecutionConfig:
     """Where vectors are added: a third of the way up, or at every layer in turn."""
     place: Literal["leaving", "entering"] = "leaving"
     """Of the layer's residual stream."""
+    bias: Literal["none", "each_head"] = "none"
+    """The output projection's bias, where there is one: left out of a vector, or added
+    once for each head (what the reference study's code does)."""
     random_sets: int = 3
     """Vectors of as many random heads, for control."""
     read_out: int = 10
@@ -248,12 +261,13 @@ class StudyConfig:
     protocol: str | None = None
     """Name of the protocol that the options began from; the options decide."""
     drawing: Literal["jaxheads", "published"] = "jaxheads"
-    """How items are split and drawn; published: as the reference study's code does,
-    item for item."""
+    """How items are split and drawn for scores and few-shot accuracy; published: as the
+    reference study's code does, item for item."""
     template: TemplateName = "qa"
-    """How prompts are written."""
+    r"""How prompts are written; qa is the papers' `Q: x\nA: y`."""
     no_label_overlap: bool = False
-    """Leave out demonstrations whose label is the query's answer."""
+    """When accuracy is measured, leave out demonstrations whose label is the query's
+    answer; prompts that heads are scored by stay."""
     tasks: Path | None = None
     """Folder with the reference studies' JSON task files; default: built-in tasks."""
     text: Path | None = None

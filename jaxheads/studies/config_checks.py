@@ -23,12 +23,21 @@ def check(config: "StudyConfig") -> None:
         ("--ablation.keep-only", config.ablation.keep_only),
         ("--token-loss.fractions", config.token_loss.fractions),
         ("--ablation.exclusion", (config.ablation.exclusion,)),
+        ("--ablation.exclusions-at", config.ablation.exclusions_at),
+        ("--ablation.exclusions", config.ablation.exclusions),
         ("--token-loss.exclusion", (config.token_loss.exclusion,)),
     ):
         wrong = [value for value in fractions if not 0 <= value <= 1]
         if wrong:
             raise UserError(
                 f"{name} takes shares of heads between 0 and 1, not {wrong[0]}"
+            )
+    sizes = (config.execution.size, *config.execution.sizes)
+    for name, size in zip(("size", *["sizes"] * len(sizes)), sizes, strict=False):
+        if not 0 < size <= 1:
+            raise UserError(
+                f"--execution.{name} takes shares of heads above 0 and at most 1, not "
+                f"{size}"
             )
     if not 0 < config.redundancy.share <= 1:
         raise UserError(
@@ -41,11 +50,47 @@ def check(config: "StudyConfig") -> None:
             f"--scores.names takes scores of {', '.join(EXTRA_SCORES)}, not "
             f"{strange[0]!r}"
         )
+    on_ids = {"duplicate_token", "induction_value_weighted"} & {*config.scores.names}
+    if config.scores.probe_tokens == "retokenized" and on_ids:
+        raise UserError(
+            f"--scores.names {min(on_ids)} is measured on the induction probe of token "
+            "ids, not on one that went through text: leave it out, or give "
+            "--scores.probe-tokens ids"
+        )
+    if config.drawing == "published":
+        if "derangement" in (config.scores.corrupt, config.attribution.corrupt):
+            raise UserError(
+                "--drawing published shuffles labels by any permutation, as the code "
+                "that it follows: leave out the derangement"
+            )
+        if config.no_label_overlap:
+            raise UserError(
+                "--no-label-overlap leaves out demonstrations, which --drawing "
+                "published draws as they come: give one of the two"
+            )
     methods, known = config.attribution.methods, ATTRIBUTION_METHODS
     if not methods or len(set(methods)) < len(methods) or set(methods) - {*known}:
         raise UserError(
             f"--attribution.methods takes different ones of {', '.join(known)}, "
             f"not {' '.join(methods)!r}"
+        )
+    same = {config.ablation.exclusion} & set(config.ablation.exclusions)
+    if same or len(set(config.ablation.exclusions)) < len(config.ablation.exclusions):
+        raise UserError(
+            "--ablation.exclusions takes different shares, none of them that of "
+            f"--ablation.exclusion, {config.ablation.exclusion:g}"
+        )
+    beside = set(config.token_loss.side_by_side) - set(config.token_loss.fractions)
+    if beside:
+        raise UserError(
+            "--token-loss.side-by-side takes some of --token-loss.fractions, not "
+            f"{min(beside):g}"
+        )
+    values = config.token_loss.values
+    if not values or len(set(values)) < len(values):
+        raise UserError(
+            "--token-loss.values takes one or more different values, not "
+            f"{' '.join(values)!r}"
         )
     early, late = config.token_loss.positions
     window = config.token_loss.window
@@ -73,10 +118,16 @@ def check(config: "StudyConfig") -> None:
         ("--scores.relation-texts", config.scores.relation_texts, 2),
         ("--ablation.prompts", config.ablation.prompts, 2),
         ("--ablation.draws", config.ablation.draws, 0),
+        ("--ablation.exclusion-least", config.ablation.exclusion_least, 0),
+        ("--token-loss.exclusion-least", config.token_loss.exclusion_least, 0),
         ("--ablation.max-new-tokens", config.ablation.max_new_tokens, 1),
         ("--token-loss.documents", config.token_loss.documents, 2),
         ("--token-loss.fill-documents", config.token_loss.fill_documents, 1),
         ("--token-loss.draws", config.token_loss.draws, 0),
+        ("--execution.prompts", config.execution.prompts, 2),
+        ("--execution.clean-prompts", config.execution.clean_prompts, 1),
+        ("--execution.random-sets", config.execution.random_sets, 0),
+        ("--execution.read-out", config.execution.read_out, 1),
         ("--redundancy.prompts", config.redundancy.prompts, 2),
         ("--redundancy.permutations", config.redundancy.permutations, 2),
         ("--attribution.clean-prompts", config.attribution.clean_prompts, 1),
@@ -92,10 +143,13 @@ def check(config: "StudyConfig") -> None:
     for name, tasks in (
         ("--scores.tasks", config.scores.tasks),
         ("--ablation.tasks", config.ablation.tasks),
+        ("--execution.tasks", config.execution.tasks),
         ("--redundancy.tasks", config.redundancy.tasks),
         ("--attribution.tasks", config.attribution.tasks),
     ):
-        if not tasks or len(set(tasks)) < len(tasks):
+        # A study without function vectors at work names no tasks for them.
+        least = 0 if name == "--execution.tasks" else 1
+        if len(tasks) < least or len(set(tasks)) < len(tasks):
             raise UserError(
                 f"{name} takes one or more different tasks, not {' '.join(tasks)!r}"
             )

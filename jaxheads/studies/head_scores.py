@@ -26,6 +26,7 @@ from jaxheads.scores import (
     previous_token,
     value_weighted,
 )
+from jaxheads.studies.induction_probe import TextProbe
 from jaxheads.studies.score_parts import Part
 
 _ON_PROBE = {
@@ -50,6 +51,8 @@ class Inputs:
         shots: demonstrations a prompt.
         names: scores that are computed besides the usual ones.
         parts: what computes those of them that need probes of their own.
+        probe_lengths: of a probe that went through text, int32 [B]; None: of a probe of
+            token ids, which all have one length.
     """
 
     clean: dict[str, Batch]
@@ -62,6 +65,13 @@ class Inputs:
     shots: int
     names: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ()
+    probe_lengths: np.ndarray | None = None
+
+    @property
+    def text_probe(self) -> TextProbe | None:
+        """The probe, if it went through text."""
+        read = self.probe_lengths
+        return None if read is None else TextProbe(self.probe, read)
 
     def cost(self, config) -> plan.Cost:
         """What ``run`` will cost."""
@@ -79,6 +89,8 @@ class Inputs:
         programs = [
             self._attention_program(params, config, *probe) for probe in self.probes()
         ]
+        if self.text_probe:
+            programs.append(self.text_probe.program(params, config))
         for length, task in tasks.items():
             sweeps = lengths.count(length)
             programs += self._task_programs(params, config, task, sweeps)
@@ -89,6 +101,10 @@ class Inputs:
 
     def probes(self) -> list[tuple[np.ndarray, Arrays, tuple[str, ...]]]:
         """Tokens, edges by name, and which of those weigh values."""
+        previous = {"previous_token": previous_token.edges(self.documents.shape[1])}
+        on_documents = (self.documents, previous, ())
+        if self.text_probe:
+            return [on_documents]
         length, bos = self.probe_length, self.probe_bos
         edges = {"induction": induction.edges(length, bos)}
         weighted = ()
@@ -97,8 +113,7 @@ class Inputs:
         if "induction_value_weighted" in self.names:
             weighted = ("induction_value_weighted",)
             edges |= dict.fromkeys(weighted, edges["induction"])
-        previous = {"previous_token": previous_token.edges(self.documents.shape[1])}
-        return [(self.probe, edges, weighted), (self.documents, previous, ())]
+        return [(self.probe, edges, weighted), on_documents]
 
     def _attention_program(self, params, config, tokens, edges, weighted) -> Program:
         length = tokens.shape[1]
@@ -160,7 +175,7 @@ class Result:
             those that were asked for.
         mean_heads: [L, H, K], mean head output at the last position of clean prompts,
             over prompts, then tasks: the ablation value.
-        effects: [A, L, H], mean effect by task, probability.
+        effects: [A, L, H, B], effect by task and prompt, probability.
         seconds: wall time of the parts, earlier tries included.
     """
 
@@ -186,7 +201,8 @@ class Result:
             named[f"score/{name}"] = score.mean.astype(np.float32)
             named[f"score/{name}_se"] = score.standard_error.astype(np.float32)
         named["fv/mean_heads"] = self.mean_heads
-        named["fv/effects"] = self.effects.astype(np.float32)
+        named["fv/effects"] = self.effects.mean(axis=-1).astype(np.float32)
+        named["fv/effects_by_prompt"] = self.effects.astype(np.float32)
         return named
 
 
@@ -222,8 +238,7 @@ def run(
     length, bos = inputs.probe_length, inputs.probe_bos
     scores = [
         function_vector.head_scores(samples, inputs.shots, tasks),
-        induction.head_scores(seen["induction"], length, bos, "olsson"),
-        induction.head_scores(seen["induction"], length, bos, "yin"),
+        *_induction(inputs, seen),
         previous_token.head_scores(
             seen["previous_token"], inputs.documents.shape[1], inputs.text
         ),
@@ -244,9 +259,20 @@ def run(
     return Result(
         scores={score.name: score for score in scores},
         mean_heads=mean_heads,
-        effects=samples.mean(axis=-1),
+        effects=samples,
         seconds=float(sum(unit["seconds"] for unit in [seen, *units])),
     )
+
+
+def _induction(inputs: Inputs, seen: Arrays) -> list[HeadScores]:
+    """The induction scores, by both ways to divide the attention on targets."""
+    if inputs.text_probe:
+        return inputs.text_probe.scores(seen)
+    length, bos = inputs.probe_length, inputs.probe_bos
+    return [
+        induction.head_scores(seen["induction"], length, bos, way)
+        for way in induction.DEFINITIONS
+    ]
 
 
 def _attention(inputs: Inputs, params, config, budget_bytes: int) -> Arrays:
@@ -258,6 +284,8 @@ def _attention(inputs: Inputs, params, config, budget_bytes: int) -> Arrays:
         seen |= attention.attention_shares(
             params, tokens, config, edges, chunk, value_weighted=weighted
         )
+    if inputs.text_probe:
+        seen |= inputs.text_probe.shares(params, config, budget_bytes)
     return seen
 
 

@@ -28,15 +28,6 @@ ScoreName = (
     Literal["function_vector", "induction", "induction_yin", "previous_token"]
     | ExtraScore
 )
-EXTRA_OPTIONS = (
-    "names",
-    "probe_sequences",
-    "needles",
-    "haystack_length",
-    "entities",
-    "relation_texts",
-)
-"""Options of the score study that change nothing while no extra score is asked for."""
 AttributionMethod = Literal["clean", "ablated", "integrated", "graddrop", "query"]
 ATTRIBUTION_METHODS: tuple[AttributionMethod, ...] = get_args(AttributionMethod)
 """How effects are estimated from gradients."""

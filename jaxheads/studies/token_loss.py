@@ -20,7 +20,7 @@ from jaxheads.chunks import chunks, fill_of_rows
 from jaxheads.devices import gather, mesh_of, replicate
 from jaxheads.memory import Fit
 from jaxheads.runs import Arrays, RunFolder
-from jaxheads.sets import Described, largest_changes
+from jaxheads.sets import Described, distinct, largest_changes, whole_chunks
 
 DOCUMENTS_AT_ONCE = 5
 
@@ -37,6 +37,10 @@ class Inputs:
         bos: whether rows begin with BOS.
         values: what replaces heads, see ``TokenLossConfig``; in turn.
         text: what the documents are.
+        divided_by: what sums over documents are divided by: their number, or what the
+            published code has for it, one less.
+        side_by_side: fractions at which the values after the first are tried; empty:
+            all.
     """
 
     documents: np.ndarray
@@ -46,25 +50,45 @@ class Inputs:
     bos: bool
     values: tuple[str, ...]
     text: str
+    divided_by: int
+    side_by_side: tuple[float, ...] = ()
 
-    def cost(self, config, sets: int) -> plan.Cost:
-        """What ``run`` will cost on a number of sets."""
+    def of_value(self, value: str, sets: Sequence[Described]) -> list[Described]:
+        """The sets that are run with a value: all of them with the first.
+
+        With the others all but the clean one, which no value changes, and only those
+        of the fractions of ``side_by_side``.
+        """
+        if value == self.values[0]:
+            return list(sets)
+        return [
+            (described, heads)
+            for described, heads in sets[1:]
+            if not self.side_by_side or described["fraction"] in self.side_by_side
+        ]
+
+    def cost(self, config, sets: Sequence[Described]) -> plan.Cost:
+        """What ``run`` will cost on sets, if no two are the same."""
         length = self.documents.shape[1]
-        runs = len(self.documents) * self.num_rows(sets) + len(self.fill_documents)
+        rows = sum(len(self.of_value(value, sets)) for value in self.values)
+        runs = len(self.documents) * rows + len(self.fill_documents)
         return plan.sequence(config, length, 2 * self.window) * runs
 
-    def fits(self, params, config, sets: int, budget_bytes: int) -> list[Fit]:
+    def fits(
+        self, params, config, sets: Sequence[Described], budget_bytes: int
+    ) -> list[Fit]:
         """What ``run`` will call."""
         documents = self.documents[:DOCUMENTS_AT_ONCE]
         sweeps = -(-len(self.documents) // DOCUMENTS_AT_ONCE)
         return [
             fitted
-            for index, value in enumerate(self.values)
+            for value in self.values
+            if (runs := len(self.of_value(value, sets)))
             for fitted in self._rows(
                 params,
                 config,
                 documents,
-                sets - (index > 0),
+                runs,
                 self._fill_shape(config, value, len(documents)),
                 budget_bytes,
                 sweeps,
@@ -104,10 +128,6 @@ class Inputs:
         around = np.arange(self.window) - self.window // 2
         return (self.at[:, None] + around).reshape(-1)
 
-    def num_rows(self, sets: int) -> int:
-        """Sets times values, the clean run once."""
-        return (sets - 1) * len(self.values) + 1
-
 
 @dataclasses.dataclass(frozen=True)
 class Result:
@@ -118,6 +138,8 @@ class Result:
         replaced: bool [M, L, H].
         loss: float32 [M, B, 2], nats, mean over the early and the late window.
         exact: float32 [M, B, 2], nats, of the early and the late token alone.
+        runs: how many different pairs of set and value there are, all of which were
+            run.
         seconds: wall time, earlier tries included.
     """
 
@@ -125,6 +147,7 @@ class Result:
     replaced: np.ndarray
     loss: np.ndarray
     exact: np.ndarray
+    runs: int
     seconds: float
 
     def arrays(self) -> Arrays:
@@ -164,8 +187,10 @@ def run(
     made = _Fills(inputs, params, config)
     advance(one * len(inputs.fill_documents))
     units, rows = [], []
-    for index, value in enumerate(inputs.values):
-        chosen = sets if index == 0 else sets[1:]  # clean is the same for every value
+    for value in inputs.values:
+        chosen = inputs.of_value(value, sets)
+        if not chosen:
+            continue
         replaced = np.stack([heads for _, heads in chosen])
         losses, changes = [], []
         for start in range(0, len(inputs.documents), DOCUMENTS_AT_ONCE):
@@ -209,6 +234,7 @@ def run(
         replaced=np.concatenate([replaced for _, replaced, _ in rows]),
         loss=loss.mean(axis=-1),
         exact=loss[..., inputs.window // 2],
+        runs=sum(len(distinct(replaced)[0]) for _, replaced, _ in rows),
         seconds=float(sum(unit["seconds"] for unit in units)),
     )
 
@@ -219,20 +245,22 @@ def _losses(
     """Losses [N, B, 2 W] of some documents; tells (document, subset) pairs done."""
     count, sets = len(documents), len(replaced)
     rows, (_, swept) = inputs._rows(params, config, documents, sets, fill, budget_bytes)
-    loss = np.zeros((sets, count, 2 * inputs.window), np.float32)
+    first, place = distinct(replaced)
+    run = whole_chunks(replaced[first], swept.chunk)
+    loss = np.zeros((len(run), count, 2 * inputs.window), np.float32)
     for index in chunks(count, rows):
-        new = len(np.unique(index))
+        share = len(np.unique(index)) * sets / len(run)
         loss[:, index] = engine.losses_under_subsets(
             params,
             documents[index],
             config,
-            replaced,
+            run,
             fill_of_rows(fill, index),
             inputs.scored(),
             chunk=swept.chunk,
-            advance=lambda done, new=new: advance(new * done),
+            advance=lambda done, share=share: advance(done * share),
         )
-    return loss
+    return loss[place]
 
 
 class _Fills:

@@ -4,7 +4,11 @@ import importlib.util
 
 import pytest
 
-collect_ignore = [] if importlib.util.find_spec("torch") else ["test_parity.py"]
+collect_ignore = (
+    []
+    if importlib.util.find_spec("torch")
+    else ["test_parity.py", "test_published_effects.py"]
+)
 
 COLUMNS = (
     "logits",

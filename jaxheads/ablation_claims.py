@@ -1,0 +1,205 @@
+"""Claims about what replacing heads does, to few-shot answers and to token losses.
+
+Each function measures one claim on a run; its docstring is the rule of its judgement.
+"""
+
+import numpy as np
+
+from jaxheads.ablation_effects import (
+    FV,
+    INDUCTION,
+    NOUN,
+    against,
+    against_random,
+    bootstrapped,
+    clean_mean,
+    few_shot,
+    gap,
+    honest,
+    place,
+    ranked,
+    resampled,
+    token_loss,
+    top_set,
+    where,
+    zero_shot,
+)
+from jaxheads.claim_rules import Measured, Rules
+from jaxheads.paired_tests import equivalence
+from jaxheads.report import words
+from jaxheads.report.outcomes import Outcome
+from jaxheads.runs import Run
+
+_EQUAL = {
+    "equal": "they are",
+    "different": "they are not",
+    "undecided": "that is open",
+}
+
+
+def fv_matters_more(run: Run, rules: Rules) -> Measured:
+    """Accuracy left without the top induction heads minus that left without FV heads.
+
+    At the measured share of heads nearest to 5 %; exact McNemar test over prompts.
+    """
+    outcome = few_shot(run)
+    return gap(outcome, place(outcome, "top", rules.fraction), rules)
+
+
+def fv_matters_more_excluded(run: Run, rules: Rules) -> Measured:
+    """Accuracy left without induction heads minus that left without FV heads.
+
+    Each set is taken without the other ranking's top heads, at the measured share of
+    heads nearest to 5 %; exact McNemar test over prompts.
+    """
+    outcome = few_shot(run)
+    return gap(outcome, place(outcome, "exclusion", rules.fraction), rules)
+
+
+def fv_worse_than_random_excluded(run: Run, rules: Rules) -> Measured:
+    """Accuracy left without random heads minus that left without FV heads.
+
+    The FV heads without the top induction heads. p is the larger of two: over prompts,
+    that the set equals the mean of the random draws; over draws, that it is one more.
+    """
+    outcome = few_shot(run)
+    at = place(outcome, "exclusion", rules.fraction)
+    return against_random(outcome, FV, at, "uniform", rules)
+
+
+def fv_worse_than_layer_matched(run: Run, rules: Rules) -> Measured:
+    """Accuracy left without random heads of the same layers, minus without FV heads.
+
+    As many random heads in each layer as the top FV set has there. p is the larger of
+    two: over prompts, and over draws.
+    """
+    outcome = few_shot(run)
+    at = place(outcome, "top", rules.fraction)
+    return against_random(outcome, FV, at, "layer_matched", rules)
+
+
+def induction_like_random_excluded(run: Run, rules: Rules) -> Measured:
+    """Accuracy left without induction heads minus that left without random heads.
+
+    The induction heads without the top FV heads. A claim of no difference: the
+    one-sided test is against a loss of a tenth of the clean accuracy, over prompts and
+    random draws, and the claim does not hold where the 95 % interval lies below that.
+    """
+    outcome = few_shot(run)
+    at = place(outcome, "exclusion", rules.fraction)
+    margin = rules.smallest * clean_mean(outcome)
+    found = against(outcome, INDUCTION, at, "uniform", rules)
+    left = outcome.values[top_set(outcome, INDUCTION, at)]
+    difference = found.difference
+    if difference.variance > 0:
+        p = difference.p_above(-margin)
+    else:  # no prompt of n differs, as happens if a share of at least margin does not
+        p = (1 - margin) ** left.size if difference.mean > -margin else 1.0
+    equal = equivalence(difference.interval(0.9), margin)
+    own, random = words.aligned(left.mean(), left.mean() - difference.mean)
+    return Measured(
+        *honest(difference.interval(), left, outcome),
+        p=p,
+        evidence=f"{where(outcome, at)}, replacing the induction heads leaves {own}, "
+        f"random ones {random}; no worse means by less than {words.number(margin)}, "
+        f"equal by less either way: {_EQUAL[equal]}. {ranked(found)}",
+        unit="accuracy",
+        smallest=-margin,
+        null=-margin,
+    )
+
+
+def fv_alone_keeps_more(run: Run, rules: Rules) -> Measured:
+    """Accuracy kept by the top FV heads alone minus that kept by random heads alone.
+
+    All other heads are replaced, at the measured share kept nearest to 5 %. p is the
+    larger of two: over prompts, and over draws.
+    """
+    outcome = few_shot(run)
+    at = place(outcome, "keep_only", rules.fraction)
+    return against_random(outcome, FV, at, "keep_only_random", rules, sign=1)
+
+
+def zero_shot_less_affected(run: Run, rules: Rules) -> Measured:
+    """Share of few-shot accuracy that FV heads cost, minus that of zero-shot accuracy.
+
+    The same queries with demonstrations and without, at the measured share of heads
+    nearest to 5 %; bootstrap over prompts within tasks.
+    """
+    few, zero = few_shot(run), zero_shot(run)
+    at = place(few, "top", rules.fraction)
+    for outcome in (few, zero):
+        clean_mean(outcome)
+    sets = [few.clean or 0, top_set(few, FV, at)]
+    rows = np.concatenate([few.values[sets], zero.values[sets]])
+
+    def difference(means: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return means[..., 3] / means[..., 2] - means[..., 1] / means[..., 0]
+
+    means = rows.mean((1, 2))
+    clean, left, clean_zero, left_zero = words.aligned(*means)
+    return bootstrapped(
+        float(difference(means)),
+        difference(resampled(rows, rules.seed)),
+        f"{where(few, at)}, replacing the FV heads takes few-shot accuracy from "
+        f"{clean} to {left}, zero-shot accuracy from {clean_zero} to {left_zero}.",
+        rules,
+    )
+
+
+def induction_matters_more_for_loss(run: Run, rules: Rules) -> Measured:
+    """Token-loss difference left without FV heads minus that without induction heads.
+
+    Each set is taken without the other ranking's top heads, and replaced by its mean
+    where that was measured, at the share nearest to 5 %; sign-flip test over documents.
+    """
+    outcome = token_loss(run)
+    at = place(outcome, "exclusion", rules.fraction)
+    return gap(outcome, at, rules, sign=-1)
+
+
+def accuracy_and_loss_differ(run: Run, rules: Rules) -> Measured:
+    """How much more FV than induction heads cost: of the accuracy, minus of the loss.
+
+    A cost is the share of the clean value that replacing a set takes away; with
+    exclusion where that was measured. Bootstrap over prompts and over documents.
+    """
+    measured, made, said, shown = [], [], [], ""
+    for n, outcome in enumerate((few_shot(run), token_loss(run))):
+        clean_mean(outcome)
+        mode = "exclusion" if outcome.find(mode="exclusion") else "top"
+        at = place(outcome, mode, rules.fraction)
+        sets = [outcome.clean or 0, *(top_set(outcome, name, at) for name in NOUN)]
+        rows = outcome.values[sets]
+        measured.append(rows.reshape(3, -1).mean(1))
+        made.append(resampled(rows, rules.seed + n))
+        said.append(_costs(outcome, measured[-1]))
+        shown = shown or where(outcome, at)
+
+    def interaction(accuracy: np.ndarray, loss: np.ndarray) -> np.ndarray:
+        return _extra_cost(accuracy) - _extra_cost(loss)
+
+    return bootstrapped(
+        float(interaction(*measured)),
+        interaction(*made),
+        f"{shown}, {' and '.join(said)}.",
+        rules,
+    )
+
+
+def _extra_cost(means: np.ndarray) -> np.ndarray:
+    """What FV heads cost more than induction heads: [..., 3] clean, FV, induction."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (means[..., 2] - means[..., 1]) / means[..., 0]
+
+
+def _costs(outcome: Outcome, means: np.ndarray) -> str:
+    costs = [
+        words.percent(round(float(1 - left / means[0]), 2)).replace("-", words.MINUS)
+        for left in means[1:]
+    ]
+    return (
+        f"FV heads cost {costs[0]} of the {outcome.quantity}, induction heads "
+        f"{costs[1]}"
+    )

@@ -1,0 +1,183 @@
+"""The papers' claims on the page, and the numbers of their figures."""
+
+from jaxheads import head_sets, sensitivity
+from jaxheads.claim_rules import Claim, Rules
+from jaxheads.head_sets import Number
+from jaxheads.report import words
+from jaxheads.report.layout import Section
+from jaxheads.report.tables import Cell, Table
+from jaxheads.runs import Run
+
+SYMBOLS = {
+    "holds": "\u2713",
+    "does not hold": "\u2717",
+    "undecided": "?",
+    "not measured": words.NONE,
+}
+
+
+def section(made: list[Claim]) -> Section | None:
+    """Make the section of a run's claims; None where none is measured."""
+    measured = [claim for claim in made if claim.verdict != "not measured"]
+    if not measured:
+        return None
+    rules = Rules()
+    tables = [
+        Table(
+            "Claims that this run measures",
+            ["claim", "verdict", "evidence", "effect [95 %]", "adjusted p"],
+            [_row(claim) for claim in measured],
+            3,
+            stacked=True,
+        )
+    ]
+    if len(measured) < len(made):
+        tables.append(_missing([one for one in made if one not in measured]))
+    return Section(
+        "claims",
+        "The papers' claims",
+        f"{_counted(measured)} An effect is positive where the claim is right. A claim "
+        "holds if its test, adjusted by Holm's method within its family, gives a p "
+        f"value below {rules.level:g}; it does not hold if the opposite is significant "
+        "or the interval leaves out the smallest effect of interest (mostly "
+        f"{words.percent(rules.smallest)} of the clean value; the rules stand at the "
+        "end of the page). Else it is undecided. All is said of this model, these "
+        "tasks and these heads, over other prompts.",
+        tables=tables,
+    )
+
+
+def figure_numbers(run: Run) -> list[Table]:
+    """Make the table of the numbers of Yin & Steinhardt's figures."""
+    found = head_sets.numbers(run)
+    if not found:
+        return []
+    columns = ["number", "interval over", "figure", "value [95 %]", "by chance", "p"]
+    rows = [_number(one) for one in found]
+    return [Table("Numbers of the figures of Yin & Steinhardt 2025", columns, rows, 3)]
+
+
+def rules(made: list[Claim]) -> list[Table]:
+    """Say how each measured claim is judged."""
+    rows = [
+        [Cell(one.statement), Cell(one.rule), Cell(one.family), Cell(_p(one.p))]
+        for one in made
+        if one.verdict != "not measured"
+    ]
+    columns = ["claim", "effect and test", "family", "p before adjustment"]
+    return [Table("How each claim is judged", columns, rows, 3)] if rows else []
+
+
+def _counted(made: list[Claim]) -> str:
+    counts = {
+        verdict: sum(claim.verdict == verdict for claim in made) for verdict in SYMBOLS
+    }
+    said = [
+        f"{counts['holds']} of {words.plural(len(made), 'claim')} "
+        f"{'holds' if counts['holds'] == 1 else 'hold'}",
+        f"{counts['does not hold']} "
+        f"{'does' if counts['does not hold'] == 1 else 'do'} not",
+        f"{counts['undecided']} "
+        f"{'is' if counts['undecided'] == 1 else 'are'} undecided",
+    ]
+    return ", ".join(said) + "."
+
+
+def _row(claim: Claim) -> list[Cell]:
+    return [
+        Cell(claim.statement, claim.source),
+        Cell(f"{SYMBOLS[claim.verdict]} {claim.verdict}".replace(" ", "\u00a0")),
+        Cell(claim.evidence),
+        Cell(*effect(claim)),
+        Cell(_p(claim.p_adjusted)),
+    ]
+
+
+def effect(claim: Claim) -> tuple[str, str]:
+    """Print a claim's effect with its interval, and its unit."""
+    if claim.effect != claim.effect:
+        return words.NONE, ""
+    if not abs(claim.low) < float("inf") or not abs(claim.high) < float("inf"):
+        return words.number(claim.effect), claim.unit
+    return words.with_interval(claim.effect, claim.low, claim.high), claim.unit
+
+
+def _p(value: float) -> str:
+    return words.p_value(value)
+
+
+def _missing(made: list[Claim]) -> Table:
+    rows = [[Cell(one.statement, one.source), Cell(one.needs)] for one in made]
+    return Table(
+        "Claims that this run does not measure",
+        ["claim", "it takes"],
+        rows,
+        99,
+        stacked=True,
+    )
+
+
+def _number(one: Number) -> list[Cell]:
+    value = words.number(one.value)
+    if one.low == one.low:
+        value = words.with_interval(one.value, one.low, one.high)
+    return [
+        Cell(words.sentence(one.label)),
+        Cell(one.over or words.NONE),
+        Cell(one.figure),
+        Cell(value),
+        Cell(words.number(one.chance)),
+        Cell(_p(one.p)),
+    ]
+
+
+_CHOICES = {
+    "exclusion": "Share of the other ranking's top heads that is left alone",
+    "fraction": "Share of heads that is replaced",
+    "metric": "What counts as right",
+    "value": "What is put in place of the heads (token-loss difference)",
+}
+_SETTING = [
+    "setting",
+    "FV cost more than induction by",
+    "adjusted p",
+    "FV minus random",
+    "induction minus random",
+]
+
+
+def sensitivity_section(run: Run) -> Section | None:
+    """Make the tables of how much depends on choices; None where none was varied."""
+    found = sensitivity.of_run(run)
+    tables = [
+        Table(
+            title,
+            _SETTING,
+            [_setting(one) for one in found if one.choice == choice],
+            1,
+        )
+        for choice, title in _CHOICES.items()
+        if any(one.choice == choice for one in found)
+    ]
+    if not tables:
+        return None
+    return Section(
+        "sensitivity",
+        "How much depends on the choices",
+        "The same comparison under other choices than the usual one, which is marked. "
+        "95 % intervals over prompts (with random heads, over draws too); p adjusted "
+        "by Benjamini and Hochberg's method within a table.",
+        tables=tables,
+    )
+
+
+def _setting(one: sensitivity.Setting) -> list[Cell]:
+    measured = one.gap
+    cells = [
+        Cell(one.setting + (" (usual)" if one.usual else "")),
+        Cell(words.with_interval(measured.effect, measured.low, measured.high)),
+        Cell(_p(one.p_adjusted)),
+    ]
+    for interval in (one.fv_random, one.induction_random):
+        cells.append(Cell(words.with_interval(*interval) if interval else words.NONE))
+    return cells

@@ -1,0 +1,147 @@
+"""A page over several runs: models of several sizes, checkpoints, or seeds."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from jaxheads.report import receipt, several_tables, tables, words
+from jaxheads.report import several_sections as sections
+from jaxheads.report.findings import Comparison
+from jaxheads.report.members import Member, differences, members
+from jaxheads.report.sections import Page
+from jaxheads.report.sentences import Statement
+from jaxheads.report.several_chart import axis
+from jaxheads.runs import Run
+
+
+def collect(runs: Sequence[Run]) -> Page:
+    """Put the page over several runs together.
+
+    Args:
+        runs: loaded; two or more.
+
+    Raises:
+        UserError: a run is there twice.
+    """
+    listed = members(runs)
+    along = axis(listed)
+    made = [
+        several_tables.runs(listed),
+        sections.drops(listed, along),
+        sections.curves(listed),
+        sections.agreement(listed, along),
+        sections.strength(listed, along),
+        sections.depth(listed),
+        sections.execution(listed, along),
+        several_tables.seeds(listed),
+        several_tables.claims_of(listed),
+    ]
+    models = len({member.params for member in listed})
+    return Page(
+        title="Which attention heads carry in-context learning?",
+        model=f"{words.plural(len(listed), 'run')} of {words.plural(models, 'model')}",
+        facts=_facts(listed),
+        verdict=_verdict(listed),
+        headline=[],
+        statements=_statements(listed),
+        sections=[section for section in made if section],
+        receipt=_receipt(listed),
+        open_tables=[t for t in (tables.definitions(listed[0].run),) if t],
+        folded_tables=[],
+        config=json.dumps(
+            {member.label: member.run.result.get("config") or {} for member in listed},
+            indent=2,
+            ensure_ascii=False,
+        ),
+        head_rows=[],
+    )
+
+
+def _facts(listed: list[Member]) -> list[str]:
+    sizes = sorted({m.num_params for m in listed if m.num_params is not None})
+    facts = []
+    if sizes:
+        ends = [words.parameters(size) for size in (sizes[0], sizes[-1])]
+        several = len(sizes) > 1
+        facts.append((" to ".join(ends) if several else ends[0]) + " parameters")
+    seeds = len({m.seed for m in listed if m.seed is not None})
+    if seeds > 1:
+        facts.append(words.plural(seeds, "seed"))
+    return facts
+
+
+def _verdict(listed: list[Member]) -> str:
+    """Count the runs in which one kind of heads matters more than the other."""
+    said = []
+    for unit, what in (("", "few-shot accuracy"), ("nats", "learning from text")):
+        compared = [
+            one
+            for member in listed
+            if (one := _compared(member, unit)) and one.gap is not None
+        ]
+        if not compared:
+            continue
+        fv, induction, open_ = _counts(compared)
+        parts = [
+            text
+            for count, text in (
+                (fv, f"FV heads matter more in {fv}"),
+                (induction, f"induction heads in {induction}"),
+                (open_, f"the two are not distinguishable in {open_}"),
+            )
+            if count
+        ]
+        if not fv and induction:
+            parts[0] = f"induction heads matter more in {induction}"
+        parts[0] += f" of {words.plural(len(compared), 'run')}"
+        said.append(f"{words.sentence(what)}: {', '.join(parts)}.")
+    return " ".join(said) or (
+        "These runs rank the heads; they hold no ablation that would tell which of "
+        "them the models need."
+    )
+
+
+def _compared(member: Member, unit: str) -> Comparison | None:
+    modes = ("exclusion", "top")
+    found = (member.found.comparison(mode, unit) for mode in modes)
+    return next((one for one in found if one), None)
+
+
+def _counts(compared: list[Comparison]) -> tuple[int, int, int]:
+    gaps = [one.gap for one in compared if one.gap is not None]
+    fv = sum(gap.high < 0 for gap in gaps)
+    induction = sum(gap.low > 0 for gap in gaps)
+    return fv, induction, len(gaps) - fv - induction
+
+
+def _statements(listed: list[Member]) -> list[Statement]:
+    said = []
+    groups: dict[str, list[Member]] = {}
+    for member in listed:
+        groups.setdefault(member.params, []).append(member)
+    repeated = [group for group in groups.values() if len(group) > 1]
+    if repeated:
+        counts = ", ".join(f"{len(g)} of {g[0].model}" for g in repeated)
+        text = (
+            f"Runs of the same params ({counts}) stand at one place in the figures, as "
+            "their mean and range."
+        )
+        said.append(Statement("Same models", text))
+    found = differences(listed)
+    if found:
+        text = (
+            "The runs are not of one config, so that not only the model may be behind "
+            f"a difference. They differ in {', '.join(found)}."
+        )
+        said.append(Statement("What differs", text))
+    return said
+
+
+def _receipt(listed: list[Member]) -> list[tuple[str, receipt.Facts]]:
+    """Gather each run's facts, model, versions and device under its label."""
+    groups: list[tuple[str, receipt.Facts]] = []
+    for member in listed:
+        told: list[tuple[str, Any]] = [("folder", str(member.run.path))]
+        told += [fact for _, facts in receipt.facts(member.run) for fact in facts]
+        groups.append((member.label, told))
+    return groups

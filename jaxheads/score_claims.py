@@ -1,0 +1,155 @@
+"""Claims about two kinds of heads that follow from their scores alone.
+
+Each function measures one claim on a run; its docstring is the rule of its judgement.
+"""
+
+import math
+
+import numpy as np
+
+from jaxheads import statistics
+from jaxheads.claim_rules import Measured, Rules, Untested
+from jaxheads.heads import top
+from jaxheads.ranking_uncertainty import (
+    SAMPLES,
+    depth_p,
+    over_heads,
+    ranked_interval,
+    resampled_scores,
+    spearman_p,
+)
+from jaxheads.report import words
+from jaxheads.report.heads import top_count
+from jaxheads.runs import Run
+
+_PAIR = ("function_vector", "induction")
+_FEWEST = 3  # heads of a set below which its share or its depth says too little
+
+
+def top_sets_differ(run: Run, rules: Rules) -> Measured:
+    """One half minus the share of the top 2 % of heads that both rankings share.
+
+    Top sets of 3 heads or more. Bootstrap over prompts, heads ranked anew each time,
+    corrected for the noise that this adds.
+    """
+    pair, count = _scores(run), _count(run, rules)
+    shared = statistics.overlap(*(top(scores, count) for scores in pair))
+    made = np.array(
+        [
+            statistics.overlap(top(a, count), top(b, count))
+            for a, b in zip(*_resampled(run, rules), strict=True)
+        ]
+    )
+    low, high = np.clip(ranked_interval(shared, made), 0, 1)
+    corrected = 2 * shared - made
+    beyond = min(int(np.sum(corrected >= 0.5)), int(np.sum(corrected <= 0.5)))
+    total = pair[0].size
+    p_chance = statistics.overlap_p_value(round(shared * count), count, count, total)
+    return Measured(
+        0.5 - shared,
+        0.5 - float(high),
+        0.5 - float(low),
+        p=min(1.0, 2 * (1 + beyond) / (1 + SAMPLES)),
+        evidence=f"The top {words.percent(rules.top)} share {round(shared * count)} of "
+        f"{count} heads, {words.percent(round(shared, 2))}; by chance "
+        f"{words.percent(round(count / total, 3))} (so many or more: p "
+        f"{words.p_value(p_chance)}).",
+        unit="share of heads",
+        smallest=rules.smallest,
+    )
+
+
+def scores_correlate(run: Run, rules: Rules) -> Measured:
+    """Spearman's correlation of FV and induction score over all heads.
+
+    Student's t test over heads, interval by resampling heads; beside it the
+    correlation within layers, which depth alone cannot make.
+    """
+    fv, induction = _scores(run)
+    rho = statistics.spearman(fv, induction)
+    if fv.size < 5 or math.isnan(rho):
+        raise Untested("undecided", "The scores of too few heads differ to correlate.")
+    low, high = over_heads(fv, induction, rules.seed)
+    inside = _within_layers(fv, induction)
+    text = f"Over {fv.size:,} heads the rank correlation is {words.number(rho)}"
+    if not math.isnan(inside):
+        text += f"; within layers {words.number(inside)}"
+    return Measured(
+        rho,
+        low,
+        high,
+        p=spearman_p(rho, fv.size),
+        evidence=text + ".",
+        unit="rank correlation",
+        smallest=rules.smallest,
+    )
+
+
+def fv_heads_deeper(run: Run, rules: Rules) -> Measured:
+    """Mean layer of the top 2 % FV heads minus that of the top 2 % induction heads.
+
+    Top sets of 3 heads or more. Permutation test over heads, those of both sets left
+    out; interval by bootstrap over prompts, heads ranked anew each time.
+    """
+    pair, count = _scores(run), _count(run, rules)
+    tops = [top(scores, count) for scores in pair]
+    layers = [float(np.nonzero(heads)[0].mean()) for heads in tops]
+    made = []
+    for a, b in zip(*_resampled(run, rules), strict=True):
+        one, other = (np.nonzero(top(each, count))[0].mean() for each in (a, b))
+        made.append(one - other)
+    difference = layers[0] - layers[1]
+    low, high = ranked_interval(difference, np.array(made))
+    first, second = words.aligned(*layers)
+    return Measured(
+        difference,
+        low,
+        high,
+        p=depth_p(*tops, seed=rules.seed),
+        evidence=f"The top {count} FV heads lie in layer {first} on average, the top "
+        f"{count} induction heads in layer {second}, of {len(pair[0])}.",
+        unit="layers",
+        smallest=rules.smallest_layers,
+    )
+
+
+def _scores(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    missing = [name for name in _PAIR if f"score/{name}" not in run.arrays]
+    if missing:
+        names = " and ".join(words.short(name) for name in missing)
+        raise Untested("not measured", f"The run has no {names} scores.")
+    fv, induction = (np.asarray(run.arrays[f"score/{n}"], np.float64) for n in _PAIR)
+    if not (np.isfinite(fv).all() and np.isfinite(induction).all()):
+        raise Untested("undecided", "Some scores are not numbers.")
+    return fv, induction
+
+
+def _count(run: Run, rules: Rules) -> int:
+    count = top_count(_scores(run)[0].size, rules.top)
+    if count < _FEWEST:
+        raise Untested(
+            "undecided",
+            f"The top {words.percent(rules.top)} are {words.plural(count, 'head')}: "
+            "too few to tell.",
+        )
+    return count
+
+
+def _resampled(run: Run, rules: Rules) -> list[np.ndarray]:
+    return [
+        resampled_scores(run, name, rules.seed + n, SAMPLES)
+        for n, name in enumerate(_PAIR)
+    ]
+
+
+def _within_layers(a: np.ndarray, b: np.ndarray) -> float:
+    """Correlation of ranks within layers, each layer's mean rank taken away."""
+    if a.shape[1] < 2:
+        return math.nan
+    ranks = [
+        np.stack([statistics.average_ranks(row) for row in scores])
+        - (a.shape[1] + 1) / 2
+        for scores in (a, b)
+    ]
+    scale = math.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum())
+    return float((ranks[0] * ranks[1]).sum() / scale) if scale else math.nan

@@ -1,0 +1,1 @@
+"""Training small models from scratch: data, objectives, the loop, its checkpoints."""

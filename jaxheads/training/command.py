@@ -1,0 +1,55 @@
+"""What ``jaxheads train`` does."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from jaxheads.devices import make_mesh
+from jaxheads.training.choices import GENERATORS, choose_data, choose_model, read_text
+from jaxheads.training.loop import train
+from jaxheads.training.terminal import TrainingBar, print_training
+
+if TYPE_CHECKING:
+    from jaxheads.commands import Train
+
+
+def run_command(command: "Train", console: Console, output: Console) -> None:
+    """Train as the options say, and print the end.
+
+    Args:
+        command: the options.
+        console: of progress.
+        output: of the result.
+    """
+    config = command.training
+    config.check()  # a mistake in it is told before data are read
+    out = command.out or _default_folder(command)
+    if command.data.data in GENERATORS:
+        data = choose_data(command.data)
+    else:
+        # Beside the run, not in it: other runs may read the same tokens.
+        with console.status("reading text"):
+            data = read_text(command.data, out.with_name(f"{out.name}-tokens"))
+    model_config = choose_model(command.model, data.source)
+    tokens = config.seeds * config.batch_size * data.source.sequence_length
+    with TrainingBar(console, config.steps, tokens) as bar:
+        run = train(
+            config,
+            model_config,
+            data.source,
+            out,
+            held_out=data.held_out,
+            mesh=make_mesh(command.mesh),
+            report=bar.report,
+            tokenizer=data.tokenizer,
+        )
+    print_training(run, output)
+    console.print(f"run     {run.path}", soft_wrap=True, markup=False)
+
+
+def _default_folder(command: "Train") -> Path:
+    """Such as runs/toy-hapax-train."""
+    words = (Path(command.model.model).stem, command.training.objective, "train")
+    return Path("runs") / re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(words))

@@ -1,0 +1,59 @@
+"""What every step of a training run said, one line of JSON a step, on the disk."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxheads.runs import Arrays, write_text
+
+NAMES = ("loss", "all_loss", "dropped", "gradient_norm")
+"""Of the numbers of each seed, fields of ``step.Metrics``."""
+
+
+class Curves:
+    """Rows by step: appended to the file, read again when a run goes on.
+
+    Floats are written so that they come back to the last bit.
+
+    Args:
+        path: of the file; made if absent.
+        last: rows of later steps, of an earlier try, are dropped.
+    """
+
+    def __init__(self, path: Path, last: int):
+        self._path = path
+        self.rows: list[dict[str, Any]] = []
+        lines = path.read_text("utf-8").splitlines() if path.exists() else []
+        for line in lines[:last]:  # of steps 1, 2, ...
+            try:
+                self.rows.append(json.loads(line))
+            except ValueError:  # cut off when the process was killed
+                break
+        write_text(path, "".join(json.dumps(row) + "\n" for row in self.rows))
+
+    @property
+    def last(self) -> int:
+        """The last step that has a row."""
+        return len(self.rows)
+
+    def append(self, rows: list[dict[str, Any]]) -> None:
+        """Write the rows of the next steps; on the disk when this returns."""
+        self.rows += rows
+        with self._path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def values(self, name: str, last: int = 0) -> np.ndarray:
+        """A curve [steps, N], or of the last steps only."""
+        rows = self.rows[-last:] if last else self.rows
+        return np.array([row[name] for row in rows])
+
+    def arrays(self) -> Arrays:
+        """All curves as a run's arrays."""
+        made = {f"train/{name}": self.values(name).astype(np.float32) for name in NAMES}
+        made["train/learning_rate"] = self.values("learning_rate")
+        return made

@@ -1,0 +1,191 @@
+"""Prompts of strings of one random automaton each: in-context language learning."""
+
+import dataclasses
+import functools
+from typing import Any, Literal
+
+import numpy as np
+
+from jaxheads.errors import UserError
+from jaxheads.training.data.automata import Automata, Family, draw_automata
+from jaxheads.training.data.draws import integers, uniforms
+from jaxheads.training.data.windows import (
+    Windows,
+    check_at_least,
+    check_batch,
+    check_range,
+    describe_generator,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class RegularLanguages:
+    """Windows with strings of one automaton, drawn for the window; "|" between them.
+
+    Symbols are the ids from 0 on, then come the separator "|" and the padding ".".
+    A window that the strings do not fill is padded; one that they overfill is cut.
+    Separators and padding carry no loss. The first symbol of a window is read only.
+
+    Attributes:
+        sequence_length: targets in a window, T; 949 hold the longest prompt.
+        family: of the automata.
+        split: which of them: "train" or "test", whose languages differ.
+        shortest: symbols of a string at least; the length is uniform.
+        longest: at most.
+        fewest_strings: in a prompt; the number is uniform.
+        most_strings: at most.
+        seed: of the prompts; the family has a seed of its own.
+
+    ``info`` of its windows: "automaton" [B], its number in the split; "state" int8
+    [B, T], the state that a scored target is drawn from, else -1; "string" int16
+    [B, T], the number of the target's string in the prompt, or -1.
+
+    Source: Akyürek et al. 2024, arXiv 2401.12973, and its code. There every training
+    automaton gives one prompt, read 200 times; here each reading is a new prompt.
+    """
+
+    sequence_length: int = 512
+    family: Family = dataclasses.field(default_factory=Family)
+    split: Literal["train", "test"] = "train"
+    shortest: int = 1
+    longest: int = 49
+    fewest_strings: int = 10
+    most_strings: int = 19
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_at_least(1, sequence_length=self.sequence_length)
+        check_range("shortest", self.shortest, "longest", self.longest)
+        check_range(
+            "fewest_strings", self.fewest_strings, "most_strings", self.most_strings
+        )
+        if self.split not in ("train", "test"):
+            raise UserError(
+                f'split must be "train" or "test", but is {self.split!r}: give one'
+            )
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids are below this: the symbols, the separator, the padding."""
+        return self.family.symbols + 2
+
+    @property
+    def separator(self) -> int:
+        """Id of "|"."""
+        return self.family.symbols
+
+    @property
+    def padding(self) -> int:
+        """Id of "."."""
+        return self.family.symbols + 1
+
+    @functools.cached_property
+    def automata(self) -> Automata:
+        """Those of the split."""
+        return draw_automata(self.family)[self.split == "test"]
+
+    def describe(self) -> dict[str, Any]:
+        """See ``Source``."""
+        return describe_generator(self) | {"automata": self.automata.sha256()}
+
+    def batch(self, index: int, size: int, *, stream: int = 0) -> Windows:
+        """See ``Source``."""
+        check_batch(index, size)
+        most, longest = self.most_strings, self.longest
+        counts = (2, most, most * longest)
+        every = uniforms(
+            f"regular languages, {self.split}",
+            self.seed,
+            stream,
+            index * size,
+            size,
+            sum(counts),
+        )
+        which, lengths, steps = np.split(every, np.cumsum(counts)[:-1], axis=1)
+        automaton = integers(which[:, 0], 0, len(self.automata) - 1)
+        number = integers(which[:, 1], self.fewest_strings, most)
+        length = integers(lengths, self.shortest, longest)  # [B, strings]
+        start = np.cumsum(length + 1, axis=1) - length - 1
+        # Strings that begin beyond every window are not walked.
+        begun = (start <= self.sequence_length) & (np.arange(most) < number[:, None])
+        seen = int(begun.sum(axis=1).max())
+        steps = steps.reshape(size, most, longest)[:, :seen]
+        symbols, states = self._walk(automaton, steps)
+        return self._join(
+            automaton, number, start[:, :seen], length[:, :seen], symbols, states
+        )
+
+    def _walk(
+        self, automaton: np.ndarray, steps: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """All strings of a batch at once, symbol by symbol.
+
+        Args:
+            automaton: [B].
+            steps: uniform, [B, strings, symbols].
+
+        Returns:
+            The symbols and the states that they are drawn from, [B, strings, symbols].
+        """
+        symbol_of, target_of = self.automata.listed
+        chosen = automaton[:, None]
+        state = np.zeros(steps.shape[:2], np.int16)
+        symbols = np.empty(steps.shape, np.int16)
+        states = np.empty(steps.shape, np.int8)
+        degrees = self.automata.degree
+        for place in range(steps.shape[2]):
+            edge = (steps[:, :, place] * degrees[chosen, state]).astype(np.int64)
+            symbols[:, :, place] = symbol_of[chosen, state, edge]
+            states[:, :, place] = state
+            state = target_of[chosen, state, edge]
+        return symbols, states
+
+    def _join(
+        self,
+        automaton: np.ndarray,
+        number: np.ndarray,
+        start: np.ndarray,
+        length: np.ndarray,
+        symbols: np.ndarray,
+        states: np.ndarray,
+    ) -> Windows:
+        """Put the strings one after the other, separators between them.
+
+        Args:
+            automaton: [B].
+            number: strings of the prompt, [B]; those seen may be fewer.
+            start: of each string in the window, [B, strings].
+            length: of each, [B, strings].
+            symbols: [B, strings, symbols].
+            states: that they are drawn from, alike.
+        """
+        size, most, longest = symbols.shape
+        width = self.sequence_length + 1
+        place = start[:, :, None] + np.arange(longest + 1)
+        inside = np.arange(longest + 1) <= length[:, :, None]  # its separator, too
+        inside &= (np.arange(most) < number[:, None])[:, :, None] & (place < width)
+        row, string, symbol = np.nonzero(inside)
+        at = place[row, string, symbol]
+        ends = symbol == length[row, string]
+        symbol = np.minimum(symbol, longest - 1)
+        tokens = np.full((size, width), self.padding, np.int32)
+        tokens[row, at] = np.where(ends, self.separator, symbols[row, string, symbol])
+        state = np.full((size, width), -1, np.int8)
+        state[row, at] = np.where(ends, -1, states[row, string, symbol])
+        strings = np.full((size, width), -1, np.int16)
+        strings[row, at] = np.where(ends, -1, string)
+        # No separator follows the last string.
+        last = np.minimum(number, most)[:, None] - 1
+        end = np.take_along_axis(start + length, last, axis=1)[:, 0]
+        within = np.flatnonzero((number <= most) & (end < width))
+        tokens[within, end[within]] = self.padding
+        return Windows(
+            tokens,
+            None,
+            state[:, 1:] >= 0,
+            {
+                "automaton": automaton,
+                "state": state[:, 1:],
+                "string": strings[:, 1:],
+            },
+        )

@@ -1,0 +1,132 @@
+"""The training loop: steps, curves, evidence, checkpoints, and going on again."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from jaxheads import runs
+from jaxheads.errors import UserError
+from jaxheads.training.attempt import Attempt, Evidence, Report
+from jaxheads.training.checkpoints import locked
+from jaxheads.training.config import TrainConfig
+from jaxheads.training.data.windows import Source
+from jaxheads.training.result import describe
+from jaxheads.weights.digest import params_sha256
+
+
+def train(
+    config: TrainConfig,
+    model_config: Any,
+    source: Source,
+    out: str | Path,
+    *,
+    held_out: Source | None = None,
+    evidence: Evidence | None = None,
+    embedding: jax.Array | None = None,
+    mesh: Mesh | None = None,
+    report: Report | None = None,
+    tokenizer: Any = None,
+) -> runs.Run:
+    """Train a model, or several of different seeds at once, into a run folder.
+
+    A run that stopped goes on from its last state with the same call and ends with the
+    same arrays; a finished one is read.
+
+    Args:
+        config: of the run.
+        model_config: the family's ``Config``.
+        source: of the windows; each seed reads its own order (``stream``) of it.
+        out: the run's folder.
+        held_out: of the windows of the held-out loss; None: ``source``, in an order
+            that no seed reads.
+        evidence: what is measured at every evaluation, of each seed.
+        embedding: [V, D] that "hapax-thresholded" compares; None: the model's own.
+        mesh: devices; "data" takes the seeds if there are several, else the windows of
+            a batch, "model" the params.
+        report: told the metrics of steps as they come.
+        tokenizer: to keep with the models.
+
+    Returns:
+        The finished run: curves "train/*" [steps, N], evaluations "evaluation/*"
+        [evaluations, N, ...]; models lie in its folder "checkpoints".
+
+    Raises:
+        UserError: choices that do not fit; the loss is not finite; the disk is full;
+            another process trains in the folder.
+        KeyboardInterrupt: Ctrl-C, or SIGTERM, after the state was written.
+    """
+    config.check()
+    _check_fit(config, model_config, source, mesh)
+    told = {
+        "model": dataclasses.asdict(model_config),
+        "data": source.describe(),
+        "held_out": None if held_out is None else held_out.describe(),
+        "embedding": None if embedding is None else params_sha256(embedding),
+    }
+    folder = runs.RunFolder(out, "train", dataclasses.asdict(config), told)
+    if folder.finished:
+        return runs.load(folder.path)
+    with locked(folder.path):
+        attempt = Attempt(
+            config,
+            model_config,
+            source,
+            folder,
+            source if held_out is None else held_out,
+            evidence,
+            embedding,
+            mesh,
+            report,
+            tokenizer,
+        )
+        arrays, seconds = attempt.run()
+        result = describe(
+            config,
+            model_config,
+            source.sequence_length,
+            arrays,
+            attempt.place,
+            seconds,
+            attempt.names,
+        )
+        # Not before all is whole: a finished run is not gone on with.
+        run = folder.finish(result, arrays)
+        (folder.path / "curves.jsonl").unlink()
+        shutil.rmtree(attempt.place.states, ignore_errors=True)
+        return run
+
+
+def _check_fit(
+    config: TrainConfig, model_config: Any, source: Source, mesh: Mesh | None
+) -> None:
+    """Raise UserError unless model, data and devices fit each other."""
+    if source.vocab_size > model_config.vocab_size:
+        raise UserError(
+            f"the model must know every token of the data, but has "
+            f"{model_config.vocab_size} and the data {source.vocab_size}: give it a "
+            "larger vocabulary"
+        )
+    if source.sequence_length > model_config.context_length:
+        raise UserError(
+            f"the data's windows of {source.sequence_length} tokens must fit the "
+            f"model's context of {model_config.context_length}: shorten the windows"
+        )
+    if jax.process_count() > 1:
+        raise UserError(
+            "training takes one process, with all of its devices, but there are "
+            f"{jax.process_count()}: start one"
+        )
+    parts = 1 if mesh is None else mesh.shape.get("data", 1)
+    name, count = ("--seeds", config.seeds)
+    if config.seeds == 1:
+        name, count = "--batch-size / --accumulate", config.batch_size
+        count //= config.accumulate
+    if count % parts:
+        raise UserError(
+            f"{name} must be a multiple of the {parts} devices on --mesh data, but is "
+            f"{count}"
+        )

@@ -1,0 +1,87 @@
+"""What a finished training run says of itself, besides its arrays."""
+
+import importlib.metadata
+import platform
+from typing import Any
+
+import jax
+
+from jaxheads import runs
+from jaxheads.models import family
+from jaxheads.models.parameters import num_params
+from jaxheads.receipt import VERSIONS
+from jaxheads.training.checkpoints import Place
+from jaxheads.training.config import TrainConfig
+
+_NATS = ("loss", "all_loss")
+
+
+def describe(
+    config: TrainConfig,
+    model_config: Any,
+    sequence_length: int,
+    arrays: runs.Arrays,
+    place: Place,
+    seconds: float,
+    evaluated: list[str],
+) -> dict[str, Any]:
+    """The result of a run, ready for JSON.
+
+    Args:
+        config: of the run.
+        model_config: the family's ``Config``.
+        sequence_length: targets in a window.
+        arrays: of the run.
+        place: where its checkpoints lie.
+        seconds: of training.
+        evaluated: names of what was evaluated.
+    """
+    abstract = family(model_config.model_type).abstract(model_config)
+    device = jax.devices()[0]
+    versions = {name: importlib.metadata.version(name) for name in VERSIONS}
+    last = {
+        str(seed): {
+            name: float(arrays[f"train/{name}"][-1, index])
+            for name in ("loss", "all_loss", "dropped")
+        }
+        for index, seed in enumerate(place.seeds)
+    }
+    return {
+        "train": {
+            "seeds": list(place.seeds),
+            "last": last,
+            "num_params": num_params(abstract),
+            "tokens_a_seed": config.steps * config.batch_size * sequence_length,
+            "checkpoints": {
+                str(seed): [
+                    place.model(seed, step).relative_to(place.run).as_posix()
+                    for step in place.model_steps()
+                ]
+                for seed in place.seeds
+            },
+            "evaluated": evaluated,
+        },
+        "versions": versions | {"python": platform.python_version()},
+        "device": {
+            "kind": device.device_kind,
+            "platform": device.platform,
+            "count": jax.device_count(),
+            "processor": platform.machine(),
+        },
+        "wall_s": {"train": seconds},
+        "arrays": {name: _describe_array(name, arrays[name].ndim) for name in arrays},
+    }
+
+
+def _describe_array(name: str, axes: int) -> dict[str, Any]:
+    """Dims (N: seeds) and unit of an array."""
+    kind, short = name.split("/", 1)
+    if name == "train/checkpoints" or short == "step":
+        return {
+            "dims": ["checkpoint" if kind == "train" else "evaluation"],
+            "unit": "step",
+        }
+    first = "step" if kind == "train" else "evaluation"
+    dims = [first, "N", *(f"axis {i}" for i in range(2, axes))][:axes]
+    unit = "nats" if short in _NATS else "share" if short == "dropped" else ""
+    return {"dims": dims, "unit": unit}

@@ -1,0 +1,87 @@
+"""A training run on the terminal: the bar while it runs, the table at its end."""
+
+import contextlib
+import time
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from jaxheads.runs import Run
+
+
+class TrainingBar(contextlib.AbstractContextManager):
+    """Shows the step, the mean loss of the seeds, tokens a second, and what is left.
+
+    Args:
+        console: to show it on.
+        steps: of the run.
+        tokens: targets of all seeds in a step.
+    """
+
+    def __init__(self, console: Console, steps: int, tokens: int):
+        self._bar = Progress(
+            TextColumn("step {task.completed:,.0f} of {task.total:,.0f}"),
+            BarColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}"),
+            TextColumn("{task.fields[rate]:,.0f} tokens/s"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._task = self._bar.add_task("", total=steps, loss=float("nan"), rate=0.0)
+        self._tokens = tokens
+        self._before: tuple[int, float] | None = None
+        self._bar.start()
+
+    def __exit__(self, *error) -> None:
+        self._bar.stop()
+
+    def report(self, step: int, row: dict[str, Any]) -> None:
+        """What ``train`` calls after some steps."""
+        now, rate = time.monotonic(), 0.0
+        if self._before is not None:
+            rate = (step - self._before[0]) * self._tokens / (now - self._before[1])
+        self._before = (step, now)
+        loss = sum(row["loss"]) / len(row["loss"])
+        self._bar.update(self._task, completed=step, loss=loss, rate=rate)
+
+
+def print_training(run: Run, console: Console) -> None:
+    """The last losses of every seed, and where the models are."""
+    told, arrays = run.result["train"], run.arrays
+    seconds = run.result["wall_s"]["train"]
+    tokens = told["tokens_a_seed"] * len(told["seeds"])
+    table = Table(
+        title=f"{run.result['config']['objective']}: {tokens:,} tokens, "
+        f"{told['num_params']:,} params a model, {tokens / seconds:,.0f} tokens/s"
+    )
+    table.add_column("seed", justify="right")
+    names = ("loss, last 50 steps", "of all targets", "dropped", "held-out loss")
+    for name in names:
+        table.add_column(name, justify="right")
+    table.add_column("last model")
+    for index, seed in enumerate(told["seeds"]):
+        recent = [
+            np.mean(arrays[f"train/{name}"][-50:, index])
+            for name in ("loss", "all_loss", "dropped")
+        ]
+        held_out = arrays.get("evaluation/all_loss")
+        table.add_row(
+            str(seed),
+            f"{recent[0]:.4f}",
+            f"{recent[1]:.4f}",
+            f"{recent[2]:.1%}",
+            "" if held_out is None else f"{held_out[-1, index]:.4f}",
+            told["checkpoints"][str(seed)][-1],
+        )
+    console.print(table)

@@ -1,0 +1,94 @@
+"""Scores of every head over the steps of a training (numpy only).
+
+Dims: U steps, A scoring tasks, L layers, H heads.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from jaxheads.runs import Arrays, Run
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trajectories:
+    """Two scores of every head over the steps.
+
+    Attributes:
+        steps: int [U], in order.
+        induction: [U, L, H], share of attention.
+        induction_se: [U, L, H].
+        induction_chance: of a head that attends evenly.
+        fv: [U, L, H], probability.
+        fv_se: [U, L, H].
+        fv_effects: [U, A, L, H], the FV score by task.
+    """
+
+    steps: np.ndarray
+    induction: np.ndarray
+    induction_se: np.ndarray
+    induction_chance: float
+    fv: np.ndarray
+    fv_se: np.ndarray
+    fv_effects: np.ndarray
+
+    @classmethod
+    def of(cls, arrays: Arrays, scores: Mapping[str, Any]) -> "Trajectories":
+        """Out of the arrays of a dynamics run and what its scores mean."""
+        named = {
+            name: np.asarray(arrays[f"dynamics/score/{name}"], np.float64)
+            for score in ("induction", "function_vector")
+            for name in (score, f"{score}_se")
+        }
+        return cls(
+            np.asarray(arrays["dynamics/step"]),
+            named["induction"],
+            named["induction_se"],
+            float(scores["induction"]["chance"]),
+            named["function_vector"],
+            named["function_vector_se"],
+            np.asarray(arrays["dynamics/fv_effects"], np.float64),
+        )
+
+    @classmethod
+    def of_run(cls, run: Run) -> "Trajectories":
+        """Out of a loaded dynamics run."""
+        return cls.of(run.arrays, run.result["scores"])
+
+
+def top_count(total: int, share: float) -> int:
+    """Heads of a share, rounded up as in the paper's figures; at least 1."""
+    return max(1, math.ceil(round(share * total, 9)))
+
+
+def ranks(scores: np.ndarray) -> np.ndarray:
+    """Rank heads from 1 (largest) at each step: [U, L, H] -> int [U, L H].
+
+    Of equal scores the earlier head has the better rank.
+    """
+    flat = scores.reshape(len(scores), -1)
+    places = np.empty(flat.shape, int)
+    order = np.argsort(-flat, axis=1, kind="stable")
+    np.put_along_axis(places, order, np.arange(1, flat.shape[1] + 1)[None], axis=1)
+    return places
+
+
+def detectable(
+    scores: np.ndarray, errors: np.ndarray, chance: float, level: float = 0.05
+) -> np.ndarray:
+    """Which heads stand out from chance at each step: [U, L, H] -> bool [U, L H].
+
+    Args:
+        scores: [U, L, H].
+        errors: [U, L, H]; where one is 0 or nan, any score above chance stands out.
+        chance: of a head that does nothing of the kind.
+        level: over all heads together.
+    """
+    flat = scores.reshape(len(scores), -1) - chance
+    errors = np.nan_to_num(errors.reshape(flat.shape))
+    quantile = NormalDist().inv_cdf(1 - level / 2 / flat.shape[1])
+    return flat > quantile * errors

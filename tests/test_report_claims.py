@@ -1,0 +1,98 @@
+"""The claims on the page, in the terminal and as JSON: the same as computed."""
+
+import html
+import io
+import json
+import re
+from pathlib import Path
+
+import planted_run
+import pytest
+import synthetic_run
+from rich.console import Console
+
+from jaxheads import claims, head_sets, tables
+from jaxheads.report import claims as shown
+from jaxheads.report import words
+from jaxheads.runs import Run
+
+pytest.importorskip("altair")
+pytest.importorskip("vl_convert")
+
+from jaxheads.report import render, write_report
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    return synthetic_run.make_run()
+
+
+@pytest.fixture(scope="module")
+def page(run: Run) -> str:
+    text = re.sub(r"<script.*?</script>", " ", render(run), flags=re.S)
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", text)).split())
+
+
+def test_the_page_says_every_claim_with_its_evidence(run: Run, page: str):
+    for claim in claims.of_run(run):
+        assert claim.statement in page
+        if claim.verdict == "not measured":
+            assert claim.needs in page
+            continue
+        assert claim.evidence in page and claim.rule in page
+        said = f"{shown.SYMBOLS[claim.verdict]} {claim.verdict}"
+        assert said.replace(" ", "\u00a0") in page or said in page
+        assert shown.effect(claim)[0] in page
+
+
+def test_the_page_has_the_numbers_of_the_figures(run: Run, page: str):
+    for number in head_sets.numbers(run):
+        assert words.sentence(number.label) in page
+        assert (
+            words.number(number.value) in page
+            or words.with_interval(number.value, number.low, number.high) in page
+        )
+    assert "How much depends on the choices" in page
+    assert "5 % replaced (usual)" in page
+
+
+def test_the_verdicts_are_counted():
+    made = claims.of_run(planted_run.make_run(0))
+    section = shown.section(made)
+    assert section is not None
+    said = re.match(
+        r"(\d+) of (\d+) claims hold, (\d+) does? not, (\d+) (?:is|are) undecided\.",
+        section.text.replace("do not", "does not"),
+    )
+    assert said, section.text
+    verdicts = [one.verdict for one in made]
+    measured = len(verdicts) - verdicts.count("not measured")
+    assert [int(n) for n in said.groups()] == [
+        verdicts.count("holds"),
+        measured,
+        verdicts.count("does not hold"),
+        verdicts.count("undecided"),
+    ]
+
+
+def test_a_run_that_measures_no_claim_has_no_section():
+    assert shown.section(claims.of_run(synthetic_run.make_run(parts=()))) is None
+
+
+def test_the_terminal_and_the_file_say_the_same(tmp_path: Path):
+    run = synthetic_run.make_run(tmp_path, parts=("scores",))
+    made = claims.of_run(run)
+    page = write_report(run, tmp_path / "mine.html")
+    path = page.parent / "mine-claims.json"  # beside report.html it is claims.json
+    told = json.loads(path.read_text("utf-8"))
+    assert [row["name"] for row in told["claims"]] == [one.name for one in made]
+    assert told["claims"] == json.loads(json.dumps(claims.to_rows(run)))
+    text = io.StringIO()
+    tables.print_run(run, Console(file=text, width=200))
+    for claim in made:
+        if claim.verdict != "not measured":
+            line = next(
+                line for line in text.getvalue().splitlines() if claim.statement in line
+            )
+            assert f"{shown.SYMBOLS[claim.verdict]} {claim.verdict}" in line
+            assert shown.effect(claim)[0] in line
