@@ -147,8 +147,8 @@ def _dynamics(command: Dynamics, console: Console) -> None:
         )
     config = study_config(command)
     from jaxheads.devices import make_mesh
-    from jaxheads.dynamics import run_dynamics
-    from jaxheads.dynamics_terminal import StepBars, print_dynamics
+    from jaxheads.dynamics.run import run_dynamics
+    from jaxheads.dynamics.terminal import StepBars, print_dynamics
 
     with StepBars(console) as bars:
         finished = run_dynamics(
@@ -187,7 +187,7 @@ def _report(command: Report, console: Console) -> None:
             f"a page on {len(loaded)} runs belongs to none of their folders: give its "
             "file, such as --out page.html"
         )
-    from jaxheads.claim_tables import print_seeds
+    from jaxheads.claims.tables import print_seeds
     from jaxheads.report import write_comparison
 
     page = write_comparison(loaded, command.out, command.figures)

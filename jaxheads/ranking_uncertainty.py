@@ -9,8 +9,8 @@ from itertools import combinations
 import numpy as np
 
 from jaxheads import statistics
-from jaxheads.distributions import student_t_p
 from jaxheads.runs import Run
+from jaxheads.statistics.distributions import student_t_p
 
 SAMPLES = 500
 _PERMUTATIONS = 9999

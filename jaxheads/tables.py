@@ -6,7 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from jaxheads import claim_tables
+from jaxheads.claims import tables as claim_tables
 from jaxheads.comparison import Comparison
 from jaxheads.execution_terminal import execution_table
 from jaxheads.heads import head_name

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from synthetic_run import make_run
 
-from jaxheads.dynamics_result import TITLE, analyse
+from jaxheads.dynamics.result import TITLE, analyse
 from jaxheads.runs import Run
 
 STEPS = (0, 1, 64, 256, 1000, 4000, 16000, 64000, 143000)

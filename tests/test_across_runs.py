@@ -9,8 +9,9 @@ import planted_run
 import pytest
 from rich.console import Console
 
-from jaxheads import across_runs, claim_tables
-from jaxheads.claim_rules import Claim
+from jaxheads import across_runs
+from jaxheads.claims import tables as claim_tables
+from jaxheads.claims.rules import Claim
 from jaxheads.runs import Run
 
 TRUE = np.random.default_rng(9).gamma(0.3, 0.1, (5, 4))

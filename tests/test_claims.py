@@ -12,7 +12,7 @@ import pytest
 import synthetic_run
 
 from jaxheads import claims
-from jaxheads.claim_rules import Claim, Definition, Measured, Rules, decide, judge
+from jaxheads.claims.rules import Claim, Definition, Measured, Rules, decide, judge
 from jaxheads.runs import Run
 
 ABLATION = [one for one in claims.CLAIMS if one.family == "few-shot accuracy"]

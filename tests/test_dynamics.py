@@ -19,11 +19,12 @@ from families import random_params
 from hub_server import HubServer, Repository, commit_of
 from model_folder import write_folder
 
-from jaxheads import dynamics, runs
+from jaxheads import runs
 from jaxheads.__main__ import main
-from jaxheads.checkpoint_series import open_series
-from jaxheads.dynamics import run_dynamics
-from jaxheads.dynamics_checks import tokens_sha256
+from jaxheads.dynamics import run as dynamics
+from jaxheads.dynamics.checks import tokens_sha256
+from jaxheads.dynamics.run import run_dynamics
+from jaxheads.dynamics.series import open_series
 from jaxheads.errors import UserError
 from jaxheads.model import load
 from jaxheads.models import llama
@@ -192,7 +193,7 @@ def test_a_finished_run_is_read_and_takes_more_steps(run, series, tmp_path):
 
 CHILD = """
 import sys
-from jaxheads.dynamics import run_dynamics
+from jaxheads.dynamics.run import run_dynamics
 from tests.test_dynamics import SMALL
 run_dynamics(sys.argv[1], SMALL, sys.argv[2])
 """
@@ -361,7 +362,7 @@ def test_the_command_goes_on_after_an_interrupt_and_tells_what_it_found(
             raise KeyboardInterrupt
         return load_step(source, *arguments)
 
-    monkeypatch.setattr("jaxheads.dynamics.load", interrupted)
+    monkeypatch.setattr("jaxheads.dynamics.run.load", interrupted)
     with pytest.raises(SystemExit) as stop:
         main(command)
     assert stop.value.code == 130
@@ -403,8 +404,8 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
 HUB_CHILD = """
 import gc, json, sys
 import jax
-from jaxheads import checkpoint_series
-from jaxheads.dynamics import run_dynamics
+from jaxheads.dynamics import series as checkpoint_series
+from jaxheads.dynamics.run import run_dynamics
 from jaxheads.errors import UserError
 from jaxheads.weights.hub import fetch_from_hub
 from tests.test_dynamics import SMALL
@@ -418,7 +419,7 @@ def live(*_):
     gc.collect()
     alive.append(sum(array.nbytes for array in jax.live_arrays()))
 
-from jaxheads.dynamics import Progress
+from jaxheads.dynamics.run import Progress
 progress = Progress(loading=live)
 run = run_dynamics(
     source, SMALL, out, steps=(8, 64, 1000), delete=True, progress=progress

@@ -11,8 +11,7 @@ import math
 import numpy as np
 import pytest
 
-from jaxheads import distributions, multiple_tests, paired_tests
-from jaxheads.statistics import Interval
+from jaxheads.statistics import Interval, distributions, multiple_tests, paired_tests
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from rich.console import Console
 from synthetic_dynamics import STEPS, make_dynamics
 from test_report import CHROMIUM, WATCH, dump, payload, visible
 
-from jaxheads.dynamics_terminal import print_dynamics
+from jaxheads.dynamics.terminal import print_dynamics
 from jaxheads.report import dynamics_figures as drawn
 from jaxheads.report import dynamics_findings as told
 from jaxheads.report import render

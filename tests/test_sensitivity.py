@@ -7,8 +7,9 @@ import numpy as np
 import planted_run
 import pytest
 
-from jaxheads import multiple_tests, sensitivity
+from jaxheads.claims import sensitivity
 from jaxheads.runs import Run
+from jaxheads.statistics import multiple_tests
 
 
 @pytest.fixture(scope="module")

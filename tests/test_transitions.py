@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxheads import emergence
-from jaxheads.trajectories import Trajectories, detectable, ranks, top_count
-from jaxheads.transitions import Definition, find, permuted
+from jaxheads.dynamics import emergence
+from jaxheads.dynamics.trajectories import Trajectories, detectable, ranks, top_count
+from jaxheads.dynamics.transitions import Definition, find, permuted
 
 STEPS = np.array([0, 1, 4, 16, 64, 256])
 LAYERS, HEADS, TASKS = 5, 20, 4

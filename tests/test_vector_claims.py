@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxheads import claims, paired_tests, training_claims, vector_claims
-from jaxheads.claim_rules import Claim
+from jaxheads import claims
+from jaxheads.claims import training as training_claims
+from jaxheads.claims import vectors as vector_claims
+from jaxheads.claims.rules import Claim
 from jaxheads.runs import Run
+from jaxheads.statistics import paired_tests
 
 LAYERS, LAYER = (0, 2, 4, 6), 2  # the vector is judged at layer 2, place 1
 

@@ -1,7 +1,8 @@
 """The papers' claims on the page, and the numbers of their figures."""
 
-from jaxheads import head_sets, sensitivity
-from jaxheads.claim_rules import Claim, Rules
+from jaxheads import head_sets
+from jaxheads.claims import sensitivity
+from jaxheads.claims.rules import Claim, Rules
 from jaxheads.head_sets import Number
 from jaxheads.report import words
 from jaxheads.report.layout import Section

@@ -4,14 +4,14 @@ from typing import Any
 
 import numpy as np
 
-from jaxheads import emergence
+from jaxheads.dynamics import emergence
+from jaxheads.dynamics.trajectories import top_count
 from jaxheads.heads import head_name
 from jaxheads.report import words
 from jaxheads.report.outcomes import SEED
 from jaxheads.report.sentences import Statement
 from jaxheads.runs import Run
 from jaxheads.statistics import Interval, bootstrap_task_mean
-from jaxheads.trajectories import top_count
 
 METRICS = ("first_token", "f1")
 SCORES = ("induction", "function_vector")

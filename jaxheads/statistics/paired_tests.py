@@ -11,13 +11,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from jaxheads.distributions import (
+from jaxheads.statistics import Interval
+from jaxheads.statistics.distributions import (
     binomial_probability,
     binomial_tail,
     student_t_p,
     student_t_quantile,
 )
-from jaxheads.statistics import Interval
 
 Alternative = Literal["two-sided", "greater", "less"]
 FLIPS = 9999

@@ -5,7 +5,7 @@ Each function measures one claim on a run; its docstring is the rule of its judg
 
 import numpy as np
 
-from jaxheads.ablation_effects import (
+from jaxheads.claims.ablation_effects import (
     FV,
     INDUCTION,
     NOUN,
@@ -24,11 +24,11 @@ from jaxheads.ablation_effects import (
     where,
     zero_shot,
 )
-from jaxheads.claim_rules import Measured, Rules
-from jaxheads.paired_tests import equivalence
+from jaxheads.claims.rules import Measured, Rules
 from jaxheads.report import words
 from jaxheads.report.outcomes import Outcome
 from jaxheads.runs import Run
+from jaxheads.statistics.paired_tests import equivalence
 
 _EQUAL = {
     "equal": "they are",

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxheads import emergence, runs, transitions
-from jaxheads.trajectories import Trajectories
+from jaxheads import runs
+from jaxheads.dynamics import emergence, transitions
+from jaxheads.dynamics.trajectories import Trajectories
 
 TITLE = "How attention heads form in training"
 

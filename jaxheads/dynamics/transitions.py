@@ -30,8 +30,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxheads.dynamics.trajectories import Trajectories, detectable, ranks, top_count
 from jaxheads.heads import head_name
-from jaxheads.trajectories import Trajectories, detectable, ranks, top_count
 
 PERMUTATIONS = 2000
 

@@ -6,7 +6,7 @@ Each function measures one claim; its docstring is the rule of its judgement.
 import math
 from typing import Any
 
-from jaxheads.claim_rules import Measured, Rules, Untested
+from jaxheads.claims.rules import Measured, Rules, Untested
 from jaxheads.report import words
 from jaxheads.runs import Run
 

@@ -24,7 +24,13 @@ import jax
 from jax.sharding import Mesh
 
 from jaxheads import memory, runs
-from jaxheads.checkpoint_series import (
+from jaxheads.dynamics.checks import (
+    refuse_other_model,
+    refuse_other_tokens,
+    tokens_sha256,
+)
+from jaxheads.dynamics.result import Step, gather
+from jaxheads.dynamics.series import (
     PATTERN,
     Checkpoint,
     Missing,
@@ -34,12 +40,6 @@ from jaxheads.checkpoint_series import (
     is_missing,
     open_series,
 )
-from jaxheads.dynamics_checks import (
-    refuse_other_model,
-    refuse_other_tokens,
-    tokens_sha256,
-)
-from jaxheads.dynamics_result import Step, gather
 from jaxheads.errors import UserError
 from jaxheads.icl.tasks import load_tasks
 from jaxheads.model import Model, load
@@ -108,7 +108,7 @@ def run_dynamics(
     finished folder is read; asked for more steps, it gets those, and keeps the others.
 
     Args:
-        source: see ``checkpoint_series.open_series``.
+        source: see ``series.open_series``.
         config: the scores, and in its ablation the few-shot tasks; ablations that it
             asks for besides are run at every step.
         out: the run's folder.

@@ -2,20 +2,15 @@
 
 Question: which of the statements about induction and function-vector heads does this
 run support, which does it contradict, and which does it leave open? The rules stand in
-``claim_rules`` and beside each measure, and do not know the data.
+``claims.rules`` and beside each measure, and do not know the data.
 Source: Yin & Steinhardt 2025; Todd et al. 2024; Crosbie & Shutova 2024 for controls.
 """
 
 import dataclasses
 from typing import Any
 
-from jaxheads import (
-    ablation_claims,
-    score_claims,
-    training_claims,
-    vector_claims,
-)
-from jaxheads.claim_rules import Claim, Definition, Rules, judge
+from jaxheads.claims import ablation, scores, training, vectors
+from jaxheads.claims.rules import Claim, Definition, Rules, judge
 from jaxheads.runs import Run
 
 _YIN, _TODD = "Yin & Steinhardt 2025", "Todd et al. 2024"
@@ -30,7 +25,7 @@ CLAIMS = (
         f"{_YIN}, section 4",
         _ABLATION,
         _ABLATED,
-        ablation_claims.fv_matters_more,
+        ablation.fv_matters_more,
     ),
     Definition(
         "fv_matters_more_excluded",
@@ -38,7 +33,7 @@ CLAIMS = (
         f"{_YIN}, section 4",
         _ABLATION,
         _EXCLUDED,
-        ablation_claims.fv_matters_more_excluded,
+        ablation.fv_matters_more_excluded,
     ),
     Definition(
         "fv_worse_than_random_excluded",
@@ -47,7 +42,7 @@ CLAIMS = (
         f"{_YIN}, section 4",
         _ABLATION,
         f"{_EXCLUDED}, and two random draws or more",
-        ablation_claims.fv_worse_than_random_excluded,
+        ablation.fv_worse_than_random_excluded,
     ),
     Definition(
         "induction_like_random_excluded",
@@ -56,7 +51,7 @@ CLAIMS = (
         f"{_YIN}, section 4 (of models above 1B)",
         _ABLATION,
         f"{_EXCLUDED}, and random draws",
-        ablation_claims.induction_like_random_excluded,
+        ablation.induction_like_random_excluded,
     ),
     Definition(
         "fv_worse_than_layer_matched",
@@ -64,7 +59,7 @@ CLAIMS = (
         "Crosbie & Shutova 2024, section 3 (the control)",
         _ABLATION,
         "an ablation study with layer-matched draws (--ablation.matched-to)",
-        ablation_claims.fv_worse_than_layer_matched,
+        ablation.fv_worse_than_layer_matched,
     ),
     Definition(
         "fv_alone_keeps_more",
@@ -72,7 +67,7 @@ CLAIMS = (
         f"{_YIN}, section 4 (turned around)",
         _ABLATION,
         "an ablation study that keeps only some heads (--ablation.keep-only)",
-        ablation_claims.fv_alone_keeps_more,
+        ablation.fv_alone_keeps_more,
     ),
     Definition(
         "zero_shot_less_affected",
@@ -80,7 +75,7 @@ CLAIMS = (
         f"{_YIN}, section 4",
         _ABLATION,
         "an ablation study that asks without demonstrations too (--ablation.zero-shot)",
-        ablation_claims.zero_shot_less_affected,
+        ablation.zero_shot_less_affected,
     ),
     Definition(
         "induction_matters_more_for_loss",
@@ -89,7 +84,7 @@ CLAIMS = (
         f"{_YIN}, section 4 (of models above 345M)",
         "token loss",
         "token losses of both rankings, with exclusion",
-        ablation_claims.induction_matters_more_for_loss,
+        ablation.induction_matters_more_for_loss,
     ),
     Definition(
         "accuracy_and_loss_differ",
@@ -98,7 +93,7 @@ CLAIMS = (
         f"{_YIN}, section 4",
         "token loss",
         "an ablation study and token losses of both rankings",
-        ablation_claims.accuracy_and_loss_differ,
+        ablation.accuracy_and_loss_differ,
     ),
     Definition(
         "top_sets_differ",
@@ -107,7 +102,7 @@ CLAIMS = (
         f"{_YIN}, section 3",
         "head scores",
         "both scores",
-        score_claims.top_sets_differ,
+        scores.top_sets_differ,
     ),
     Definition(
         "scores_correlate",
@@ -115,7 +110,7 @@ CLAIMS = (
         f"{_YIN}, section 3",
         "head scores",
         "both scores",
-        score_claims.scores_correlate,
+        scores.scores_correlate,
     ),
     Definition(
         "fv_heads_deeper",
@@ -123,7 +118,7 @@ CLAIMS = (
         f"{_YIN}, section 3",
         "head scores",
         "both scores",
-        score_claims.fv_heads_deeper,
+        scores.fv_heads_deeper,
     ),
     Definition(
         "vector_raises_zero_shot",
@@ -131,7 +126,7 @@ CLAIMS = (
         f"{_TODD}, section 3",
         "function vectors",
         "function vectors added to prompts",
-        vector_claims.vector_raises_zero_shot,
+        vectors.vector_raises_zero_shot,
     ),
     Definition(
         "vector_raises_shuffled",
@@ -139,7 +134,7 @@ CLAIMS = (
         f"{_TODD}, section 3; {_YIN}, appendix A.6",
         "function vectors",
         "function vectors added to prompts",
-        vector_claims.vector_raises_shuffled,
+        vectors.vector_raises_shuffled,
     ),
     Definition(
         "random_vectors_do_not",
@@ -147,7 +142,7 @@ CLAIMS = (
         f"{_TODD}, section 3",
         "function vectors",
         "function vectors of random heads added to prompts",
-        vector_claims.random_vectors_do_not,
+        vectors.random_vectors_do_not,
     ),
     Definition(
         "induction_emerges_first",
@@ -155,7 +150,7 @@ CLAIMS = (
         f"{_YIN}, section 5",
         "training",
         "the checkpoints of a training (jaxheads dynamics)",
-        training_claims.induction_emerges_first,
+        training.induction_emerges_first,
     ),
     Definition(
         "fv_heads_were_induction_heads",
@@ -163,7 +158,7 @@ CLAIMS = (
         f"{_YIN}, section 5",
         "training",
         "the checkpoints of a training (jaxheads dynamics)",
-        training_claims.fv_heads_were_induction_heads,
+        training.fv_heads_were_induction_heads,
     ),
 )
 """The claims that one run can be asked about; ``across_runs`` has those of several."""

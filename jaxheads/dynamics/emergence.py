@@ -19,8 +19,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jaxheads.dynamics.trajectories import Trajectories, detectable, top_count
 from jaxheads.statistics import LEVEL, SAMPLES, Interval
-from jaxheads.trajectories import Trajectories, detectable, top_count
 
 SHARE = 0.02
 REFERENCES = ("final", "largest")

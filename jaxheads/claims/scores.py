@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from jaxheads import statistics
-from jaxheads.claim_rules import Measured, Rules, Untested
+from jaxheads.claims.rules import Measured, Rules, Untested
 from jaxheads.heads import top
 from jaxheads.ranking_uncertainty import (
     SAMPLES,

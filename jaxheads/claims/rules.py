@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from jaxheads.multiple_tests import holm
+from jaxheads.statistics.multiple_tests import holm
 
 Verdict = Literal["holds", "does not hold", "undecided", "not measured"]
 

@@ -15,7 +15,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from jaxheads import dynamics, plan, study
+from jaxheads import plan, study
+from jaxheads.dynamics import run as dynamics
 from jaxheads.report import dynamics_findings, words
 from jaxheads.runs import Run
 

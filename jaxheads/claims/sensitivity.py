@@ -8,8 +8,7 @@ in place of the heads?
 import dataclasses
 from typing import Any
 
-from jaxheads import multiple_tests
-from jaxheads.ablation_effects import (
+from jaxheads.claims.ablation_effects import (
     FV,
     INDUCTION,
     At,
@@ -19,11 +18,11 @@ from jaxheads.ablation_effects import (
     place,
     token_loss,
 )
-from jaxheads.claim_rules import Measured, Rules, Untested
+from jaxheads.claims.rules import Measured, Rules, Untested
 from jaxheads.report import outcomes, words
 from jaxheads.report.outcomes import Outcome
 from jaxheads.runs import Run
-from jaxheads.statistics import Interval
+from jaxheads.statistics import Interval, multiple_tests
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from jaxheads import runs
-from jaxheads.checkpoint_series import Checkpoint
-from jaxheads.dynamics_result import Step
+from jaxheads.dynamics.result import Step
+from jaxheads.dynamics.series import Checkpoint
 from jaxheads.errors import UserError
 from jaxheads.model import Model
 

@@ -9,8 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxheads.claim_rules import Measured, Rules, Untested
-from jaxheads.paired_tests import (
+from jaxheads.claims.rules import Measured, Rules, Untested
+from jaxheads.report import outcomes, words
+from jaxheads.report.outcomes import Outcome
+from jaxheads.runs import Run
+from jaxheads.statistics import Interval, bootstrap_task_mean, resampled_means
+from jaxheads.statistics.paired_tests import (
     AgainstDraws,
     Discordant,
     against_draws,
@@ -19,10 +23,6 @@ from jaxheads.paired_tests import (
     sign_flip_p,
     strata,
 )
-from jaxheads.report import outcomes, words
-from jaxheads.report.outcomes import Outcome
-from jaxheads.runs import Run
-from jaxheads.statistics import Interval, bootstrap_task_mean, resampled_means
 
 FV, INDUCTION = "function_vector", "induction"
 NOUN = {FV: "FV", INDUCTION: "induction"}

@@ -5,10 +5,10 @@ Each function measures one claim on a run; its docstring is the rule of its judg
 
 import numpy as np
 
-from jaxheads.claim_rules import Measured, Rules, Untested
-from jaxheads.paired_tests import Estimate, estimate, sign_flip_p
+from jaxheads.claims.rules import Measured, Rules, Untested
 from jaxheads.report import words
 from jaxheads.runs import Run
+from jaxheads.statistics.paired_tests import Estimate, estimate, sign_flip_p
 
 _NAMES = {"zero_shot": "zero-shot", "shuffled": "shuffled-label"}
 

@@ -1,0 +1,199 @@
+"""Evidence during training: what tells whether and when induction heads form.
+
+Every figure is measured on inputs that stay the same throughout a run, so that curves
+over steps show the model alone. ``Evidence`` is what ``train`` takes as ``evidence``::
+
+    evidence = make_evidence(EvidenceConfig(), model_config, source)
+    train(config, model_config, source, out, evidence=evidence)
+
+The figures of heads and the repetition accuracy come from random tokens
+(``evidence_probes``), everything else from held-out windows (``evidence_windows``).
+"""
+
+import dataclasses
+import hashlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxheads.errors import UserError
+from jaxheads.training.data.windows import Source
+from jaxheads.training.evidence_probes import (
+    Probes,
+    draw_probes,
+    head_figures,
+    repetition_accuracy,
+)
+from jaxheads.training.evidence_windows import (
+    HeldOut,
+    draw_windows,
+    run_windows,
+    window_figures,
+)
+
+_NATS = ("icl_score", "token_loss", "loss", "early_loss", "late_loss")
+_DIMS = {
+    "prefix_matching": ("L", "H"),
+    "previous_token": ("L", "H"),
+    "copying": ("L", "H"),
+    "loss_by_position": ("T",),
+    "token_losses": ("sample",),
+    "accuracy_by_shot": ("pairs before",),
+    "loss_by_shot": ("pairs before",),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class EvidenceConfig:
+    """What is measured at every evaluation of a training run."""
+
+    evidence: bool = True
+    """Measure heads and in-context learning, besides the held-out loss."""
+    samples: int = 128
+    """Held-out windows of losses and accuracies."""
+    positions: tuple[int, int] | None = None
+    """Targets of a window, from 1 on, whose losses say how much is learned in context;
+    default: 50 and 500, or a tenth and 95 % of windows of fewer than 500."""
+    probe_sequences: int = 10
+    """Random sequences of the head scores."""
+    probe_period: int = 25
+    """Random tokens before they repeat; fewer where windows or vocabulary are small."""
+    probe_repeats: int = 4
+    """How often they stand in a sequence of the head scores."""
+    repetitions: int = 100
+    """Sequences of the repetition accuracy."""
+    evidence_seed: int = 0
+    """Of the random sequences."""
+
+    def check(self) -> None:
+        """Raise UserError unless the choices make sense, whatever model and data."""
+        for name, value, least in (
+            ("--samples", self.samples, 1),
+            ("--probe-sequences", self.probe_sequences, 1),
+            ("--probe-period", self.probe_period, 2),
+            ("--probe-repeats", self.probe_repeats, 2),
+            ("--repetitions", self.repetitions, 1),
+            ("--evidence-seed", self.evidence_seed, 0),
+        ):
+            if value < least:
+                raise UserError(f"{name} must be {least} or more, but is {value}")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evidence:
+    """Measures a model in training; from ``make_evidence``.
+
+    Attributes:
+        config: what is measured.
+        model_config: the family's ``Config``.
+        probes: sequences of random tokens.
+        held_out: windows.
+    """
+
+    config: EvidenceConfig
+    model_config: Any
+    probes: Probes
+    held_out: HeldOut
+
+    def __call__(self, step: int, params: Any) -> dict[str, np.ndarray]:
+        """``measure``, as the training loop calls it."""
+        del step  # the inputs are the same at every step
+        return self.measure(params)
+
+    def measure(self, params: Any) -> dict[str, np.ndarray]:
+        """All figures of one model, or of N at once.
+
+        Args:
+            params: of the family of ``model_config``; leaves with a leading axis N or
+                without it.
+
+        Returns:
+            float32 by name, with the axis N if the params have it: "prefix_matching",
+            "previous_token", "copying" [L, H], see ``head_figures``;
+            "repetition_accuracy" []; and those of ``window_figures``.
+        """
+        alone = params.embedding.ndim == 2
+        if alone:
+            params = jax.tree.map(lambda leaf: leaf[None], params)
+        found = head_figures(params, self.probes, self.model_config)
+        found["repetition_accuracy"] = repetition_accuracy(
+            params, self.probes, self.model_config
+        )
+        seen = run_windows(params, self.held_out, self.model_config)
+        found |= window_figures(self.held_out, seen)
+        return {name: values[0] if alone else values for name, values in found.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """What is measured on what, ready for JSON."""
+        held, probes = self.held_out, self.probes
+        content = (probes.repeated, probes.once, probes.cut, held.windows.tokens)
+        sha256 = hashlib.sha256(b"".join(x.astype("<i4").tobytes() for x in content))
+        counts = {name or "all": int(n.sum()) for name, n in held.samples.items()}
+        return {
+            **dataclasses.asdict(self.config),
+            "positions": [at + 1 for at in held.at],
+            "samples": len(held.windows.scored),
+            "samples_of_icl_score": counts,
+            "probe_period": probes.period,
+            "probe_bos": probes.bos,
+            "sha256": sha256.hexdigest(),
+        }
+
+
+def make_evidence(
+    config: EvidenceConfig,
+    model_config: Any,
+    source: Source,
+    held_out: Source | None = None,
+) -> Evidence:
+    """Draw the probes and the held-out windows of a run.
+
+    Args:
+        config: what is measured.
+        model_config: the family's ``Config``.
+        source: of training; its vocabulary is the probes'.
+        held_out: of the held-out windows; None: ``source``, in an order that no seed
+            reads.
+
+    Raises:
+        UserError: choices that do not fit each other or the data.
+    """
+    config.check()
+    return Evidence(
+        config,
+        model_config,
+        draw_probes(
+            source,
+            model_config.context_length,
+            sequences=config.probe_sequences,
+            period=config.probe_period,
+            repeats=config.probe_repeats,
+            repetitions=config.repetitions,
+            seed=config.evidence_seed,
+        ),
+        draw_windows(
+            source if held_out is None else held_out,
+            samples=config.samples,
+            positions=config.positions,
+            seed=config.evidence_seed,
+        ),
+    )
+
+
+def figure_dims(name: str) -> tuple[str, ...]:
+    """The axes of a figure of one model, by its name: () for a number."""
+    return _DIMS.get(name, ())
+
+
+def figure_unit(name: str) -> str:
+    """The unit of a figure, by its name."""
+    if name in ("prefix_matching", "previous_token"):
+        return "share of attention"
+    if name == "copying":
+        return "share of raised logits, mapped to -1 to 1"
+    if name == "total_variation":
+        return "total variation distance"
+    if name.startswith(_NATS) or name.endswith("_loss"):
+        return "nats"
+    return "share"
