@@ -18,6 +18,7 @@ from jaxheads.models.metrics import logit_difference, probability
 from jaxheads.scores import attribution
 from jaxheads.verification import verify
 
+SLOW = pytest.mark.slow
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
@@ -61,7 +62,8 @@ def pairs(case):
 
 
 @pytest.mark.parametrize(
-    "point", ["clean", "integrated", pytest.param("ablated", marks=pytest.mark.slow)]
+    "point",
+    ["clean", *(pytest.param(n, marks=SLOW) for n in ("integrated", "ablated"))],
 )
 def test_slopes_are_the_gradients_of_whole_forwards(gqa, point):
     fast = attribution.at_last_position(
@@ -78,6 +80,7 @@ def test_slopes_are_the_gradients_of_whole_forwards(gqa, point):
         np.testing.assert_allclose(fast[..., prompt], slow, atol=2e-4 * scale)
 
 
+@pytest.mark.slow
 def test_integrated_estimates_sum_to_what_all_heads_do(gqa):
     """Completeness: the sum over heads is m(all replaced) - m(all kept)."""
     prefix = prefix_of(gqa)
@@ -96,6 +99,7 @@ def test_integrated_estimates_sum_to_what_all_heads_do(gqa):
     np.testing.assert_allclose(estimate.sum(axis=(0, 1)), change, rtol=1e-2, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_estimate_is_exact_where_the_model_is_straight(linear):
     """Heads of the last layer write into logits that are linear in them."""
     prefix, targets = prefix_of(linear), pairs(linear)
@@ -130,6 +134,7 @@ def test_the_qk_fix_is_exact_where_the_slope_of_a_query_is_not(linear):
     assert np.abs(run(linear.fill, "q")[-1] - effects).max() > 0.1
 
 
+@pytest.mark.slow
 def test_keys_and_values_are_attributed_by_group(gqa):
     fill = gqa.fill[:, :2]
     fast = attribution.at_last_position(
@@ -168,6 +173,7 @@ def test_dropping_gradients_averages_the_sizes_without_each_layer(gqa):
     np.testing.assert_allclose(found[..., 0], total / 2, atol=2e-4 * np.max(total))
 
 
+@pytest.mark.slow
 def test_sequences_are_attributed_one_by_one(gqa):
     at, rng = jnp.asarray([[5, 12], [3, 6], [7, 2], [9, 1]]), np.random.default_rng(0)
     targets = jnp.asarray(rng.integers(0, 41, (4, 2)))

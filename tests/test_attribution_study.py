@@ -19,6 +19,8 @@ from jaxheads.statistics import spearman
 from jaxheads.studies.config import AttributionConfig, StudyConfig
 from jaxheads.study import Progress, run_study
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
+
 METHODS = ("clean", "integrated", "graddrop", "query")  # "ablated": by command
 TASKS = ("antonym", "capitalize")
 SMALL = StudyConfig(

@@ -161,6 +161,7 @@ def test_a_run_folder_of_another_config_is_refused(finished, model_folder, capfd
     assert (out / "result.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence(model_folder, capfd, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", "arrays.npz")

@@ -50,6 +50,7 @@ def model(model_folder):
     return load(model_folder)
 
 
+@pytest.mark.slow
 def test_a_plan_that_cannot_fit_says_so_before_it_starts(model, tmp_path):
     said = r"(need|needs) 0\.\d+ MB .* but 0\.00 MB is there: give fewer --shots"
     with pytest.raises(UserError, match=said):

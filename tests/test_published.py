@@ -23,6 +23,8 @@ from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.protocols import PROTOCOLS
 from jaxheads.study import run_study
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 # What scikit-learn 1.9.1 gave: train and valid of 23 items, split twice.
 SPLITS = {
     published.SCORING: (

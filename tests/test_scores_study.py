@@ -17,7 +17,7 @@ from jaxheads.studies.score_names import EXTRA_SCORES, USUAL_SCORES
 from jaxheads.study import run_study
 from jaxheads.tables import print_run
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 
 SMALL = StudyConfig(
     scores=ScoresConfig(

@@ -182,6 +182,7 @@ def test_another_config_or_model_is_refused(run, model):
         run_study(model, dataclasses.replace(SMALL, seed=1), run.path)
 
 
+@pytest.mark.slow
 def test_the_memory_budget_changes_no_number(run, model, tmp_path):
     tight = run_study(model, SMALL, tmp_path / "tight", memory_gb=1e-3)
     for name, array in run.arrays.items():
@@ -226,6 +227,7 @@ run_study(load(sys.argv[1]), SMALL, sys.argv[2])
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_ends_with_the_same_arrays(run, model_folder, tmp_path):
     out = tmp_path / "killed"
     command = [sys.executable, "-c", CHILD, str(model_folder), str(out)]
