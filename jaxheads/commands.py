@@ -20,6 +20,7 @@ from jaxheads.studies.config import (
 )
 from jaxheads.studies.protocols import DEFAULT
 from jaxheads.training.config import DataChoice, ModelChoice, TrainConfig
+from jaxheads.training.evidence_config import EvidenceConfig
 
 FigureFormat = Literal["pdf", "svg", "png", "csv"]
 
@@ -182,6 +183,7 @@ class Train:
     model: Annotated[ModelChoice, tyro.conf.arg(name="")] = ModelChoice()
     data: Annotated[DataChoice, tyro.conf.arg(name="")] = DataChoice()
     training: Annotated[TrainConfig, tyro.conf.arg(name="")] = TrainConfig()
+    evidence: Annotated[EvidenceConfig, tyro.conf.arg(name="")] = EvidenceConfig()
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """The run's folder; default: runs/MODEL-OBJECTIVE-train. Its checkpoints are
     sources for the other commands."""

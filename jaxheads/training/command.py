@@ -8,6 +8,7 @@ from rich.console import Console
 
 from jaxheads.devices import make_mesh
 from jaxheads.training.choices import GENERATORS, choose_data, choose_model, read_text
+from jaxheads.training.evidence import make_evidence
 from jaxheads.training.loop import train
 from jaxheads.training.terminal import TrainingBar, print_training
 
@@ -25,6 +26,7 @@ def run_command(command: "Train", console: Console, output: Console) -> None:
     """
     config = command.training
     config.check()  # a mistake in it is told before data are read
+    command.evidence.check()
     out = command.out or _default_folder(command)
     if command.data.data in GENERATORS:
         data = choose_data(command.data)
@@ -33,6 +35,11 @@ def run_command(command: "Train", console: Console, output: Console) -> None:
         with console.status("reading text"):
             data = read_text(command.data, out.with_name(f"{out.name}-tokens"))
     model_config = choose_model(command.model, data.source)
+    evidence = None
+    if command.evidence.evidence and config.eval_every:
+        evidence = make_evidence(
+            command.evidence, model_config, data.source, data.held_out
+        )
     tokens = config.seeds * config.batch_size * data.source.sequence_length
     with TrainingBar(console, config.steps, tokens) as bar:
         run = train(
@@ -41,6 +48,7 @@ def run_command(command: "Train", console: Console, output: Console) -> None:
             data.source,
             out,
             held_out=data.held_out,
+            evidence=evidence,
             mesh=make_mesh(command.mesh),
             report=bar.report,
             tokenizer=data.tokenizer,

@@ -1,7 +1,8 @@
 """Evidence during training: what tells whether and when induction heads form.
 
 Every figure is measured on inputs that stay the same throughout a run, so that curves
-over steps show the model alone. ``Evidence`` is what ``train`` takes as ``evidence``::
+over steps show the model alone. ``make_evidence`` gives what ``train`` takes as
+``evidence``::
 
     evidence = make_evidence(EvidenceConfig(), model_config, source)
     train(config, model_config, source, out, evidence=evidence)
@@ -17,13 +18,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxheads.errors import UserError
 from jaxheads.training.data.windows import Source
+from jaxheads.training.evidence_config import EvidenceConfig
 from jaxheads.training.evidence_probes import (
     Probes,
     draw_probes,
     head_figures,
-    repetition_accuracy,
+    repetition_figures,
 )
 from jaxheads.training.evidence_windows import (
     HeldOut,
@@ -44,44 +45,8 @@ _DIMS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class EvidenceConfig:
-    """What is measured at every evaluation of a training run."""
-
-    evidence: bool = True
-    """Measure heads and in-context learning, besides the held-out loss."""
-    samples: int = 128
-    """Held-out windows of losses and accuracies."""
-    positions: tuple[int, int] | None = None
-    """Targets of a window, from 1 on, whose losses say how much is learned in context;
-    default: 50 and 500, or a tenth and 95 % of windows of fewer than 500."""
-    probe_sequences: int = 10
-    """Random sequences of the head scores."""
-    probe_period: int = 25
-    """Random tokens before they repeat; fewer where windows or vocabulary are small."""
-    probe_repeats: int = 4
-    """How often they stand in a sequence of the head scores."""
-    repetitions: int = 100
-    """Sequences of the repetition accuracy."""
-    evidence_seed: int = 0
-    """Of the random sequences."""
-
-    def check(self) -> None:
-        """Raise UserError unless the choices make sense, whatever model and data."""
-        for name, value, least in (
-            ("--samples", self.samples, 1),
-            ("--probe-sequences", self.probe_sequences, 1),
-            ("--probe-period", self.probe_period, 2),
-            ("--probe-repeats", self.probe_repeats, 2),
-            ("--repetitions", self.repetitions, 1),
-            ("--evidence-seed", self.evidence_seed, 0),
-        ):
-            if value < least:
-                raise UserError(f"{name} must be {least} or more, but is {value}")
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
-class Evidence:
+class TrainingEvidence:
     """Measures a model in training; from ``make_evidence``.
 
     Attributes:
@@ -111,15 +76,14 @@ class Evidence:
         Returns:
             float32 by name, with the axis N if the params have it: "prefix_matching",
             "previous_token", "copying" [L, H], see ``head_figures``;
-            "repetition_accuracy" []; and those of ``window_figures``.
+            "repetition_accuracy" and "repetition_accuracy_whole" [], see
+            ``repetition_figures``; and those of ``window_figures``.
         """
         alone = params.embedding.ndim == 2
         if alone:
             params = jax.tree.map(lambda leaf: leaf[None], params)
         found = head_figures(params, self.probes, self.model_config)
-        found["repetition_accuracy"] = repetition_accuracy(
-            params, self.probes, self.model_config
-        )
+        found |= repetition_figures(params, self.probes, self.model_config)
         seen = run_windows(params, self.held_out, self.model_config)
         found |= window_figures(self.held_out, seen)
         return {name: values[0] if alone else values for name, values in found.items()}
@@ -132,8 +96,8 @@ class Evidence:
         counts = {name or "all": int(n.sum()) for name, n in held.samples.items()}
         return {
             **dataclasses.asdict(self.config),
-            "positions": [at + 1 for at in held.at],
-            "samples": len(held.windows.scored),
+            "evidence_positions": [at + 1 for at in held.at],
+            "evidence_samples": len(held.windows.scored),
             "samples_of_icl_score": counts,
             "probe_period": probes.period,
             "probe_bos": probes.bos,
@@ -146,7 +110,7 @@ def make_evidence(
     model_config: Any,
     source: Source,
     held_out: Source | None = None,
-) -> Evidence:
+) -> TrainingEvidence:
     """Draw the probes and the held-out windows of a run.
 
     Args:
@@ -160,7 +124,7 @@ def make_evidence(
         UserError: choices that do not fit each other or the data.
     """
     config.check()
-    return Evidence(
+    return TrainingEvidence(
         config,
         model_config,
         draw_probes(
@@ -174,8 +138,8 @@ def make_evidence(
         ),
         draw_windows(
             source if held_out is None else held_out,
-            samples=config.samples,
-            positions=config.positions,
+            samples=config.evidence_samples,
+            positions=config.evidence_positions,
             seed=config.evidence_seed,
         ),
     )
@@ -187,7 +151,7 @@ def figure_dims(name: str) -> tuple[str, ...]:
 
 
 def figure_unit(name: str) -> str:
-    """The unit of a figure, by its name."""
+    """The unit of a figure, by its name; "" of one that is not measured here."""
     if name in ("prefix_matching", "previous_token"):
         return "share of attention"
     if name == "copying":
@@ -196,4 +160,6 @@ def figure_unit(name: str) -> str:
         return "total variation distance"
     if name.startswith(_NATS) or name.endswith("_loss"):
         return "nats"
-    return "share"
+    if "accuracy" in name or name == "legal_next_symbol":
+        return "share"
+    return ""

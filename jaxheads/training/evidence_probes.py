@@ -5,6 +5,7 @@ without their axis.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -35,7 +36,7 @@ class Probes:
         repeated: int32 [B, BOS + repeats s], distinct tokens, repeated.
         once: int32 [B, BOS + s], distinct tokens.
         cut: int32 [B', BOS + 2 s - 1], repeated once without the last token.
-        wanted: int32 [B'], that token.
+        wanted: int32 [B', s - 1], what follows r_1 ... r_(s-1) in the second copy.
         period: s.
         repeats: how often the tokens stand in ``repeated``.
         bos: whether sequences begin with BOS.
@@ -103,7 +104,7 @@ def draw_probes(
         repeated=make(sequences, repeats, 0),
         once=make(sequences, 1, 1),
         cut=twice[:, :-1],
-        wanted=twice[:, -1],
+        wanted=twice[:, begins + period + 1 :],
         period=period,
         repeats=repeats,
         bos=bool(begins),
@@ -159,8 +160,14 @@ def head_figures(params: Any, probes: Probes, config: Any) -> dict[str, np.ndarr
     return {name: each.mean(axis=-1, dtype=np.float32) for name, each in found.items()}
 
 
-def repetition_accuracy(params: Any, probes: Probes, config: Any) -> np.ndarray:
-    """Share of sequences ``r_1 ... r_s r_1 ... r_(s-1)`` that are completed by r_s.
+def repetition_figures(
+    params: Any, probes: Probes, config: Any
+) -> dict[str, np.ndarray]:
+    """How well random tokens are repeated: ``r_1 ... r_s r_1 ... r_(s-1)``.
+
+    - "repetition_accuracy": share of sequences after which r_s is the likeliest token,
+      the paper's figure; it rises later than the mean.
+    - "repetition_accuracy_whole": mean over r_2 ... r_s of the second copy.
 
     Args:
         params: leaves [N, ...].
@@ -168,12 +175,16 @@ def repetition_accuracy(params: Any, probes: Probes, config: Any) -> np.ndarray:
         config: of the model.
 
     Returns:
-        float32 [N]; chance is 1 over the vocabulary.
+        float32 [N] by name; chance is 1 over the vocabulary.
 
     Source: Sahin et al. 2025, arXiv 2511.05743 (1000 sequences; s was not found).
     """
-    predicted = _in_chunks(_completed, params, (probes.cut,), (config,))
-    return (predicted == probes.wanted).mean(axis=-1, dtype=np.float32)
+    predicted = _in_chunks(_repeated, params, (probes.cut,), (config, probes.period))
+    right = predicted == probes.wanted.T  # [N, s - 1, B']
+    return {
+        "repetition_accuracy": right[:, -1].mean(axis=-1, dtype=np.float32),
+        "repetition_accuracy_whole": right.mean(axis=(1, 2), dtype=np.float32),
+    }
 
 
 @jax.jit
@@ -188,12 +199,16 @@ def _copied(params, tokens, config, bos):
     return over_runs(lambda one: copied(one, tokens, config, bos))(params)
 
 
-@jax.jit
-def _completed(params, tokens, config):
-    """The likeliest next tokens, [N, B]."""
+@functools.partial(jax.jit, static_argnums=3)
+def _repeated(params, tokens, config, period):
+    """The likeliest next tokens at the last ``period - 1`` positions, [N, s - 1, B]."""
+    rows, length = tokens.shape
+    at = jnp.arange(length - period + 1, length)
+    at = jnp.broadcast_to(at[None], (rows, period - 1))
 
     def of_run(one):
-        return jnp.argmax(forward(one, tokens, config, logits="last").logits, axis=-1)
+        logits = forward(one, tokens, config, logits=at).logits
+        return jnp.argmax(logits, axis=-1).T
 
     return over_runs(of_run)(params)
 
@@ -207,7 +222,9 @@ def _in_chunks(
     # Patterns of all layers are the largest, or what is added to the stream by head.
     heads = config.num_heads * length
     each = heads * (config.num_layers * length + 2 * length + config.width)
-    chunk = int(max(1, BUDGET_BYTES // (4 * runs * (each + config.vocab_size))))
+    chunk = int(
+        max(1, BUDGET_BYTES // (4 * runs * (each + length * config.vocab_size)))
+    )
     parts = over_prompts(function, params, rows, others, chunk=chunk)
     return jax.tree.map(
         lambda *each: np.concatenate(each, axis=-1)[..., :count], *parts

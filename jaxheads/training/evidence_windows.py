@@ -59,9 +59,10 @@ class HeldOut:
 
         Of "non_extractive" neither of the two completes a bigram seen before.
         """
-        at = list(self.at)
-        both = self.windows.scored[:, at].all(axis=1)
-        return {"": both, "non_extractive": both & ~self.copyable[:, at].any(axis=1)}
+        early, late = self.at
+        both = self.windows.scored[:, early] & self.windows.scored[:, late]
+        copyable = self.copyable[:, early] | self.copyable[:, late]
+        return {"": both, "non_extractive": both & ~copyable}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -170,9 +171,7 @@ def run_windows(params: Any, held: HeldOut, config: Any) -> Outcomes:
         )
         rows = split(rows, mesh)
         parts.append(gather(_outcomes(params, *rows, config, probabilities)))
-    joined = jax.tree.map(
-        lambda *each: np.concatenate(each, axis=1)[:, :count], *parts
-    )
+    joined = jax.tree.map(lambda *each: np.concatenate(each, axis=1)[:, :count], *parts)
     return Outcomes(*joined)
 
 

@@ -43,7 +43,8 @@ def train(
         out: the run's folder.
         held_out: of the windows of the held-out loss; None: ``source``, in an order
             that no seed reads.
-        evidence: what is measured at every evaluation, of each seed.
+        evidence: what is measured at every evaluation, of each seed; ``make_evidence``,
+            or any function. If it has ``describe()``, that identifies the run, too.
         embedding: [V, D] that "hapax-thresholded" compares; None: the model's own.
         mesh: devices; "data" takes the seeds if there are several, else the windows of
             a batch, "model" the params.
@@ -61,11 +62,13 @@ def train(
     """
     config.check()
     _check_fit(config, model_config, source, mesh)
+    describe_evidence = getattr(evidence, "describe", None)
     told = {
         "model": dataclasses.asdict(model_config),
         "data": source.describe(),
         "held_out": None if held_out is None else held_out.describe(),
         "embedding": None if embedding is None else params_sha256(embedding),
+        "evidence": describe_evidence and describe_evidence(),
     }
     folder = runs.RunFolder(out, "train", dataclasses.asdict(config), told)
     if folder.finished:

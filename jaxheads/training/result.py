@@ -12,6 +12,7 @@ from jaxheads.models.parameters import num_params
 from jaxheads.receipt import VERSIONS
 from jaxheads.training.checkpoints import Place
 from jaxheads.training.config import TrainConfig
+from jaxheads.training.evidence import figure_dims, figure_unit
 
 _NATS = ("loss", "all_loss")
 
@@ -82,6 +83,10 @@ def _describe_array(name: str, axes: int) -> dict[str, Any]:
             "unit": "step",
         }
     first = "step" if kind == "train" else "evaluation"
-    dims = [first, "N", *(f"axis {i}" for i in range(2, axes))][:axes]
+    own = list(figure_dims(short))
+    if kind == "train" or short in _NATS or len(own) != axes - 2:
+        own = [f"axis {i}" for i in range(2, axes)]
     unit = "nats" if short in _NATS else "share" if short == "dropped" else ""
-    return {"dims": dims, "unit": unit}
+    if kind == "evaluation":
+        unit = unit or figure_unit(short)
+    return {"dims": [first, "N", *own][:axes], "unit": unit}

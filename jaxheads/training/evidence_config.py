@@ -1,0 +1,41 @@
+"""What is measured during training; light to import, for the command line."""
+
+import dataclasses
+
+from jaxheads.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class EvidenceConfig:
+    """What is measured at every evaluation of a training run."""
+
+    evidence: bool = True
+    """Measure heads and in-context learning, besides the held-out loss."""
+    evidence_samples: int = 128
+    """Held-out windows of losses and accuracies."""
+    evidence_positions: tuple[int, int] | None = None
+    """Targets of a window, from 1 on, whose losses say how much is learned in context;
+    default: 50 and 500, or a tenth and 95 % of windows of fewer than 500."""
+    probe_sequences: int = 10
+    """Random sequences of the head scores."""
+    probe_period: int = 25
+    """Random tokens before they repeat; fewer where windows or vocabulary are small."""
+    probe_repeats: int = 4
+    """How often they stand in a sequence of the head scores."""
+    repetitions: int = 100
+    """Sequences of the repetition accuracy."""
+    evidence_seed: int = 0
+    """Of the random sequences."""
+
+    def check(self) -> None:
+        """Raise UserError unless the choices make sense, whatever model and data."""
+        for name, value, least in (
+            ("--evidence-samples", self.evidence_samples, 1),
+            ("--probe-sequences", self.probe_sequences, 1),
+            ("--probe-period", self.probe_period, 2),
+            ("--probe-repeats", self.probe_repeats, 2),
+            ("--repetitions", self.repetitions, 1),
+            ("--evidence-seed", self.evidence_seed, 0),
+        ):
+            if value < least:
+                raise UserError(f"{name} must be {least} or more, but is {value}")
