@@ -141,7 +141,7 @@ def test_parquet_needs_pyarrow(tmp_path, monkeypatch):
         ("a.jsonl", b'{"text": "a"}\n{"text": ', "line 2 of .* not valid JSON"),
         ("a.jsonl", b'{"text": "a"}\n\n{"body": "b"}', "line 3 .* text field"),
         ("a.jsonl", b"3", "line 1 .* text field"),
-        ("a.txt", b"\xff", r"not UTF-8 text \(byte 0\)"),
+        ("a.txt", b"\xff", r"not UTF-8 text: save it"),
         ("a.txt", b" ", "holds no text"),
         ("a.csv", b"text", r"must be a \.txt, \.jsonl or \.parquet"),
     ],

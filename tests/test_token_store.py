@@ -118,7 +118,7 @@ def test_a_text_file_may_hold_many_documents(tmp_path, monkeypatch):
     path.write_text("<end>".join(TEXTS), encoding="utf-8")
     assert read(open_corpus(path)) == ["<end>".join(TEXTS)]
     # Pieces so short that the separator is cut by their ends.
-    monkeypatch.setattr("jaxheads.training.data.document_files._CHARACTERS", 3)
+    monkeypatch.setattr("jaxheads.icl.document_files._CHARACTERS", 3)
     assert read(open_corpus(path, separator="<end>")) == TEXTS
 
 
@@ -352,7 +352,7 @@ def test_another_tokenizer_or_corpus_is_refused(tokenizer, tmp_path):
 
 def test_only_one_process_writes_a_store(tokenizer, tmp_path):
     def meddle(progress):
-        with pytest.raises(UserError, match="being written by another process"):
+        with pytest.raises(UserError, match="another is at work in it"):
             tokenise(CORPUS, tokenizer, tmp_path / "store")
 
     tokenise(CORPUS, tokenizer, tmp_path / "store", progress=meddle)

@@ -20,8 +20,9 @@ import jaxheads as jh
 from jaxheads import runs
 from jaxheads.devices import make_mesh
 from jaxheads.errors import UserError
+from jaxheads.locks import alone
 from jaxheads.models import toy
-from jaxheads.training.checkpoints import Place, locked
+from jaxheads.training.checkpoints import Place
 from jaxheads.training.config import TrainConfig
 from jaxheads.training.curves import Curves
 from jaxheads.training.data.repeats import RepeatedTokens
@@ -256,14 +257,15 @@ def test_a_full_disk_leaves_the_checkpoint_before(whole, tmp_path):
     same_arrays(start(out).arrays, whole[0].arrays)
 
 
-def test_two_processes_cannot_train_in_one_folder(tmp_path):
-    said = rf"process {os.getpid()} is training"
-    with locked(tmp_path), pytest.raises(UserError, match=said), locked(tmp_path):
+def test_one_process_at_a_time_writes_into_a_folder(tmp_path):
+    with (
+        alone(tmp_path, "--out"),
+        pytest.raises(UserError, match="another is at work"),
+        alone(tmp_path, "--out"),
+    ):
         pytest.fail("two have the lock")
-    (tmp_path / "lock").write_text("process 999999")  # of one that was killed
-    with locked(tmp_path):
-        assert (tmp_path / "lock").read_text() == f"process {os.getpid()}"
-    assert not (tmp_path / "lock").exists()
+    with alone(tmp_path, "--out"):
+        assert not list(tmp_path.iterdir())
 
 
 def test_curves_come_back_to_the_last_bit_and_without_later_rows(tmp_path):

@@ -1,12 +1,16 @@
 """Documents as rows of tokens: the beginning of each, or pieces of all in a stream."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from jaxheads.errors import UserError
+from jaxheads.icl.document_files import (
+    jsonl_documents,
+    parquet_documents,
+    text_documents,
+)
 from jaxheads.icl.encoding import Tokenizer, encode_text
 
 
@@ -43,19 +47,19 @@ def read_documents(path: str | Path) -> list[str]:
         )
     if path.is_dir():
         files = sorted(each for each in path.glob("*.txt") if each.is_file())
-        documents = [_text(each) for each in files]
+        read = (text for each in files for text in text_documents(each, None))
     elif path.suffix == ".txt":
-        documents = [_text(path)]
+        read = text_documents(path, None)
     elif path.suffix == ".jsonl":
-        documents = _json_lines(path)
+        read = jsonl_documents(path, "text")
     elif path.suffix == ".parquet":
-        documents = _parquet(path)
+        read = parquet_documents(path, "text")
     else:
         raise UserError(
             f"{path} must be a .txt, .jsonl or .parquet file or a folder of .txt "
             "files: rename or convert it."
         )
-    documents = [document for document in documents if document.strip()]
+    documents = [document for document in read if document.strip()]
     if not documents:
         raise UserError(
             f"{path} holds no text: give a file or a folder with at least one document."
@@ -170,67 +174,3 @@ def _check_rows(length: int, count: int | None) -> None:
             f"rows of 1 token or more and 1 row or more are needed, not {length} "
             f"tokens and {count} rows."
         )
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}): check its permissions."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8."
-        ) from error
-
-
-def _json_lines(path: Path) -> list[str]:
-    documents = []
-    # Only "\n" ends a line: JSON text may hold other line separators as they are.
-    for number, line in enumerate(_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            item = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(
-                f"line {number} of {path} is not valid JSON ({error}): mend or delete "
-                "it."
-            ) from error
-        text = item.get("text") if isinstance(item, dict) else None
-        if not isinstance(text, str):
-            raise UserError(
-                f'line {number} of {path} must be an object with a text field "text", '
-                "it is not: mend or delete it."
-            )
-        documents.append(text)
-    return documents
-
-
-def _parquet(path: Path) -> list[str]:
-    try:
-        import pyarrow as arrow
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise UserError(
-            f"reading {path} needs pyarrow, which is not installed: run pip install "
-            "'jaxheads[parquet]'."
-        ) from error
-    try:
-        file = parquet.ParquetFile(path)
-        names = file.schema_arrow.names
-        column = file.read(columns=["text"]).column("text") if "text" in names else None
-    except (OSError, arrow.ArrowException) as error:
-        reason = str(error).splitlines()[0] if str(error) else "unreadable"
-        raise UserError(
-            f"{path} is not a readable parquet file ({reason}): check the file."
-        ) from error
-    if column is None or not (
-        arrow.types.is_string(column.type) or arrow.types.is_large_string(column.type)
-    ):
-        raise UserError(
-            f'{path} must have a column "text" of strings, its columns are '
-            f"{', '.join(names)}: rename or convert the column."
-        )
-    return [text for text in column.to_pylist() if text is not None]

@@ -11,11 +11,9 @@ their step: a process that is killed at any moment leaves a run that goes on.
 import contextlib
 import dataclasses
 import json
-import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -279,40 +277,3 @@ def _named(state: TrainState) -> dict[str, Any]:
     """Leaves by number and path, in the order of the tree."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {f"{i:03d}.{dotted(path)}": leaf for i, (path, leaf) in enumerate(leaves)}
-
-
-@contextlib.contextmanager
-def locked(run: Path) -> Iterator[None]:
-    """Keep a run's folder to one process; the system drops the lock of a dead one.
-
-    Raises:
-        UserError: another process is writing this run.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows has none of these locks
-        yield
-        return
-    path = run / "lock"
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            owner = os.read(handle, 100).decode(errors="replace").strip()
-            os.close(handle)
-            raise UserError(
-                f"{run} must be written by one process, but {owner or 'another'} is "
-                "training in it: wait for it, stop it, or give another --out"
-            ) from None
-        with contextlib.suppress(OSError):
-            if os.stat(path).st_ino == os.fstat(handle).st_ino:
-                break
-        os.close(handle)  # its owner removed it while we were opening it
-    try:
-        os.ftruncate(handle, 0)
-        os.write(handle, f"process {os.getpid()}".encode())
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(handle)

@@ -10,8 +10,8 @@ from jax.sharding import Mesh
 
 from jaxheads import runs
 from jaxheads.errors import UserError
+from jaxheads.locks import alone
 from jaxheads.training.attempt import Attempt, Evidence, Report
-from jaxheads.training.checkpoints import locked
 from jaxheads.training.config import TrainConfig
 from jaxheads.training.data.windows import Source
 from jaxheads.training.result import describe
@@ -73,7 +73,7 @@ def train(
     folder = runs.RunFolder(out, "train", dataclasses.asdict(config), told)
     if folder.finished:
         return runs.load(folder.path)
-    with locked(folder.path):
+    with alone(folder.path, "--out"):
         attempt = Attempt(
             config,
             model_config,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jaxheads.errors import UserError
+from jaxheads.locks import locked
 
 MARK = ".unfinished-"
 """Between the name that a folder will have and the writing process's number."""
@@ -52,7 +53,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(folder)
         unfinished.mkdir()
-        with _locked(unfinished):
+        with locked(unfinished):
             yield unfinished
             _sync(unfinished)
             if folder.is_dir():
@@ -75,29 +76,9 @@ def _remove_abandoned(folder: Path) -> None:
     """Remove what processes that were killed left of the same folder."""
     for left in folder.parent.glob(f"{glob.escape(folder.name)}{MARK}*"):
         # It may get its name, or be removed by another process, at any moment.
-        with contextlib.suppress(OSError), _locked(left) as abandoned:
+        with contextlib.suppress(OSError), locked(left) as abandoned:
             if abandoned:
                 shutil.rmtree(left, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Lock a folder until the block or the process ends; False: another has it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: what was abandoned stays until someone removes it
-        yield False
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        locked = True
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # also a file system without locks
-            locked = False
-        yield locked
-    finally:
-        os.close(handle)
 
 
 def _sync(folder: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jaxheads.errors import UserError
-from jaxheads.training.data.document_files import (
+from jaxheads.icl.document_files import (
     arrow_documents,
     jsonl_documents,
     parquet_documents,

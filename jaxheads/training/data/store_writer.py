@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxheads import runs
 from jaxheads.errors import UserError
+from jaxheads.locks import alone
 from jaxheads.tokenizer import Tokenizer
 from jaxheads.training.data.corpora import Corpus
 from jaxheads.weights.folder import read_json_object
@@ -67,7 +68,7 @@ class StoreWriter(contextlib.AbstractContextManager):
         path.mkdir(parents=True, exist_ok=True)
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_alone(path))
+            stack.enter_context(alone(path, "folder"))
             self.done = self._resume()
             self._files = {
                 name: stack.enter_context((path / name).open("ab")) for name in _FILES
@@ -192,25 +193,3 @@ def _append_safely(file: BinaryIO, content: bytes) -> None:
     file.write(content)
     file.flush()
     os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Keep other processes from writing a folder, until the block or process ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: nothing keeps them from it
-        yield
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"{path} is being written by another process: wait for it, or give "
-                "another folder"
-            ) from error
-        yield
-    finally:
-        os.close(handle)
