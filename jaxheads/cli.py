@@ -53,7 +53,7 @@ def run(arguments: list[str] | None = None) -> None:
         case Train():
             from jaxheads.training.command import run_command
 
-            run_command(command, console, _wide_console(120))
+            _write_report(run_command(command, console, _wide_console(120)), console)
         case Models():
             from jaxheads.presets import table
 

@@ -22,6 +22,8 @@ from jaxheads.devices import make_mesh
 from jaxheads.errors import UserError
 from jaxheads.locks import alone
 from jaxheads.models import toy
+from jaxheads.report import render
+from jaxheads.report import training_figures as training
 from jaxheads.training.checkpoints import Place
 from jaxheads.training.config import TrainConfig
 from jaxheads.training.curves import Curves
@@ -81,6 +83,21 @@ def same_arrays(one, other):
     for name, values in one.items():
         assert values.dtype == other[name].dtype
         np.testing.assert_array_equal(values, other[name], err_msg=name)
+
+
+def test_a_run_has_a_page(whole):
+    run = whole[0]
+    page = render(run)
+    assert "Loss while training" in page and "objective hapax" in page
+    drawn = training.losses(run)
+    assert [one.name for one in drawn] == [
+        "train-loss",
+        "train-all_loss",
+        "train-dropped",
+    ]
+    rows = [row for row in drawn[0].data or () if row["seed"] == "1"]
+    values = [row["Loss over kept targets (nats)"] for row in rows]
+    np.testing.assert_allclose(values, run.arrays["train/loss"][:, 1], rtol=1e-5)
 
 
 def test_a_run_has_its_curves_evaluations_and_receipt(whole):

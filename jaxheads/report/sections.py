@@ -25,6 +25,7 @@ from jaxheads.report import (
     sentences,
     tables,
     theme,
+    training,
     words,
 )
 from jaxheads.report.figures import Figure
@@ -96,6 +97,7 @@ def collect(run: Run) -> Page:
         *attribution.sections(run),
         *execution.sections(run),
         *dynamics.sections(run),
+        *training.sections(run),
         _places(run),
         _strength(run),
         _agreement(run, found),
@@ -113,6 +115,7 @@ def collect(run: Run) -> Page:
         or attribution.verdict(run, found)
         or execution.verdict(run, found)
         or dynamics.verdict(run)
+        or training.verdict(run)
         or sentences.verdict(found),
         headline=headline.collect(found),
         statements=[
@@ -121,6 +124,7 @@ def collect(run: Run) -> Page:
             *attribution.say(run),
             *execution.say(run),
             *dynamics.say(run),
+            *training.say(run),
         ],
         sections=[section for section in made if section],
         receipt=receipt.facts(run),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from jaxheads.devices import make_mesh
+from jaxheads.runs import Run
 from jaxheads.training.choices import GENERATORS, choose_data, choose_model, read_text
 from jaxheads.training.evidence import make_evidence
 from jaxheads.training.loop import train
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from jaxheads.commands import Train
 
 
-def run_command(command: "Train", console: Console, output: Console) -> None:
+def run_command(command: "Train", console: Console, output: Console) -> Run:
     """Train as the options say, and print the end.
 
     Args:
@@ -54,7 +55,7 @@ def run_command(command: "Train", console: Console, output: Console) -> None:
             tokenizer=data.tokenizer,
         )
     print_training(run, output)
-    console.print(f"run     {run.path}", soft_wrap=True, markup=False)
+    return run
 
 
 def _default_folder(command: "Train") -> Path:

@@ -95,6 +95,7 @@ def train(
             attempt.place,
             seconds,
             attempt.names,
+            told,
         )
         # Not before all is whole: a finished run is not gone on with.
         run = folder.finish(result, arrays)

@@ -25,6 +25,7 @@ def describe(
     place: Place,
     seconds: float,
     evaluated: list[str],
+    told: dict[str, Any],
 ) -> dict[str, Any]:
     """The result of a run, ready for JSON.
 
@@ -36,6 +37,7 @@ def describe(
         place: where its checkpoints lie.
         seconds: of training.
         evaluated: names of what was evaluated.
+        told: what identifies the run besides its config.
     """
     abstract = family(model_config.model_type).abstract(model_config)
     device = jax.devices()[0]
@@ -48,6 +50,17 @@ def describe(
         for index, seed in enumerate(place.seeds)
     }
     return {
+        "title": "What a model learned, and when",
+        "model": told
+        | {
+            "source": f"{model_config.model_type} from random weights",
+            "name": f"{model_config.model_type}, trained",
+            "num_layers": model_config.num_layers,
+            "num_heads": model_config.num_heads,
+            "num_params": num_params(abstract),
+            "dtype": config.dtype,
+        },
+        "scores": {},
         "train": {
             "seeds": list(place.seeds),
             "last": last,

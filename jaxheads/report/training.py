@@ -1,0 +1,146 @@
+"""A training on the page: its losses, its heads, and when they jump."""
+
+import numpy as np
+
+from jaxheads.report import training_figures as drawn
+from jaxheads.report import words
+from jaxheads.report.layout import Key, Row, Section
+from jaxheads.report.sentences import Statement
+from jaxheads.report.tables import Cell, Table
+from jaxheads.runs import Run
+from jaxheads.training.phase_change import (
+    PhaseChange,
+    find_phase_changes,
+    windows_overlap,
+)
+
+_LEAST = {"prefix_matching": 0.2, "icl_score": 0.2}
+"""Rises below these are no phase change: share of attention, nats."""
+_NAMES = {
+    "prefix_matching": "prefix matching of the top head",
+    "icl_score": "in-context learning score",
+}
+
+
+def sections(run: Run) -> list[Section]:
+    """Make the sections, if the run is a training."""
+    if "train" not in run.result:
+        return []
+    made = [_losses(run)]
+    figures = drawn.evaluations(run)
+    if figures:
+        made.append(_evaluations(run))
+    return made
+
+
+def verdict(run: Run) -> str | None:
+    """Answer in a line or two where the run is a training."""
+    if "train" not in run.result:
+        return None
+    changes = _changes(run)
+    found = changes.get("prefix_matching")
+    if found is None:
+        return "Trained, without a look at the heads (--evidence measures them)."
+    number = sum(one.step is not None for one in found)
+    of = words.plural(len(found), "seed")
+    if not number:
+        return f"No head learned to match prefixes in {of}: no phase change."
+    dates = [one.step for one in found if one.step is not None]
+    said = f"Heads learned to match prefixes in {number} of {of}, about step "
+    said += f"{np.median(dates):,.0f}"
+    together = _together(changes)
+    if together is None:
+        return f"{said}."
+    return (
+        f"{said}; the in-context learning score jumped in the same window in "
+        f"{together} of them."
+    )
+
+
+def say(run: Run) -> list[Statement]:
+    """Write the statements for the head of the page."""
+    if "train" not in run.result:
+        return []
+    told, config = run.result["train"], run.result["config"]
+    seeds = words.plural(len(told["seeds"]), "seed")
+    text = (
+        f"{seeds} of {words.parameters(told['num_params'])} parameters each, "
+        f"{told['tokens_a_seed']:,} tokens a seed, objective {config['objective']}."
+    )
+    last = [one["all_loss"] for one in told["last"].values()]
+    low, high = words.number(min(last)), words.number(max(last))
+    text += " Loss over all targets of the last batch: "
+    text += f"{low} nats." if len(last) == 1 else f"{low} to {high} nats over seeds."
+    return [Statement("What was trained", text)]
+
+
+def _changes(run: Run) -> dict[str, tuple[PhaseChange, ...]]:
+    """The jumps of both figures in every seed, where they were measured."""
+    found = {}
+    for name, least in _LEAST.items():
+        values = drawn.evaluated(run, name)
+        if values is not None and len(values) > 2:
+            steps = run.arrays["evaluation/step"]
+            found[name] = find_phase_changes(
+                steps, values.T, least=least, falls=name == "icl_score"
+            ).each
+    return found
+
+
+def _together(changes: dict[str, tuple[PhaseChange, ...]]) -> int | None:
+    """In how many seeds both figures jump in windows that overlap."""
+    if len(changes) < len(_LEAST):
+        return None
+    return sum(map(windows_overlap, *(changes[name] for name in _LEAST)))
+
+
+def _keys(run: Run) -> list[Key]:
+    keys = [Key("one seed", "induction", "line")]
+    if len(run.result["train"]["seeds"]) > 1:
+        keys.append(Key("mean of the seeds", "ink", "line"))
+    return keys
+
+
+def _losses(run: Run) -> Section:
+    return Section(
+        "training",
+        "Loss while training",
+        "Of each batch, means over blocks of steps.",
+        keys=_keys(run),
+        rows=[Row("", drawn.losses(run))],
+    )
+
+
+def _evaluations(run: Run) -> Section:
+    rows = [
+        [
+            Cell(_NAMES[name]),
+            Cell(str(seed)),
+            Cell(words.NONE if one.step is None else f"{one.step:,.0f}"),
+            Cell(
+                words.NONE
+                if one.begin is None or one.end is None
+                else f"{one.begin:,.0f} to {one.end:,.0f}"
+            ),
+            Cell(one.reason or words.NONE),
+        ]
+        for name, each in _changes(run).items()
+        for seed, one in zip(run.result["train"]["seeds"], each, strict=True)
+    ]
+    columns = ["of", "seed", "half of the rise at step", "10 to 90 % of it"]
+    columns += ["why none"]
+    tables = [Table("Phase changes", columns, rows, 12)] if rows else []
+    text = (
+        "Measured on held-out windows and random tokens. Prefix matching: attention "
+        "from a random token to what followed its earlier copies. In-context learning "
+        "score: negative means that late tokens are predicted better. That two figures "
+        "jump together is no proof that one makes the other."
+    )
+    return Section(
+        "evidence",
+        "What formed, and when",
+        text,
+        keys=_keys(run),
+        rows=[Row("", drawn.evaluations(run), columns=3)],
+        tables=tables,
+    )
