@@ -32,6 +32,44 @@ _FIXED = "prompts, heads held fixed"
 _HEADS = "heads"
 
 
+def with_one_induction(run: Run) -> Run:
+    """A run whose sets were made by "induction_yin", told as one by "induction".
+
+    Which normalisation ranked the heads is no difference between claims or figures:
+    each of them speaks of the one induction score that the run took. That score's own
+    definition, chance and ceiling come with it. Other runs are given back as they are.
+    """
+    kinds = ("ablation", "token_loss")
+    made_by = {
+        each["ranking"]
+        for kind in kinds
+        for each in (run.result.get(kind) or {}).get("sets", ())
+    }
+    if "induction_yin" not in made_by or "induction" in made_by:
+        return run
+    rename = {"induction_yin": "induction"}
+    result, arrays = dict(run.result), dict(run.arrays)
+    for kind in kinds:
+        if result.get(kind):
+            sets = [
+                each
+                | {
+                    key: rename.get(each.get(key), each.get(key))
+                    for key in ("ranking", "matched_to")
+                }
+                for each in result[kind]["sets"]
+            ]
+            result[kind] = result[kind] | {"sets": sets}
+    scores = dict(result["scores"])
+    scores["induction"] = scores.pop("induction_yin")
+    result["scores"] = {
+        name: scores[name] for name in run.result["scores"] if name in scores
+    }
+    for end in ("", "_se"):
+        arrays[f"score/induction{end}"] = arrays.pop(f"score/induction_yin{end}")
+    return dataclasses.replace(run, result=result, arrays=arrays)
+
+
 @dataclasses.dataclass(frozen=True)
 class Number:
     """One number of a figure.

@@ -52,6 +52,28 @@ def test_planted_effects_are_found(paper: Run):
         assert found[definition.name] == expected, definition.name
 
 
+def test_it_does_not_matter_which_normalisation_ranked_the_heads():
+    run = synthetic_run.make_run()
+    result = dict(run.result)
+    for kind in ("ablation", "token_loss"):
+        sets = [
+            each
+            | {
+                key: (each[key] or "").replace("induction", "induction_yin") or None
+                for key in ("ranking", "matched_to")
+            }
+            for each in result[kind]["sets"]
+        ]
+        result[kind] = result[kind] | {"sets": sets}
+    told = claims.of_run(dataclasses.replace(run, result=result))
+    expected = claims.of_run(run)
+    assert [one.verdict for one in told] == [one.verdict for one in expected]
+    np.testing.assert_array_equal(
+        [one.effect for one in told], [one.effect for one in expected]
+    )
+    assert {one.verdict for one in told[:4]} <= {"holds", "does not hold", "undecided"}
+
+
 def test_planted_reversals_are_refuted():
     found = verdicts(planted_run.make_run(1, prompts=40, **REVERSED))
     named = [one.name for one in claims.CLAIMS if one.family in BOTH]

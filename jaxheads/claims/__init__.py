@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxheads.claims import ablation, scores, training, vectors
 from jaxheads.claims.rules import Claim, Definition, Rules, judge
+from jaxheads.head_sets import with_one_induction
 from jaxheads.runs import Run
 
 _YIN, _TODD = "Yin & Steinhardt 2025", "Todd et al. 2024"
@@ -171,7 +172,7 @@ def of_run(run: Run, rules: Rules | None = None) -> list[Claim]:
         run: of any study.
         rules: None: the usual ones.
     """
-    return judge(CLAIMS, run, rules or Rules())
+    return judge(CLAIMS, with_one_induction(run), rules or Rules())
 
 
 def to_rows(run: Run, rules: Rules | None = None) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from jaxheads.claims import of_run as claims_of_run
+from jaxheads.head_sets import with_one_induction
 from jaxheads.report import (
     ablation_figures,
     attribution,
@@ -85,6 +86,7 @@ class Page:
 
 def collect(run: Run) -> Page:
     """Put the page of a run together."""
+    run = with_one_induction(run)
     found = findings.find(run)
     judged = claims_of_run(run)
     made = [

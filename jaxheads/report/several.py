@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from jaxheads.head_sets import with_one_induction
 from jaxheads.report import receipt, several_tables, tables, words
 from jaxheads.report import several_sections as sections
 from jaxheads.report.findings import Comparison
@@ -23,7 +24,7 @@ def collect(runs: Sequence[Run]) -> Page:
     Raises:
         UserError: a run is there twice.
     """
-    listed = members(runs)
+    listed = members([with_one_induction(run) for run in runs])
     along = axis(listed)
     made = [
         several_tables.runs(listed),
