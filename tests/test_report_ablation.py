@@ -48,6 +48,22 @@ def replaced(run: Run, **wanted) -> set[int]:
     raise AssertionError(wanted)
 
 
+def test_tasks_whose_first_token_says_nothing_are_named(run: Run, made):
+    assert "begins with the same token" not in made["few-shot"].text
+    first, second = run.result["evaluation_tasks"][:2]
+    targets = {
+        f"prompts/evaluation/{first}/targets": np.array([5, 5, 5]),
+        f"prompts/evaluation/{second}/targets": np.array([5, 6, 5]),
+    }
+    told = dataclasses.replace(run, arrays=run.arrays | targets)
+    (text,) = [
+        section.text
+        for section in sections.collect(told).sections
+        if section.anchor == "few-shot"
+    ]
+    assert f"every answer of {first} begins with the same token" in text
+
+
 def test_further_exclusions_stay_out_of_what_is_said_of_the_first(run: Run):
     """Every number at the head of the page is that of a run without them."""
     plain = make_run(sizes=dataclasses.replace(SIZES, exclusions=()))

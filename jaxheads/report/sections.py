@@ -208,9 +208,25 @@ def _accuracy(run: Run) -> Section | None:
     return Section(
         "few-shot",
         "Few-shot accuracy while heads are replaced",
-        f"{text}.",
+        f"{text}.{_same_first_token(run)}",
         keys=_keys([panel for _, panels in drawn for panel in panels], curves.CLEAN),
         rows=rows,
+    )
+
+
+def _same_first_token(run: Run) -> str:
+    """Name the tasks whose first token says nothing; a sentence, or nothing."""
+    named = []
+    for task in run.result.get("evaluation_tasks") or []:
+        targets = run.arrays.get(f"prompts/evaluation/{task}/targets")
+        if targets is not None and len(targets) > 1 and len(set(targets.tolist())) == 1:
+            named.append(task)
+    if not named:
+        return ""
+    return (
+        f" In this tokenizer every answer of {' and of '.join(named)} begins with the "
+        "same token (such as a space before digits): there the first token says "
+        "nothing of the answer, and F1 does."
     )
 
 
