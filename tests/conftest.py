@@ -1,6 +1,7 @@
 """Strict JAX settings for every test, and small random models."""
 
 import os
+import signal
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -21,6 +22,10 @@ from jaxheads.models import llama
 from jaxheads.models.parameters import init_params
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # so a job in the background has it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 jax.config.update("jax_default_matmul_precision", "highest")
 
 

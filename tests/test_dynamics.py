@@ -32,6 +32,8 @@ from jaxheads.scores import function_vector
 from jaxheads.studies.config import AblationConfig, ScoresConfig, StudyConfig
 from jaxheads.study import run_study
 
+pytestmark = pytest.mark.slow  # it compiles several whole studies
+
 SMALL = StudyConfig(
     scores=ScoresConfig(
         tasks=("antonym", "capitalize"),
@@ -199,7 +201,6 @@ run_dynamics(sys.argv[1], SMALL, sys.argv[2])
 """
 
 
-@pytest.mark.slow
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(run, series, tmp_path):
     out = tmp_path / "killed"
     command = [sys.executable, "-c", CHILD, str(series), str(out)]
@@ -259,7 +260,6 @@ def test_weights_that_changed_since_are_refused(run, model_folder, series, tmp_p
         run_dynamics(copy, SMALL, out, steps=(8, 64))
 
 
-@pytest.mark.slow  # other sizes are other programs
 def test_another_tokenizer_or_size_is_refused(model_folder, tmp_path):
     root = tmp_path / "training"
     write_checkpoint(root / "step1", 1, model_folder)
@@ -348,7 +348,6 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.slow  # writes a report
 def test_the_command_goes_on_after_an_interrupt_and_tells_what_it_found(
     run, series, tmp_path, capfd, monkeypatch
 ):
@@ -445,7 +444,6 @@ print(json.dumps(told))
 """
 
 
-@pytest.mark.slow  # the hub's client reads its settings once: a process of its own
 @pytest.mark.parametrize("tells_refs", [True, False])
 def test_revisions_of_the_hub_are_fetched_one_by_one_and_deleted(
     run, series, tmp_path, tells_refs

@@ -33,7 +33,7 @@ def everything(params, tiny: Tiny) -> tuple[jax.Array, ...]:
     return out.logits, out.heads, last, effects
 
 
-QUICK = ("llama-gqa", "gemma2", "toy")
+QUICK = ("llama-gqa", "gemma2")
 
 
 @pytest.mark.parametrize(
