@@ -110,6 +110,7 @@ def test_the_estimate_is_exact_where_the_model_is_straight(linear):
     assert np.abs(exact[0] - estimate[0]).max() > 0.1  # patterns bend the first layer
 
 
+@pytest.mark.slow
 def test_the_qk_fix_is_exact_where_the_slope_of_a_query_is_not(linear):
     prefix, targets, c = prefix_of(linear), pairs(linear), linear.config
 

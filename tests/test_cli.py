@@ -12,6 +12,8 @@ import pytest
 from jaxheads import runs
 from jaxheads.__main__ import main
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SMALL = [
     "--shots=3",
     "--scores.tasks=antonym",
@@ -57,7 +59,7 @@ def finished(model_folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("cli") / "run"
     command = [sys.executable, "-m", "jaxheads", "study", str(model_folder)]
     command += [*SMALL, *ABLATION, *TOKEN_LOSS, "--out", str(out)]
-    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # is quicker
+    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # as here
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return out, done

@@ -75,6 +75,7 @@ def test_copying_prompts_differ_before_the_newline_only():
 @pytest.mark.parametrize(
     "some", families("llama-gqa", "toy-shifted", "gpt2"), indirect=True
 )
+@pytest.mark.slow
 def test_copying_effects_equal_whole_forwards_of_patched_prompts(some):
     made = copying_effect.pairs(ENTITIES, np.arange(20, 36), 3, 0, seed=1, length=6)
     effects = copying_effect.effects(some.params, made, some.config, 20_000)
