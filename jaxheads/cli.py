@@ -75,8 +75,7 @@ def run(arguments: list[str] | None = None) -> None:
 
 def study_config(command: StudyCommand) -> StudyConfig:
     """The part of a command that decides the numbers."""
-    parts = ("scores", "ablation", "token_loss", "execution", "redundancy")
-    parts += ("attribution",)
+    parts = {part for asked in PARTS.values() for part in asked}
     given = {name: getattr(command, name) for name in parts if hasattr(command, name)}
     return StudyConfig(
         **given,

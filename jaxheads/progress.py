@@ -17,6 +17,26 @@ from rich.table import Table
 from jaxheads import plan, study
 
 
+def bars(console: Console, width: int, **options: Any) -> Progress:
+    """Bars with a share done, the time taken and the time left.
+
+    Args:
+        console: to show them on.
+        width: of the descriptions, in characters.
+        options: of ``rich.progress.Progress``.
+    """
+    return Progress(
+        TextColumn(f"{{task.description:<{width}}}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        **options,
+    )
+
+
 class Bars(contextlib.AbstractContextManager):
     """Shows a study's plan, then a bar for each part.
 
@@ -26,15 +46,7 @@ class Bars(contextlib.AbstractContextManager):
 
     def __init__(self, console: Console):
         self._console = console
-        self._bars = Progress(
-            TextColumn("{task.description:<10}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-        )
+        self._bars = bars(console, 10)
         self._tasks: dict[str, Any] = {}
         self._current = ""
         self.progress = study.Progress(self._planned, self._started, self._advance)

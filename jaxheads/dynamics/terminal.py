@@ -4,19 +4,12 @@ import contextlib
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
 from jaxheads import plan, study
 from jaxheads.dynamics import run as dynamics
+from jaxheads.progress import bars
 from jaxheads.report import dynamics_findings, words
 from jaxheads.runs import Run
 
@@ -30,16 +23,8 @@ class StepBars(contextlib.AbstractContextManager):
 
     def __init__(self, console: Console):
         self._console = console
-        self._bars = Progress(
-            TextColumn("{task.description:<34}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            speed_estimate_period=600,  # a checkpoint's loading is part of the speed
-        )
+        # A checkpoint's loading is part of the speed.
+        self._bars = bars(console, 34, speed_estimate_period=600)
         self._todo: list[int] = []
         self._flops, self._done, self._step = 0.0, 0, 0
         self._task = self._bars.add_task("", total=None, visible=False)
