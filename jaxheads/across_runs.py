@@ -18,7 +18,7 @@ from jaxheads.claims.ablation_effects import few_shot, gap, place
 from jaxheads.claims.rules import Claim, Definition, Measured, Rules, Untested, judge
 from jaxheads.heads import head_name, top
 from jaxheads.report import words
-from jaxheads.report.heads import errors, score, top_count
+from jaxheads.run_scores import errors, score, top_count
 from jaxheads.runs import Run
 from jaxheads.statistics.distributions import student_t_p, student_t_quantile
 

@@ -21,7 +21,7 @@ from jaxheads.ranking_uncertainty import (
     resampled_scores,
     spearman_p,
 )
-from jaxheads.report.heads import top_count, top_heads, weighted_layer
+from jaxheads.run_scores import top_count, top_heads, weighted_layer
 from jaxheads.runs import Run
 
 PAIR = ("function_vector", "induction")

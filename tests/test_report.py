@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from synthetic_run import Sizes, make_run, write_run
 
-from jaxheads import statistics
+from jaxheads import run_scores, statistics
 from jaxheads.errors import UserError
-from jaxheads.report import findings, heads, outcomes, sentences, words
+from jaxheads.report import findings, outcomes, sentences, words
 from jaxheads.runs import Run, load
 
 pytest.importorskip("altair")
@@ -269,9 +269,14 @@ def test_errors_and_intervals_share_their_digits():
 
 def test_ranks_and_top_sets():
     values = np.array([[0.1, 0.9], [0.9, 0.3]])
-    np.testing.assert_array_equal(heads.ranks(values), [[4, 1], [2, 3]])
-    np.testing.assert_array_equal(heads.top_mask(values, 1), [[0, 1], [0, 0]])
-    assert [heads.top_count(total) for total in (10, 100, 270, 1024)] == [1, 2, 6, 21]
+    np.testing.assert_array_equal(run_scores.ranks(values), [[4, 1], [2, 3]])
+    np.testing.assert_array_equal(run_scores.top_mask(values, 1), [[0, 1], [0, 0]])
+    assert [run_scores.top_count(total) for total in (10, 100, 270, 1024)] == [
+        1,
+        2,
+        6,
+        21,
+    ]
 
 
 # The page is one safe file, whatever the run holds.
@@ -458,5 +463,6 @@ def test_the_browser_draws_every_chart(tmp_path: Path, hostile: bool):
     assert 'data-wide="0"' in root[0]
     tip = re.search(r'id="vg-tooltip-element".*?</div>', dom, flags=re.S)
     assert tip, "no tooltip was shown"
-    best = heads.top_heads(run, "function_vector", 1)[0]
-    assert best.name in tip[0] and best.text in html.unescape(tip[0])
+    best = run_scores.top_heads(run, "function_vector", 1)[0]
+    assert best.name in tip[0]
+    assert words.head_score(best) in html.unescape(tip[0])

@@ -13,10 +13,10 @@ from synthetic_run import Sizes, make_run, write_run
 from test_cli import jaxheads
 from test_report import CHROMIUM, HOSTILE, WATCH, dump, payload, visible
 
-from jaxheads import statistics
+from jaxheads import run_scores, statistics
 from jaxheads.across_runs import seed_agreement
 from jaxheads.errors import UserError
-from jaxheads.report import heads, words
+from jaxheads.report import words
 from jaxheads.report.members import common_fraction, differences, members
 from jaxheads.runs import Run
 
@@ -108,9 +108,9 @@ def test_the_table_has_each_runs_numbers(of_sizes, sizes_page: Page):
     large = dict(zip(table.columns, table.rows[-1], strict=True))
     (clean,) = accuracy(of_sizes[0], mode="clean")
     assert large["clean first-token accuracy"].text.startswith(f"{clean:.2f} [")
-    best = heads.top_heads(of_sizes[0], "function_vector", 1)[0]
+    best = run_scores.top_heads(of_sizes[0], "function_vector", 1)[0]
     assert (large["top FV head"].text, large["top FV head"].small) == (
-        best.text, best.name,
+        words.head_score(best), best.name,
     )  # fmt: skip
 
 
@@ -146,14 +146,14 @@ def test_overlap_and_strength_are_those_of_the_scores(of_sizes, sizes_page: Page
             run.arrays[f"score/{score}"].astype(np.float64)
             for score in ("function_vector", "induction")
         )
-        size = heads.top_count(fv.size, 0.05)
-        masks = [heads.top_mask(values, size) for values in (fv, induction)]
+        size = run_scores.top_count(fv.size, 0.05)
+        masks = [run_scores.top_mask(values, size) for values in (fv, induction)]
         found = [r for r in rows(sizes_page, "overlap-shared") if r["run"] == name]
         assert float(found[0]["shared (%)"]) == pytest.approx(
             100 * statistics.overlap(*masks)
         )
         assert float(found[1]["shared (%)"]) == pytest.approx(100 * size / fv.size)
-        top = heads.top_mask(fv, heads.top_count(fv.size))
+        top = run_scores.top_mask(fv, run_scores.top_count(fv.size))
         placed = rows(sizes_page, "overlap-function-vector-under-induction")
         (one,) = (r for r in placed if r["run"] == name and r["series"][0] == "F")
         assert float(one["percentile"]) == pytest.approx(

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from jaxheads.dynamics import emergence
-from jaxheads.dynamics.trajectories import Trajectories, detectable, ranks, top_count
+from jaxheads.dynamics.trajectories import Trajectories, detectable, ranks
 from jaxheads.dynamics.transitions import Definition, find, permuted
+from jaxheads.run_scores import top_count
 
 STEPS = np.array([0, 1, 4, 16, 64, 256])
 LAYERS, HEADS, TASKS = 5, 20, 4

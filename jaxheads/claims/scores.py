@@ -19,7 +19,7 @@ from jaxheads.ranking_uncertainty import (
     spearman_p,
 )
 from jaxheads.report import words
-from jaxheads.report.heads import top_count
+from jaxheads.run_scores import top_count
 from jaxheads.runs import Run
 
 _PAIR = ("function_vector", "induction")

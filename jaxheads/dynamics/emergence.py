@@ -19,7 +19,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxheads.dynamics.trajectories import Trajectories, detectable, top_count
+from jaxheads.dynamics.trajectories import Trajectories, detectable
+from jaxheads.run_scores import top_count
 from jaxheads.statistics import LEVEL, SAMPLES, Interval
 
 SHARE = 0.02

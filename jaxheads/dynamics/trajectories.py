@@ -4,7 +4,6 @@ Dims: U steps, A scoring tasks, L layers, H heads.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from statistics import NormalDist
 from typing import Any
@@ -58,11 +57,6 @@ class Trajectories:
     def of_run(cls, run: Run) -> "Trajectories":
         """Out of a loaded dynamics run."""
         return cls.of(run.arrays, run.result["scores"])
-
-
-def top_count(total: int, share: float) -> int:
-    """Heads of a share, rounded up as in the paper's figures; at least 1."""
-    return max(1, math.ceil(round(share * total, 9)))
 
 
 def ranks(scores: np.ndarray) -> np.ndarray:

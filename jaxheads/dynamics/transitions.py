@@ -30,8 +30,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxheads.dynamics.trajectories import Trajectories, detectable, ranks, top_count
+from jaxheads.dynamics.trajectories import Trajectories, detectable, ranks
 from jaxheads.heads import head_name
+from jaxheads.run_scores import top_count
 
 PERMUTATIONS = 2000
 

@@ -10,8 +10,8 @@ import functools
 
 import numpy as np
 
-from jaxheads import statistics
-from jaxheads.report import curves, heads, outcomes, words
+from jaxheads import run_scores, statistics
+from jaxheads.report import curves, outcomes, words
 from jaxheads.report.figures import Figure
 from jaxheads.report.layout import Key, Row, Section
 from jaxheads.report.outcomes import Line, Outcome, Panel, Point
@@ -124,7 +124,7 @@ def preserved_panels(run: Run) -> list[Panel]:
     Percentile, in all heads' scores, of the mean score of those that are not ablated.
     """
     outcome, pair = _pair(run)
-    known = [name for name in pair if name in heads.names(run)]
+    known = [name for name in pair if name in run_scores.names(run)]
     if outcome is None or not known:
         return []
     mode = "exclusion" if outcome.find(mode="exclusion") else "top"
@@ -134,7 +134,7 @@ def preserved_panels(run: Run) -> list[Panel]:
 def _preserved(
     run: Run, outcome: Outcome, pair: list[str], score: str, mode: str
 ) -> Panel:
-    values = heads.score(run, score)
+    values = run_scores.score(run, score)
     percentile = functools.partial(_percentile, run, values)
     lines = []
     for name in [*pair, "random"]:

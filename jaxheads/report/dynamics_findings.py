@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 
 from jaxheads.dynamics import emergence
-from jaxheads.dynamics.trajectories import top_count
 from jaxheads.heads import head_name
 from jaxheads.report import words
 from jaxheads.report.outcomes import SEED
 from jaxheads.report.sentences import Statement
+from jaxheads.run_scores import top_count
 from jaxheads.runs import Run
 from jaxheads.statistics import Interval, bootstrap_task_mean
 

@@ -10,7 +10,8 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from jaxheads.report import heads, outcomes, words
+from jaxheads import run_scores
+from jaxheads.report import outcomes, words
 from jaxheads.report.columns import Rows
 from jaxheads.runs import Run
 
@@ -65,14 +66,14 @@ def figure(
 
 def head_rows(run: Run) -> list[dict[str, Any]]:
     """Describe every head once: name, and value, rank and colour of each score."""
-    names = heads.names(run)
+    names = run_scores.names(run)
     if not names:
         return []
     columns: dict[str, np.ndarray] = {}
     for n, name in enumerate(names):
-        values, spread = heads.score(run, name), heads.errors(run, name)
+        values, spread = run_scores.score(run, name), run_scores.errors(run, name)
         columns[f"s{n}"] = values
-        columns[f"r{n}"] = heads.ranks(values)
+        columns[f"r{n}"] = run_scores.ranks(values)
         columns[f"c{n}"] = _signed_root(values) if _signed(values) else values
         columns[f"t{n}"] = np.vectorize(words.with_error, otypes=[object])(
             values, spread
@@ -106,13 +107,13 @@ def _signed_root(values: np.ndarray) -> np.ndarray:
 
 def heat_maps(run: Run) -> list[Figure]:
     """Draw one layer x head map a score."""
-    return [_heat_map(run, n, name) for n, name in enumerate(heads.names(run))]
+    return [_heat_map(run, n, name) for n, name in enumerate(run_scores.names(run))]
 
 
 def _heat_map(run: Run, n: int, name: str) -> Figure:
-    values = heads.score(run, name)
+    values = run_scores.score(run, name)
     layers, width = values.shape
-    count = heads.top_count(values.size)
+    count = run_scores.top_count(values.size)
     step = max(1, -(-layers // 16))
     outline = {"strokeWidth": alt.value(1.5)}
     if width * layers > 600:
@@ -139,7 +140,7 @@ def _heat_map(run: Run, n: int, name: str) -> Figure:
             **outline,
         )
     )
-    best = heads.top_heads(run, name, 3)
+    best = run_scores.top_heads(run, name, 3)
     note = "highest: " + ", ".join(
         f"{head.name} ({words.number(head.score)})" for head in best
     )
@@ -159,10 +160,10 @@ def score_data(run: Run, names: list[str]) -> Rows:
         columns[f"{title} ({unit})" if unit else title] = values
         if f"score/{name}_se" in run.arrays:
             columns[f"{title}, standard error"] = run.arrays[f"score/{name}_se"]
-        columns[f"{title}, rank"] = heads.ranks(values)
+        columns[f"{title}, rank"] = run_scores.ranks(values)
     return [
         {"layer": l, "head": h} | {key: values[l, h] for key, values in columns.items()}
-        for l, h in np.ndindex(heads.score(run, names[0]).shape)
+        for l, h in np.ndindex(run_scores.score(run, names[0]).shape)
     ]
 
 
@@ -203,10 +204,10 @@ def _shade(n: int, name: str, values: np.ndarray) -> alt.Color:
 
 def scatter(run: Run, x_name: str, y_name: str) -> Figure:
     """Draw every head by two scores, with both top sets marked."""
-    names = heads.names(run)
+    names = run_scores.names(run)
     a, b = names.index(x_name), names.index(y_name)
-    x_values, y_values = (heads.score(run, name) for name in (x_name, y_name))
-    count = heads.top_count(x_values.size)
+    x_values, y_values = (run_scores.score(run, name) for name in (x_name, y_name))
+    count = run_scores.top_count(x_values.size)
     chart = alt.Chart(alt.NamedData(HEADS)).transform_calculate(
         k=f"(datum.r{a} <= {count} ? 1 : 0) + (datum.r{b} <= {count} ? 2 : 0)"
     )
@@ -245,7 +246,9 @@ def scatter(run: Run, x_name: str, y_name: str) -> Figure:
     named = named.encode(**position, text="h:N")
     chart = alt.layer(halo(named), dots, label(named))
     rows = score_data(run, [x_name, y_name])
-    tops = [heads.top_mask(values, count).ravel() for values in (x_values, y_values)]
+    tops = [
+        run_scores.top_mask(values, count).ravel() for values in (x_values, y_values)
+    ]
     titles = [f"top {words.short(name)}" for name in (x_name, y_name)]
     for row, in_x, in_y in zip(rows, *tops, strict=True):
         which = [t for t, inside in zip(titles, (in_x, in_y), strict=True) if inside]
@@ -268,7 +271,7 @@ def halo(chart: alt.Chart) -> alt.Chart:
 def _spread_axis(run: Run, name: str, values: np.ndarray) -> dict[str, Any]:
     """Use a symmetric log axis where one head dwarfs the others."""
     largest = float(np.abs(values).max())
-    typical = float(np.nanmedian(heads.errors(run, name)))
+    typical = float(np.nanmedian(run_scores.errors(run, name)))
     if not (0 < 20 * typical < largest):
         return {"scale": alt.Scale(zero=True), "title": words.title(name)}
     steps = [10.0**power * first for power in range(-6, 3) for first in (1, 3)]

@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 
-from jaxheads import statistics
-from jaxheads.report import heads, outcomes, words
+from jaxheads import run_scores, statistics
+from jaxheads.report import outcomes, words
 from jaxheads.report.outcomes import Outcome
-from jaxheads.report.words import Head
+from jaxheads.run_scores import Head
 from jaxheads.runs import Run
 from jaxheads.statistics import Interval
 
@@ -94,7 +94,9 @@ class Findings:
 
 def find(run: Run) -> Findings:
     """Compute the findings of a run from its arrays."""
-    leaders = {name: heads.top_heads(run, name, 10) for name in heads.names(run)}
+    leaders = {
+        name: run_scores.top_heads(run, name, 10) for name in run_scores.names(run)
+    }
     measured: list[Outcome] = outcomes.accuracy(run)[:1]
     loss = outcomes.token_loss(run)
     measured += [loss] if loss else []
@@ -198,13 +200,13 @@ def _place(outcome: Outcome, found: list[int], draws: list[int]) -> str:
 
 def agreement(run: Run) -> Agreement | None:
     """Relate the FV and the induction scores; None where one is missing."""
-    if not set(PAIR) <= set(heads.names(run)):
+    if not set(PAIR) <= set(run_scores.names(run)):
         return None
-    fv, induction = (heads.score(run, name) for name in PAIR)
+    fv, induction = (run_scores.score(run, name) for name in PAIR)
     overlaps = []
     for share in (0.02, 0.05, 0.1):
-        count = heads.top_count(fv.size, share)
-        masks = [heads.top_mask(values, count) for values in (fv, induction)]
+        count = run_scores.top_count(fv.size, share)
+        masks = [run_scores.top_mask(values, count) for values in (fv, induction)]
         overlaps.append(
             Overlap(
                 share,
@@ -218,9 +220,9 @@ def agreement(run: Run) -> Agreement | None:
         spearman=statistics.spearman(fv, induction),
         overlaps=overlaps,
         fv_heads_in_induction=statistics.percentile_of(
-            induction, heads.top_mask(fv, count)
+            induction, run_scores.top_mask(fv, count)
         ),
         induction_heads_in_fv=statistics.percentile_of(
-            fv, heads.top_mask(induction, count)
+            fv, run_scores.top_mask(induction, count)
         ),
     )

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import altair as alt
 import numpy as np
 
-from jaxheads import statistics
-from jaxheads.report import heads, outcomes, words
+from jaxheads import run_scores, statistics
+from jaxheads.report import outcomes, words
 from jaxheads.report.columns import Rows
 from jaxheads.report.figures import Figure, figure, label
 from jaxheads.runs import Run
@@ -29,10 +29,10 @@ def depth(run: Run, names: list[str], named: int = 3) -> Figure:
     """
     panels, rows, middles = [], [], []
     for name in names:
-        values = heads.score(run, name)
-        count = min(max(heads.top_count(values.size), 3), 10, values.size)
-        best = heads.top_heads(run, name, count)
-        middle = heads.weighted_layer(best)
+        values = run_scores.score(run, name)
+        count = min(max(run_scores.top_count(values.size), 3), 10, values.size)
+        best = run_scores.top_heads(run, name, count)
+        middle = run_scores.weighted_layer(best)
         rows += [
             {"set": f"top {words.short(name)}", "head": head.name, "layer": head.layer}
             | {"score": head.score, "standard error": head.error}
@@ -50,11 +50,17 @@ def depth(run: Run, names: list[str], named: int = 3) -> Figure:
 
 
 def _by_layer(
-    name: str, best: list[words.Head], middle: float, layers: int, count: int
+    name: str, best: list[run_scores.Head], middle: float, layers: int, count: int
 ) -> Any:
     shade = f"@{outcomes.colour(name)}"
     rows = [
-        {"l": head.layer, "y": head.score, "h": head.name, "t": head.text, "r": rank}
+        {
+            "l": head.layer,
+            "y": head.score,
+            "h": head.name,
+            "t": words.head_score(head),
+            "r": rank,
+        }
         for rank, head in enumerate(best)
     ]
     span = alt.Scale(domain=[0, max(layers - 1, 1)], nice=False)
@@ -78,9 +84,9 @@ def _by_layer(
 
 def strength(run: Run, name: str) -> Figure:
     """Draw the box plot of a score over all heads, its top heads as points."""
-    values = heads.score(run, name)
-    count = heads.top_count(values.size)
-    best = heads.top_heads(run, name, count)
+    values = run_scores.score(run, name)
+    count = run_scores.top_count(values.size)
+    best = run_scores.top_heads(run, name, count)
     first, middle, third = np.percentile(values, [25, 50, 75])
     reach = 1.5 * (third - first)
     inside = values[(values >= first - reach) & (values <= third + reach)]
@@ -112,7 +118,7 @@ def strength(run: Run, name: str) -> Figure:
 
 
 def _box_plot(
-    name: str, title: str, told: dict[str, float], best: list[words.Head]
+    name: str, title: str, told: dict[str, float], best: list[run_scores.Head]
 ) -> Any:
     shade = f"@{outcomes.colour(name)}"
     row = dict(zip("iabmcdent", told.values(), strict=True))
@@ -120,7 +126,9 @@ def _box_plot(
         grid=False, tickCount=6
     )
     base = alt.Chart(alt.Data(values=[row]))
-    points = [{"x": head.score, "h": head.name, "t": head.text} for head in best]
+    points = [
+        {"x": head.score, "h": head.name, "t": words.head_score(head)} for head in best
+    ]
     dots = alt.Chart(alt.Data(values=points)).encode(
         x=alt.X("x:Q", title=title),
         tooltip=[alt.Tooltip("h:N", title="head"), alt.Tooltip("t:N", title="score")],
@@ -151,7 +159,7 @@ def agreement(run: Run, names: tuple[str, str]) -> list[Figure]:
 
     Source: Yin & Steinhardt 2025, figure 3, over all sizes of the sets.
     """
-    scores = {name: heads.score(run, name) for name in names}
+    scores = {name: run_scores.score(run, name) for name in names}
     total = scores[names[0]].size
     sizes = set_sizes(total)
     made = [
@@ -175,7 +183,7 @@ def agreement(run: Run, names: tuple[str, str]) -> list[Figure]:
 def set_sizes(total: int) -> list[int]:
     """Choose numbers of heads from 1 to a fifth of all, with the 2, 5 and 10 % sets."""
     shares = (0.02, 0.05, 0.1, 0.2)
-    known = [heads.top_count(total, share) for share in shares]
+    known = [run_scores.top_count(total, share) for share in shares]
     spaced = np.linspace(1, known[-1], min(_SIZES, known[-1])).round()
     return sorted({int(size) for size in (*spaced, *known)})
 
@@ -204,7 +212,7 @@ def shared(one: np.ndarray, other: np.ndarray, sizes: list[int]) -> list[Placed]
     """
     total, made = one.size, []
     for size in sizes:
-        masks = [heads.top_mask(values, size) for values in (one, other)]
+        masks = [run_scores.top_mask(values, size) for values in (one, other)]
         chance = statistics.overlap_chance(size, size, total)
         shares = (statistics.overlap(*masks), chance, *_by_chance(size, total))
         made.append(Placed(size, total, *(100 * share for share in shares)))
@@ -238,7 +246,7 @@ def percentiles(own: np.ndarray, values: np.ndarray, sizes: list[int]) -> list[P
     means = draws.cumsum(1)[:, np.asarray(sizes) - 1] / np.asarray(sizes)
     chance = _places(values, means)
     low, high = np.percentile(chance, [2.5, 97.5], axis=0)
-    tops = [heads.top_mask(own, size) for size in sizes]
+    tops = [run_scores.top_mask(own, size) for size in sizes]
     placed = [statistics.percentile_of(values, top) for top in tops]
     columns = (placed, chance.mean(0), low, high)
     return [

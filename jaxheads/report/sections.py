@@ -5,6 +5,7 @@ import functools
 import json
 from typing import Any
 
+from jaxheads import run_scores
 from jaxheads.claims import of_run as claims_of_run
 from jaxheads.head_sets import with_one_induction
 from jaxheads.report import (
@@ -19,7 +20,6 @@ from jaxheads.report import (
     findings,
     head_figures,
     headline,
-    heads,
     outcomes,
     receipt,
     redundancy,
@@ -145,13 +145,13 @@ def _scores(run: Run) -> Section | None:
     maps = figures.heat_maps(run)
     if not maps:
         return None
-    values = heads.score(run, heads.names(run)[0])
+    values = run_scores.score(run, run_scores.names(run)[0])
     return Section(
         "scores",
         "Every head's scores",
         "One cell a head: layers run to the right, heads down. Outlined: the top 2 % "
-        f"({words.plural(heads.top_count(values.size), 'head')}). Where a score can be "
-        "negative its colour follows the square root, so that small effects show. "
+        f"({words.plural(run_scores.top_count(values.size), 'head')}). Where a score "
+        "can be negative its colour follows the square root, so that small effects show. "
         "Point at a cell for its name, value ± standard error, and rank.",
         rows=[Row("", maps)],
     )
@@ -298,7 +298,7 @@ def _token_loss(run: Run) -> Section | None:
 
 
 def _ranked(run: Run) -> list[str]:
-    return [name for name in findings.PAIR if name in heads.names(run)]
+    return [name for name in findings.PAIR if name in run_scores.names(run)]
 
 
 def _places(run: Run) -> Section | None:
@@ -323,7 +323,7 @@ def _places(run: Run) -> Section | None:
 
 
 def _strength(run: Run) -> Section | None:
-    names = heads.names(run)
+    names = run_scores.names(run)
     if not names:
         return None
     return Section(
@@ -402,7 +402,7 @@ def _agreement(run: Run, found: Findings) -> Section | None:
 
 
 def _leading(run: Run) -> Section | None:
-    names = _ranked(run) or heads.names(run)[:1]
+    names = _ranked(run) or run_scores.names(run)[:1]
     if not names:
         return None
     return Section(

@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from jaxheads.report import heads, words
+from jaxheads import run_scores
+from jaxheads.report import words
 from jaxheads.report.findings import Chosen, Comparison, Findings
 from jaxheads.runs import Run
 from jaxheads.statistics import Interval
@@ -99,18 +100,19 @@ def _leaders(run: Run, found: Findings) -> str:
         if not leaders:
             continue
         first, info = leaders[0], run.result["scores"][name]
-        total = heads.score(run, name).size
+        total = run_scores.score(run, name).size
         noun = _NOUN[name]
-        if not heads.detectable(first, info.get("chance") or 0.0, total):
+        if not run_scores.detectable(first, info.get("chance") or 0.0, total):
             said.append(
                 f"No head's {noun} score stands out from chance (largest: {first.name} "
-                f"with {first.text})."
+                f"with {words.head_score(first)})."
             )
             continue
         phrase = "mean effect" if name == _FV else "score"
-        text = f"Head {first.name} leads the {noun} ranking ({phrase} {first.text}"
+        text = f"Head {first.name} leads the {noun} ranking "
+        text += f"({phrase} {words.head_score(first)}"
         for second in leaders[1:2]:
-            apart = heads.separated(first, second)
+            apart = run_scores.separated(first, second)
             tail = "" if apart else ", not distinguishable from it"
             text += f"; next {second.name} with {words.number(second.score)}{tail}"
         said.append(text + ").")

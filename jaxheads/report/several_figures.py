@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxheads.report import heads, outcomes, words
+from jaxheads import run_scores
+from jaxheads.report import outcomes, words
 from jaxheads.report.execution_findings import Executed
 from jaxheads.report.figures import Figure
 from jaxheads.report.findings import PAIR
@@ -35,7 +36,7 @@ def agreement(listed: Sequence[Member], along: Axis, share: float) -> list[Figur
         scores = _pair(member)
         if scores is None:
             return []
-        size = heads.top_count(member.total, share)
+        size = run_scores.top_count(member.total, share)
         return _placed(SHARED, shared(*scores, [size])[0])
 
     random = Series(RANDOM, "random", dashed=True)
@@ -54,7 +55,7 @@ def agreement(listed: Sequence[Member], along: Axis, share: float) -> list[Figur
             scores = _pair(member)
             if scores is None:
                 return []
-            size = heads.top_count(member.total)
+            size = run_scores.top_count(member.total)
             own, values = scores[first], scores[1 - first]
             return _placed(label, percentiles(own, values, [size])[0])
 
@@ -69,9 +70,9 @@ def agreement(listed: Sequence[Member], along: Axis, share: float) -> list[Figur
 
 
 def _pair(member: Member) -> tuple[np.ndarray, np.ndarray] | None:
-    if not set(PAIR) <= set(heads.names(member.run)):
+    if not set(PAIR) <= set(run_scores.names(member.run)):
         return None
-    first, second = (heads.score(member.run, name) for name in PAIR)
+    first, second = (run_scores.score(member.run, name) for name in PAIR)
     return first, second
 
 
@@ -94,10 +95,10 @@ def strength(listed: Sequence[Member], along: Axis) -> list[Figure]:
         ]
 
         def measure(member: Member, name=name) -> list[Measure]:
-            if name not in heads.names(member.run):
+            if name not in run_scores.names(member.run):
                 return []
-            values = heads.score(member.run, name)
-            top = heads.top_mask(values, heads.top_count(values.size))
+            values = run_scores.score(member.run, name)
+            top = run_scores.top_mask(values, run_scores.top_count(values.size))
             return [
                 Measure(LARGEST, float(values.max())),
                 Measure(TOP, float(values[top].mean())),

@@ -2,8 +2,9 @@
 
 import dataclasses
 
+from jaxheads import run_scores
 from jaxheads.report import curves as lines_of
-from jaxheads.report import head_figures, heads, outcomes, words
+from jaxheads.report import head_figures, outcomes, words
 from jaxheads.report import several_figures as drawn
 from jaxheads.report.figures import Figure
 from jaxheads.report.findings import HEADLINE_SHARE, PAIR
@@ -159,7 +160,7 @@ def depth(listed: list[Member]) -> Section | None:
     figures = []
     names: list[str] = []
     for member in listed:
-        own = [name for name in PAIR if name in heads.names(member.run)]
+        own = [name for name in PAIR if name in run_scores.names(member.run)]
         names += [name for name in own if name not in names]
         if own:
             made = head_figures.depth(member.run, own, named=1)

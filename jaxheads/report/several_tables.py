@@ -1,8 +1,9 @@
 """The sections with tables of the page over several runs: runs, seeds, claims."""
 
+from jaxheads import run_scores
 from jaxheads.across_runs import SeedAgreement, claims_of_runs, seed_agreement
 from jaxheads.claims import of_run
-from jaxheads.report import claims, heads, words
+from jaxheads.report import claims, words
 from jaxheads.report.findings import PAIR
 from jaxheads.report.layout import Section
 from jaxheads.report.members import Member
@@ -63,7 +64,9 @@ def _clean(member: Member) -> str:
 
 def _leader(member: Member, name: str) -> Cell:
     found = member.found.leaders.get(name)
-    return Cell(found[0].text, found[0].name) if found else Cell(words.NONE)
+    return (
+        Cell(words.head_score(found[0]), found[0].name) if found else Cell(words.NONE)
+    )
 
 
 def seeds(listed: list[Member]) -> Section | None:
@@ -73,7 +76,7 @@ def seeds(listed: list[Member]) -> Section | None:
         groups.setdefault(member.params, []).append(member)
     rows = []
     for group in groups.values():
-        names = [name for name in PAIR if name in heads.names(group[0].run)]
+        names = [name for name in PAIR if name in run_scores.names(group[0].run)]
         for name in names if len(group) > 1 else []:
             agreed = seed_agreement([member.run for member in group], name)
             if agreed:

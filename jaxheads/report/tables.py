@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxheads.report import findings, heads, outcomes, words
+from jaxheads import run_scores
+from jaxheads.report import findings, outcomes, words
 from jaxheads.report.outcomes import Outcome
 from jaxheads.runs import Run
 
@@ -34,12 +35,12 @@ class Table:
 
 def top_heads(run: Run, ranking: str, count: int = 15) -> Table:
     """List the best heads by one score, with all their scores and ranks."""
-    names = [ranking] + [name for name in heads.names(run) if name != ranking]
-    values = {name: heads.score(run, name) for name in names}
-    spread = {name: heads.errors(run, name) for name in names}
-    places = {name: heads.ranks(values[name]) for name in names}
+    names = [ranking] + [name for name in run_scores.names(run) if name != ranking]
+    values = {name: run_scores.score(run, name) for name in names}
+    spread = {name: run_scores.errors(run, name) for name in names}
+    places = {name: run_scores.ranks(values[name]) for name in names}
     rows = []
-    for rank, head in enumerate(heads.top_heads(run, ranking, count), start=1):
+    for rank, head in enumerate(run_scores.top_heads(run, ranking, count), start=1):
         at = head.layer, head.head
         row = [Cell(str(rank)), Cell(head.name)]
         for name in names:

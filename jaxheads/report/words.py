@@ -1,7 +1,8 @@
 """How the page names and prints things: one place, so that it never disagrees."""
 
-import dataclasses
 import math
+
+from jaxheads.run_scores import Head
 
 MINUS = "\u2212"
 NONE = "\u2013"  # a value that is not there
@@ -44,26 +45,6 @@ _SHORT = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Head:
-    """One head with its score under one ranking."""
-
-    layer: int
-    head: int
-    score: float
-    error: float
-
-    @property
-    def name(self) -> str:
-        """The head as "layer.head", both counted from 0."""
-        return f"{self.layer}.{self.head}"
-
-    @property
-    def text(self) -> str:
-        """The score with its standard error."""
-        return with_error(self.score, self.error)
-
-
 def title(name: str) -> str:
     """Name a score in a heading."""
     return _TITLES.get(name, name.replace("_", " ").capitalize() + " score")
@@ -89,6 +70,11 @@ def number(value: float | None) -> str:
         decimals = 1 - math.floor(math.log10(size))
     text = f"{value:,.{decimals}f}"
     return text.replace("-", MINUS)
+
+
+def head_score(head: Head) -> str:
+    """Write a head's score with its standard error."""
+    return with_error(head.score, head.error)
 
 
 def with_error(value: float, error: float) -> str:

@@ -1,12 +1,28 @@
-"""Head rankings read from a run's scores."""
+"""Scores of heads, and the rankings they make, read from a run."""
 
+import dataclasses
 import math
 from statistics import NormalDist
 
 import numpy as np
 
-from jaxheads.report.words import Head
+from jaxheads.heads import head_name
 from jaxheads.runs import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """One head with its score under one ranking."""
+
+    layer: int
+    head: int
+    score: float
+    error: float
+
+    @property
+    def name(self) -> str:
+        """The head as "layer.head", both counted from 0."""
+        return head_name(self.layer, self.head)
 
 
 def score(run: Run, name: str) -> np.ndarray:
