@@ -1,0 +1,146 @@
+"""The sections about the scores of heads, and about what ranks first."""
+
+from jaxheads import run_scores
+from jaxheads.report import figures, findings, head_figures, outcomes, tables, words
+from jaxheads.report.findings import Findings
+from jaxheads.report.layout import Key, Row, Section
+from jaxheads.runs import Run
+
+
+def scores(run: Run) -> Section | None:
+    """Draw every score of every head."""
+    maps = figures.heat_maps(run)
+    if not maps:
+        return None
+    values = run_scores.score(run, run_scores.names(run)[0])
+    return Section(
+        "scores",
+        "Every head's scores",
+        "One cell a head: layers run to the right, heads down. Outlined: the top 2 % "
+        f"({words.plural(run_scores.top_count(values.size), 'head')}). Where a score "
+        "can be negative its colour follows the square root: small effects show. "
+        "Point at a cell for its name, value ± standard error, and rank.",
+        rows=[Row("", maps)],
+    )
+
+
+def places(run: Run) -> Section | None:
+    """Draw where the top heads sit."""
+    names = _ranked(run)
+    if not names:
+        return None
+    return Section(
+        "layers",
+        "Where the top heads sit",
+        "The top 2 % of heads by each score (at least 3, at most 10), by layer; the "
+        "first three are named.",
+        keys=[
+            Key(
+                f"top {words.short(name)}",
+                outcomes.colour(name),
+                head_figures.SHAPES.get(name, "circle"),
+            )
+            for name in names
+        ],
+        rows=[Row("", [head_figures.depth(run, names)])],
+    )
+
+
+def strength(run: Run) -> Section | None:
+    """Draw how strong the top heads are."""
+    names = run_scores.names(run)
+    if not names:
+        return None
+    return Section(
+        "strength",
+        "How strong the top heads are, beside all heads",
+        "Box: the middle half of all heads, with the median; whiskers: the last heads "
+        "within 1.5 times the box's width of it. Coloured: the top 2 %, each a point, "
+        "and their mean.",
+        keys=[
+            Key("mean over heads", "ink", "diamond"),
+            *(
+                Key(
+                    f"top 2 % by {words.short(name)}",
+                    outcomes.colour(name),
+                    head_figures.SHAPES.get(name, "circle"),
+                )
+                for name in _ranked(run)
+            ),
+        ],
+        rows=[Row("", [head_figures.strength(run, name) for name in names])],
+    )
+
+
+def agreement(run: Run, found: Findings) -> Section | None:
+    """Say whether two rankings lead with the same heads."""
+    agreed = found.agreement
+    if agreed is None:
+        return None
+    facts = [
+        f"Rank correlation (Spearman) over all heads: {words.number(agreed.spearman)}."
+    ]
+    facts += [
+        f"Top {words.percent(top.share)}: {top.shared} of "
+        f"{words.plural(top.count, 'head')} shared; "
+        f"{words.number(top.chance)} expected by chance."
+        for top in agreed.overlaps
+    ]
+    facts.append(
+        "The mean induction score of the top-2 % FV heads lies at percentile "
+        f"{agreed.fv_heads_in_induction:.0f} of all heads, the mean FV score of the "
+        f"top-2 % induction heads at percentile {agreed.induction_heads_in_fv:.0f}."
+    )
+    return Section(
+        "overlap",
+        "Are they the same heads?",
+        "Each point is a head; the top 2 % by either score are marked.",
+        keys=[
+            Key("top FV", "fv", "cross"),
+            Key("top induction", "induction", "circle"),
+            Key("both", "other-2", "diamond"),
+            Key("neither", "random", "circle"),
+        ],
+        rows=[Row("", [figures.scatter(run, "induction", "function_vector")])],
+        facts=facts,
+    )
+
+
+def sizes(run: Run, found: Findings) -> Section | None:
+    """Draw how far top sets agree, by their size."""
+    if found.agreement is None:
+        return None
+    fv, induction = map(words.short, findings.PAIR)
+    return Section(
+        "top-sets",
+        "How far the top sets agree, by their size",
+        "Left: the share of one top set that is in the other. Then the place of the "
+        "mean score of one top set's heads among all heads' scores by the other "
+        "ranking. Random sets: mean and 95 % range, exact for the overlap, over "
+        f"{head_figures.DRAWS:,} draws for the percentiles.",
+        keys=[
+            Key(head_figures.SHARED, "other-2"),
+            Key(head_figures.UNDER.format(fv, induction), "fv"),
+            Key(head_figures.UNDER.format(induction, fv), "induction"),
+            Key(head_figures.RANDOM, "random", "dashes"),
+        ],
+        rows=[Row("", head_figures.agreement(run, findings.PAIR), columns=3)],
+    )
+
+
+def leading(run: Run) -> Section | None:
+    """List the top heads."""
+    names = _ranked(run) or run_scores.names(run)[:1]
+    if not names:
+        return None
+    return Section(
+        "heads",
+        "The top heads",
+        "A head is written layer.head, both counted from 0. Each score stands with its "
+        "standard error over prompts or sequences, and the head's rank by it.",
+        tables=[tables.top_heads(run, name) for name in names],
+    )
+
+
+def _ranked(run: Run) -> list[str]:
+    return [name for name in findings.PAIR if name in run_scores.names(run)]
