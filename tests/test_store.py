@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from families import CONFIGS, random_params
-from jax.sharding import Mesh
+from jax.sharding import Mesh, SingleDeviceSharding
 
 from jaxheads.__main__ import main
 from jaxheads.errors import UserError
@@ -23,6 +23,7 @@ from jaxheads.model import Model, Provenance, load
 from jaxheads.models import llama
 from jaxheads.models.rope import Rope
 from jaxheads.weights.digest import params_sha256
+from jaxheads.weights.orbax_params import restore_params, save_params
 from jaxheads.weights.store import MANIFEST, save
 from jaxheads.weights.unfinished import MARK
 
@@ -332,3 +333,14 @@ def test_a_full_disk_is_one_sentence(model_folder, tmp_path, monkeypatch, capfd)
     assert convert(model_folder, tmp_path / "out") == 2
     assert "No space left on device" in capfd.readouterr().err
     assert not os.listdir(tmp_path)
+
+
+def test_an_optional_leaf_may_be_absent_on_the_disk(tmp_path):
+    stored = {"first": np.arange(6.0, dtype=np.float32).reshape(2, 3), "none": None}
+    save_params(tmp_path / "params", stored)
+    (device,) = jnp.zeros(()).devices()
+    place = SingleDeviceSharding(device)
+    leaf = jax.ShapeDtypeStruct((2, 3), np.float32, sharding=place)
+    read = restore_params(tmp_path / "params", {"first": leaf, "later": {"new": None}})
+    assert read["later"] == {"new": None}
+    np.testing.assert_array_equal(read["first"], stored["first"])

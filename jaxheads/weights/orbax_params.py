@@ -31,18 +31,28 @@ def save_params(path: Path, params: Any) -> None:
 def restore_params(path: Path, target: Any) -> Any:
     """Read params, each straight to its dtype and place.
 
+    A leaf that is None may be absent on the disk: families gain optional leaves.
+
     Args:
         path: the folder.
         target: the tree of params as ``jax.ShapeDtypeStruct`` with shardings.
     """
     import orbax.checkpoint as ocp
 
+    leaves, structure = jax.tree_util.tree_flatten_with_path(target)
+    wanted = {dotted(at): leaf for at, leaf in leaves}
     # Leaves are read side by side: a GB at a time, or what the largest needs; stored
     # values have four bytes at most.
-    largest = 4 * max(math.prod(leaf.shape) for leaf in jax.tree.leaves(target))
+    largest = 4 * max(math.prod(leaf.shape) for leaf in wanted.values())
     limit = 1 + largest // 10**9
     with ocp.StandardCheckpointer(restore_concurrent_gb=limit) as checkpointer:
-        return checkpointer.restore(path.absolute(), target)
+        stored = _stored_tree(checkpointer, path)
+        as_stored = jax.tree_util.tree_map_with_path(
+            lambda at, _: wanted[dotted(at)], stored, is_leaf=_has_shape
+        )
+        read = checkpointer.restore(path.absolute(), as_stored)
+    found = {dotted(at): x for at, x in jax.tree_util.tree_leaves_with_path(read)}
+    return structure.unflatten(found[name] for name in wanted)
 
 
 def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -50,15 +60,21 @@ def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     import orbax.checkpoint as ocp
 
     with ocp.StandardCheckpointer() as checkpointer:
-        metadata: Any = checkpointer.metadata(path.absolute())
-    return shapes(metadata.item_metadata.tree)
+        return shapes(_stored_tree(checkpointer, path))
+
+
+def _stored_tree(checkpointer: Any, path: Path) -> Any:
+    """The tree on the disk, with the shape of each leaf."""
+    return checkpointer.metadata(path.absolute()).item_metadata.tree
+
+
+def _has_shape(node: Any) -> bool:
+    return hasattr(node, "shape")
 
 
 def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     """Shapes of whatever has one in a tree, by path such as "layers.wq"."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(
-        tree, is_leaf=lambda node: hasattr(node, "shape")
-    )
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_has_shape)
     return {dotted(path): tuple(leaf.shape) for path, leaf in leaves}
 
 
