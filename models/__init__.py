@@ -17,7 +17,11 @@ A family's file gives
   in every family ``embedding`` [V, D], ``unembedding`` [D, V] (None: the embedding,
   transposed), and ``layers`` with ``wq`` [L, D, H, K], ``wk``, ``wv`` [L, D, G, K] and
   ``wo`` [L, H, K, D];
-- ``embed``, ``block`` and ``unembed``. A block hands q, k, v, positions applied, to
+- ``embed``, ``block`` and ``unembed``. ``embed`` is given whole rows, with positions
+  from 0 on in each document. A family where it reads earlier tokens, too, also gives
+  ``remember``, what it reads of a prompt, and ``embed_next``, the same for one token
+  behind it, see ``toy.py``; where the first is None, tokens are embedded alone. A block
+  hands q, k, v, positions applied, to
   ``attend(q, k, v, *, softcap=None, mix=None)``, which the code that runs layers gives
   and where mask, cache, capture and ablation live; scores are divided by sqrt(K) there.
   ``mix(k, v, previous_k, previous_v) -> (k, v)`` is for families whose keys or values
@@ -33,7 +37,7 @@ A family's file gives
 
 See ``llama.py``. A new family is a new file and a line in ``FAMILIES``. Layers are run
 by ``execution.py`` (whole sequences, for ``forward.py``), ``last_position.py``,
-``patching.py`` and ``resuming.py``, and nowhere else.
+``patching.py``, ``removal.py`` and ``resuming.py``, and nowhere else.
 """
 
 import importlib

@@ -73,10 +73,7 @@ def run_layers(
 
         def attend(q, k, v, *, softcap=None, mix=None):
             if mix is not None:
-                before = (one_later(k), one_later(v))
-                if segments is not None:  # nothing precedes a document's first token
-                    first = (positions == 0)[:, :, None, None]
-                    before = tuple(jnp.where(first, 0, x) for x in before)
+                before = previous_of(k, v, positions)
                 seen.update(unmixed=before)
                 k, v = mix(k, v, *before)
             z = heads(applied, replaced, q, k, v, softcap)
@@ -145,6 +142,20 @@ def windows(config) -> jax.Array | None:
 def one_later(x: jax.Array) -> jax.Array:
     """The previous position's values, zeros before the first: [B, T, ...]."""
     return jnp.pad(x, [(0, 0), (1, 0), *[(0, 0)] * (x.ndim - 2)])[:, :-1]
+
+
+def previous_of(
+    k: jax.Array, v: jax.Array, positions: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Keys and values of the previous position, zeros at a document's first.
+
+    Args:
+        k: [B, T, G, K].
+        v: [B, T, G, K].
+        positions: int [B, T], in the document.
+    """
+    first = (positions == 0)[:, :, None, None]
+    return jnp.where(first, 0, one_later(k)), jnp.where(first, 0, one_later(v))
 
 
 def exact_products(params):

@@ -5,6 +5,7 @@ there: all subsets of heads share the keys and values of the prompt.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,8 @@ class Prefix:
         logits: [B, V] at the last position.
         unmixed: keys and values [L, B, G, K] one position before the last, before
             they were mixed; None in families that mix none.
+        earlier: what embedding a later token reads of the prompt, leaves [B, S, ...];
+            None in families that embed each token alone.
     """
 
     keys: jax.Array
@@ -53,6 +56,7 @@ class Prefix:
     final: jax.Array
     logits: jax.Array
     unmixed: tuple[jax.Array, jax.Array] | None = None
+    earlier: Any = None
 
 
 @jax.jit
@@ -101,7 +105,9 @@ def prefill(
         }
 
     with exact_products(params):
-        x = model.embed(params, tokens, sequence_positions(b, t), config)
+        positions = sequence_positions(b, t)
+        x = model.embed(params, tokens, positions, config)
+        remember = getattr(model, "remember", None)
         x, kept = run_layers(params, x, config, ablation, keep)
         final = at_last(x)
         return Prefix(
@@ -109,6 +115,7 @@ def prefill(
             last_tokens=at_last(tokens),
             final=final,
             logits=model.unembed(params, final, config),
+            earlier=remember and remember(params, tokens, positions, config),
             **kept,
         )
 
@@ -184,7 +191,7 @@ def _run_token(params, prefix: Prefix, own, token, index, ablation, config):
         params: of the family.
         prefix: of B prompts; its last position is not read, the token replaces it.
         own: keys and values [L, B, M, G, K] of the last prompt token and the new ones,
-            and ``Prefix.unmixed`` of the token before.
+            and ``Prefix.unmixed`` of the token before; and ``Prefix.earlier`` of them.
         token: int [B].
         index: which of the M own tokens this is.
         ablation: of this position, or None.
@@ -197,7 +204,8 @@ def _run_token(params, prefix: Prefix, own, token, index, ablation, config):
     dims = ablation_dims(config, len(token), 1, prefix.keys.shape[2])
     applied = Applied(ablation, dims, refused=("pattern",))
     positions = (prefix.lengths - 1 + index)[:, None]  # [B, 1]
-    own_positions = jnp.arange(own[0].shape[2])[None]  # [1, M], after the prefix
+    cache, embedded = own
+    own_positions = jnp.arange(cache[0].shape[2])[None]  # [1, M], after the prefix
 
     def run_layer(x, inputs):
         layer, window, keys, values, own, replaced = inputs
@@ -235,24 +243,32 @@ def _run_token(params, prefix: Prefix, own, token, index, ablation, config):
         after = applied.stop(x, after, replaced)
         return applied.add(after, "leaving", replaced), written["own"]
 
-    x = model.embed(params, token[:, None], positions, config)  # [B, 1, D]
+    if prefix.earlier is None:
+        x = model.embed(params, token[:, None], positions, config)  # [B, 1, D]
+    else:
+        x, embedded = model.embed_next(
+            params, token, positions, prefix.earlier, embedded, index, config
+        )
     inputs = (
         params.layers,
         windows(config),
         prefix.keys,
         prefix.values,
-        own,
+        cache,
         applied.scanned,
     )
-    x, own = jax.lax.scan(run_layer, x, inputs)
-    return model.unembed(params, x[:, 0], config), own
+    x, cache = jax.lax.scan(run_layer, x, inputs)
+    return model.unembed(params, x[:, 0], config), (cache, embedded)
 
 
 def _own_cache(prefix: Prefix, count: int):
-    """Empty keys and values [L, B, M, G, K] for tokens after the prefix."""
+    """What ``_run_token`` keeps of tokens after the prefix, still empty."""
     layers, b, _, g, k = prefix.keys.shape
     empty = jnp.zeros((layers, b, count, g, k), prefix.keys.dtype)
-    return empty, empty, prefix.unmixed
+    embedded = jax.tree.map(
+        lambda leaf: jnp.zeros((b, count, *leaf.shape[2:]), leaf.dtype), prefix.earlier
+    )
+    return (empty, empty, prefix.unmixed), embedded
 
 
 def before_last(prefix: Prefix, positions: jax.Array, window) -> jax.Array:

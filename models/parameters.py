@@ -16,7 +16,8 @@ class Leaf:
     Attributes:
         shape: sizes of the axes.
         axes: logical names of the axes ("layers", "residual", "heads", "kv_heads",
-            "head_width", "mlp", "vocabulary", "positions", "pair"), for sharding.
+            "head_width", "mlp", "vocabulary", "positions", "pair", "ngram_layers"), for
+            sharding.
         init: "normal" (scaled by 1/sqrt(fan_in)), "ones", "zeros", or "convex": pairs
             (u, 1 - u) along the last axis, u uniform from 0 to 1.
         fan_in: the product of the contracted axes; only "normal" reads it.
@@ -39,6 +40,8 @@ AXES = {
     "t": "positions",
     "i": "pair",
     "c": "pair",
+    "e": "residual",
+    "o": "ngram_layers",
 }
 """Logical axis of each dim letter, as families write the shapes of their leaves."""
 

@@ -8,21 +8,26 @@ What is particular to them, against GPT-2:
 - the MLP may be left out (``mlp_width`` 0), and so may the layer norms (``norms``);
 - smeared keys, ``k_j <- s k_j + (1 - s) k_{j-1}`` with one trained s a head, or shifted
   keys and values, ``k_j <- a1 k_j + a2 k_{j-1}`` and the same for v, let a single layer
-  do what otherwise takes a previous-token head and an induction head after it.
+  do what otherwise takes a previous-token head and an induction head after it;
+- n-gram head layers, ``ngram_orders``, may stand before the first layer: they find the
+  last 1, 2 or 3 tokens again by a fixed pattern (``ngram.py`` has the formula). They
+  are part of embedding, and have no heads to ablate.
 
 A checkpoint is a folder with ``dataclasses.asdict(config)`` as config.json and the
 leaves, one tensor a layer, under their own names in model.safetensors.
 
-Source: Olsson et al. 2022 (small models, smeared keys); Xu et al. 2024 (KV shifting).
+Source: Olsson et al. 2022 (small models, smeared keys); Xu et al. 2024 (KV shifting);
+Akyürek et al. 2024 (n-gram heads).
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxheads.models import ngram
 from jaxheads.models.layers import (
     affine,
     layer_norm,
@@ -56,6 +61,7 @@ class Config:
         norms: layer norms before attention, MLP and unembedding.
         theta: base of the positions' wavelengths.
         norm_epsilon: added to the variance in every norm.
+        ngram_orders: order n, 1 to 3, of each n-gram head layer, in their order.
         model_type: the name under which checkpoints know the family.
     """
 
@@ -72,6 +78,7 @@ class Config:
     norms: bool = True
     theta: float = 10000.0
     norm_epsilon: float = 1e-5
+    ngram_orders: tuple[int, ...] = ()
     model_type: str = "toy"
 
     def __post_init__(self):
@@ -89,6 +96,7 @@ class Config:
             raise ValueError(
                 "either smeared_keys or shifted may be true, but both are: choose one"
             )
+        object.__setattr__(self, "ngram_orders", _orders(self.ngram_orders))
 
     @property
     def num_kv_heads(self) -> int:
@@ -101,7 +109,10 @@ class Config:
         return None
 
     def dims(self) -> dict[str, int]:
-        """Sizes by dim letter; i is k and v, c a token and the previous."""
+        """Sizes by dim letter.
+
+        i is k and v, c a token and the previous; o the n-gram layers, e their input.
+        """
         return {
             "l": self.num_layers,
             "d": self.width,
@@ -111,6 +122,8 @@ class Config:
             "v": self.vocab_size,
             "i": 2,
             "c": 2,
+            "o": len(self.ngram_orders),
+            "e": self.width,
         }
 
     @classmethod
@@ -136,7 +149,9 @@ class Config:
             size(given, name)
         for name, value in given.items():
             default = fields[name].default
-            wanted = (int, float) if isinstance(default, float) else (type(default),)
+            wanted = {float: (int, float), tuple: (tuple, list)}.get(
+                type(default), (type(default),)
+            )
             if name not in _sizes() and type(value) not in wanted:
                 raise ValueError(f"{name!r} must be like {default!r}, but is {value!r}")
         return cls(**given)
@@ -149,6 +164,17 @@ class Config:
             ValueError: always.
         """
         raise ValueError("a toy model is kept as a folder, but this is a GGUF file")
+
+
+def _orders(given: Sequence[int]) -> tuple[int, ...]:
+    """Orders of n-gram layers, checked; JSON gives them as a list."""
+    listed = isinstance(given, tuple | list)
+    if not listed or any(type(n) is not int or n not in ngram.ORDERS for n in given):
+        raise ValueError(
+            f"ngram_orders must be a list of orders out of {list(ngram.ORDERS)}, but "
+            f"is {given!r}"
+        )
+    return tuple(given)
 
 
 def _sizes() -> list[str]:
@@ -177,9 +203,10 @@ class Layers:
 
 @struct.dataclass
 class Params:
-    """All parameters of a model; the norm is None in models without norms."""
+    """All parameters of a model; what a variant lacks is None."""
 
     embedding: jax.Array  # [V, D]
+    ngrams: ngram.NGramLayers | None
     layers: Layers
     final_norm: jax.Array | None  # [D]
     final_norm_bias: jax.Array | None  # [D]
@@ -204,8 +231,17 @@ def abstract(config: Config) -> Params:
         w_up=leaf("ldf", fan_in="d", when=mlp),
         w_down=leaf("lfd", fan_in="f", when=mlp),
     )
+    ngrams = None
+    if config.ngram_orders:
+        ngrams = ngram.NGramLayers(
+            norm=leaf("od", "ones", when=norms),
+            norm_bias=leaf("od", "zeros", when=norms),
+            w_matched=leaf("oed", fan_in="e"),
+            w_own=leaf("oed", fan_in="e"),
+        )
     return Params(
         embedding=leaf("vd", fan_in="d"),
+        ngrams=ngrams,
         layers=layers,
         final_norm=leaf("d", "ones", when=norms),
         final_norm_bias=leaf("d", "zeros", when=norms),
@@ -216,9 +252,61 @@ def abstract(config: Config) -> Params:
 def embed(
     params: Params, tokens: jax.Array, positions: jax.Array, config: Config
 ) -> jax.Array:
-    """Residual stream entering the first layer: int [B, T] -> [B, T, D]."""
-    del positions, config  # they enter in the blocks
-    return params.embedding[tokens]
+    """Residual stream entering the first layer: int [B, T] -> [B, T, D].
+
+    With n-gram layers, tokens are whole rows, and positions begin anew with each of a
+    row's documents.
+    """
+    return _embed(params, tokens, positions, config)[0]
+
+
+def remember(
+    params: Params, tokens: jax.Array, positions: jax.Array, config: Config
+) -> ngram.Earlier | None:
+    """What ``embed_next`` reads of a prompt: leaves [B, S, ...]; None: nothing."""
+    return _embed(params, tokens, positions, config)[1]
+
+
+def _embed(params, tokens, positions, config):
+    """The stream, and what n-gram layers keep of it, if there are any."""
+    x = params.embedding[tokens]
+    if params.ngrams is None:
+        return x, None
+    return ngram.run(
+        params.ngrams, x, tokens, positions, config.ngram_orders, config.norm_epsilon
+    )
+
+
+def embed_next(
+    params: Params,
+    token: jax.Array,
+    position: jax.Array,
+    earlier: ngram.Earlier,
+    own: ngram.Earlier,
+    index: jax.Array | int,
+    config: Config,
+) -> tuple[jax.Array, ngram.Earlier]:
+    """``embed`` at one position behind a prompt, which ``remember`` was given.
+
+    Args:
+        params: of the model.
+        token: int [B], the one of M tokens that ``index`` says; the first of them
+            replaces the prompt's last.
+        position: int [B, 1].
+        earlier: from ``remember``.
+        own: the same of the M tokens, leaves [B, M, ...].
+        index: int.
+        config: of the model.
+
+    Returns:
+        The stream [B, 1, D], and ``own`` with the token written.
+    """
+    assert params.ngrams is not None  # or nothing is remembered
+    x = params.embedding[token[:, None]]
+    orders, epsilon = config.ngram_orders, config.norm_epsilon
+    return ngram.run_next(
+        params.ngrams, x, token, position[:, 0], earlier, own, index, orders, epsilon
+    )
 
 
 def block(
@@ -344,6 +432,10 @@ def unembed(
 TENSORS = {
     "hf": {
         "embedding": ("embedding", "v d -> v d"),
+        "ngrams.norm": ("ngrams.{l}.norm", "d -> d"),
+        "ngrams.norm_bias": ("ngrams.{l}.norm_bias", "d -> d"),
+        "ngrams.w_matched": ("ngrams.{l}.w_matched", "e d -> e d"),
+        "ngrams.w_own": ("ngrams.{l}.w_own", "e d -> e d"),
         "layers.attention_norm": ("layers.{l}.attention_norm", "d -> d"),
         "layers.attention_norm_bias": ("layers.{l}.attention_norm_bias", "d -> d"),
         "layers.wq": ("layers.{l}.wq", "d h k -> d h k"),

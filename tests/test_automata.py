@@ -15,11 +15,7 @@ from jaxheads.training.data.automata import (
     equivalent_states,
 )
 from jaxheads.training.data.automata import _draw as draw_raw
-from jaxheads.training.data.language_metrics import (
-    legal_next_symbol,
-    prompt_ngrams,
-    total_variation,
-)
+from jaxheads.training.data.language_metrics import legal_next_symbol, total_variation
 from jaxheads.training.data.languages import RegularLanguages
 
 SMALL = Family(
@@ -253,35 +249,3 @@ def test_the_automaton_itself_is_perfect():
     padded = np.zeros_like(perfect)
     padded[:, :, SOURCE.separator] = 1
     assert (total_variation(padded, windows, automata)[scored] == 1).all()
-
-
-@pytest.mark.parametrize("longest", [0, 1, 2, 4])
-def test_ngrams_are_counted_in_the_prompt(longest):
-    tokens = SOURCE.batch(1, 4).tokens
-    symbols = SMALL.symbols
-    found = prompt_ngrams(tokens, symbols, longest)
-    for b, row in enumerate(tokens.tolist()):
-        for t in range(60):
-            expected = np.full(symbols, 1 / symbols)
-            for length in range(min(longest, t + 1) + 1):
-                context = row[t + 1 - length : t + 1]
-                counts = np.zeros(symbols)
-                for s in range(max(length - 1, 0), t):
-                    if row[s + 1 - length : s + 1] == context and row[s + 1] < symbols:
-                        counts[row[s + 1]] += 1
-                if counts.any():
-                    expected = counts / counts.sum()
-            np.testing.assert_allclose(found[b, t], expected, atol=1e-12)
-
-
-def test_longer_ngrams_come_nearer_to_the_automaton():
-    source = RegularLanguages(250, Family(training=60, test=1))
-    windows = source.batch(0, 6)
-    late = windows.scored & (windows.info["string"] >= 4)
-    distances = [
-        total_variation(
-            prompt_ngrams(windows.tokens, 18, longest), windows, source.automata
-        )[late].mean()
-        for longest in (0, 1, 2)
-    ]
-    assert distances[0] > distances[1] > distances[2] and distances[2] < 0.2

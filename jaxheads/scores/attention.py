@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxheads.chunks import over_prompts
+from jaxheads.models.ablation import Ablations
 from jaxheads.models.forward import forward
 
 
@@ -20,6 +21,7 @@ def attention_share(
     edges: jax.Array | Mapping[str, jax.Array],
     *,
     value_weighted: tuple[str, ...] = (),
+    ablation: Ablations = None,
 ):
     """Weighted attention on chosen edges, for every head and sequence, in one pass.
 
@@ -35,6 +37,7 @@ def attention_share(
         edges: float [T, S], weights of the (query, key) positions; or several of them
             by name, which share the pass.
         value_weighted: names of those that weigh value-weighted attention; static.
+        ablation: what is replaced or added in the run, see ``forward``.
 
     Returns:
         [L, H, B], share of attention when the weights sum to 1; by name if the edges
@@ -44,7 +47,7 @@ def attention_share(
     """
     named = edges if isinstance(edges, Mapping) else {"": edges}
     capture = ("patterns", "values") if value_weighted else ("patterns",)
-    out = forward(params, tokens, config, capture=capture)
+    out = forward(params, tokens, config, ablation=ablation, capture=capture)
 
     def of_layer(seen):
         patterns, values = seen

@@ -121,14 +121,17 @@ def at_last_position(
 def _one_prompt_each(prefix: Prefix) -> Prefix:
     """A batch of prompts as prefixes of one prompt, along a new first axis."""
     layered = ("keys", "values", "residual", "queries", "heads", "unmixed")
-    leading = ("lengths", "last_tokens", "final", "logits")
+    leading = ("lengths", "last_tokens", "final", "logits", "earlier")
     changed = {
         name: jax.tree.map(
             lambda leaf: jnp.moveaxis(leaf, 1, 0)[:, :, None], getattr(prefix, name)
         )
         for name in layered
     }
-    changed |= {name: getattr(prefix, name)[:, None] for name in leading}
+    changed |= {
+        name: jax.tree.map(lambda leaf: leaf[:, None], getattr(prefix, name))
+        for name in leading
+    }
     return Prefix(**changed)
 
 

@@ -17,17 +17,19 @@ from jaxheads.devices import data_parts, gather, mesh_of, split
 from jaxheads.errors import UserError
 from jaxheads.models.forward import forward
 from jaxheads.training.data.function_mixture import COPYING, FunctionMixture
-from jaxheads.training.data.language_metrics import legal_next_symbol, total_variation
 from jaxheads.training.data.languages import RegularLanguages
 from jaxheads.training.data.repeats import RepeatedTokens
 from jaxheads.training.data.successors import FixedSuccessors
+from jaxheads.training.data.text_windows import TextWindows
 from jaxheads.training.data.windows import (
     EVALUATION_STREAM,
     Source,
     Windows,
     seen_bigrams,
 )
+from jaxheads.training.evidence_languages import language_figures, prompt_ngrams
 from jaxheads.training.evidence_probes import BUDGET_BYTES
+from jaxheads.training.means import mean_where
 from jaxheads.training.objectives import target_losses
 from jaxheads.training.step import over_runs
 
@@ -44,6 +46,8 @@ class HeldOut:
             document.
         chosen: int [S], one random scored target of each window; -1: it has none.
         groups: bool [S, T] by name, targets of a kind, which have an accuracy.
+        ngrams: what 3-grams of the prompt predict of ``RegularLanguages``, float64
+            [S, T, symbols]; else None.
     """
 
     source: Source
@@ -52,6 +56,7 @@ class HeldOut:
     copyable: np.ndarray
     chosen: np.ndarray
     groups: dict[str, np.ndarray]
+    ngrams: np.ndarray | None = None
 
     @property
     def samples(self) -> dict[str, np.ndarray]:
@@ -115,22 +120,27 @@ def draw_windows(
     tokens = windows.tokens.astype(np.int64)
     if windows.segments is not None:  # a copy in another document is none
         tokens = tokens + source.vocab_size * (windows.segments.astype(np.int64) + 1)
-    scored = windows.scored
+    scored, copyable = windows.scored, seen_bigrams(tokens)
     rank = np.random.default_rng([seed, 1]).random(scored.shape)
     chosen = np.where(scored, rank, -1.0).argmax(axis=1)
     return HeldOut(
         source=source,
         windows=windows,
         at=(early - 1, late - 1),
-        copyable=seen_bigrams(tokens),
+        copyable=copyable,
         chosen=np.where(scored.any(axis=1), chosen, -1),
-        groups=_groups(source, windows),
+        groups=_groups(source, windows, copyable),
+        ngrams=prompt_ngrams(source, windows),
     )
 
 
-def _groups(source: Source, windows: Windows) -> dict[str, np.ndarray]:
+def _groups(
+    source: Source, windows: Windows, copyable: np.ndarray
+) -> dict[str, np.ndarray]:
     """Kinds of targets that tell mechanisms apart, bool [S, T] by name."""
     info = windows.info
+    if isinstance(source, TextWindows):
+        return {"copyable": copyable, "plain": ~copyable}
     if isinstance(source, RepeatedTokens):
         return {"copied": info["copied"]}
     if isinstance(source, FixedSuccessors):
@@ -208,7 +218,7 @@ def window_figures(held: HeldOut, seen: Outcomes) -> dict[str, np.ndarray]:
     - "accuracy"; and "accuracy_..." and "..._loss" of the groups of targets.
     - "accuracy_by_shot", "loss_by_shot" [pairs]: of the answers of ``FunctionMixture``
       with 0, 1, ... pairs before.
-    - "legal_next_symbol", "total_variation": of ``RegularLanguages``.
+    - of ``RegularLanguages`` those of ``language_figures``.
 
     Args:
         held: from ``draw_windows``.
@@ -219,7 +229,7 @@ def window_figures(held: HeldOut, seen: Outcomes) -> dict[str, np.ndarray]:
 
     Source: Olsson et al. 2022 (in-context learning score; per-token losses); Sahin et
     al. 2025 (token-loss difference, and samples that are not extractive); Xu et al.
-    2024 (first induction position); Akyürek et al. 2024 (the last two).
+    2024 (first induction position).
     """
     losses, scored = seen.losses.astype(np.float64), held.windows.scored
     correct = seen.predicted == held.windows.targets
@@ -240,12 +250,10 @@ def window_figures(held: HeldOut, seen: Outcomes) -> dict[str, np.ndarray]:
             means = [mean_where(values, group & scored) for group in pairs]
             found[name] = np.stack(means, axis=1)
     if isinstance(held.source, RegularLanguages):
-        assert seen.probabilities is not None
-        automata, windows = held.source.automata, held.windows
-        legal = [legal_next_symbol(each, windows, automata) for each in seen.predicted]
-        distance = [total_variation(p, windows, automata) for p in seen.probabilities]
-        found["legal_next_symbol"] = mean_where(np.stack(legal), scored)
-        found["total_variation"] = mean_where(np.stack(distance), scored)
+        assert seen.probabilities is not None and held.ngrams is not None
+        found |= language_figures(
+            held.source, held.windows, seen.predicted, seen.probabilities, held.ngrams
+        )
     return {name: values.astype(np.float32) for name, values in found.items()}
 
 
@@ -260,22 +268,3 @@ def _in_context(held: HeldOut, losses: np.ndarray) -> dict[str, np.ndarray]:
         found[f"early_loss{end}"] = mean_where(early, counts)
         found[f"late_loss{end}"] = mean_where(late, counts)
     return found
-
-
-def mean_where(
-    values: np.ndarray, where: np.ndarray, axis: int | None = None
-) -> np.ndarray:
-    """Mean over the targets, or windows, that count; NaN where none does.
-
-    Args:
-        values: [N, S] or [N, S, T].
-        where: bool, without N.
-        axis: of ``values`` that the mean is over, 1 for the windows; None: all but N.
-
-    Returns:
-        float64 [N], or [N, T].
-    """
-    axes = tuple(range(1, values.ndim)) if axis is None else (axis,)
-    count = where.sum(axis=tuple(a - 1 for a in axes))
-    total = np.where(where, values, 0.0).sum(axis=axes)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

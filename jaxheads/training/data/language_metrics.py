@@ -49,48 +49,31 @@ def total_variation(
     Returns:
         float64 [B, T], 0 to 1; NaN where the target is not scored.
     """
-    symbols = automata.legal.shape[2]
     wanted = automata.probabilities[
         windows.info["automaton"][:, None], windows.info["state"]
     ]
-    given = np.asarray(probabilities, np.float64)
-    distance = np.abs(given[:, :, :symbols] - wanted).sum(axis=2)
-    distance += given[:, :, symbols:].sum(axis=2)
-    return np.where(windows.scored, distance / 2, np.nan)
+    return distance_between(probabilities, wanted, windows)
 
 
-def prompt_ngrams(
-    tokens: np.ndarray, symbols: int, longest_context: int = 2
+def distance_between(
+    given: np.ndarray, reference: np.ndarray, windows: Windows
 ) -> np.ndarray:
-    """What n-grams of the prompt itself predict: a reference for a model's figures.
+    """Total variation distance of two models' next-token distributions.
 
-    Of the places before where the last c tokens stood in the same order, the symbols
-    that followed are counted; c is the longest context, up to ``longest_context``, that
-    any symbol followed. Separators are part of contexts, so the beginning of a string
-    has one; they are not predicted.
+    Tokens beyond the reference's count as 0 there.
 
     Args:
-        tokens: int [B, T + 1], of ``RegularLanguages``.
-        symbols: ids below it are symbols.
-        longest_context: c at most; 2 are trigrams.
+        given: float [B, T, V], for each target.
+        reference: float [B, T, symbols], for each target; symbols at most V.
+        windows: of ``RegularLanguages``.
 
     Returns:
-        float64 [B, T, symbols]: of each target's next symbol; uniform where nothing
-        can be counted.
+        float64 [B, T], 0 to 1; NaN where the target is not scored.
+
+    Source: Akyürek et al. 2024; its code gives the sum of differences, twice this.
     """
-    rows, width = tokens.shape
-    length = width - 1
-    context, following = tokens[:, :-1], tokens[:, 1:]
-    counted = (following[:, :, None] == np.arange(symbols)).astype(np.float64)
-    result = np.full((rows, length, symbols), 1 / symbols)
-    # What followed position s < t is known at t.
-    alike = np.broadcast_to(np.tri(length, k=-1, dtype=bool), (rows, length, length))
-    for shift in range(longest_context + 1):  # contexts of `shift` tokens
-        if shift:
-            back = np.full((rows, length), -shift)  # before the window: no token
-            back[:, shift - 1 :] = context[:, : length - shift + 1]
-            alike = alike & (back[:, :, None] == back[:, None]) & (back >= 0)[:, None]
-        counts = alike.astype(np.float64) @ counted  # [B, T, symbols]
-        total = counts.sum(axis=2, keepdims=True)
-        result = np.where(total > 0, counts / np.maximum(total, 1), result)
-    return result
+    given = np.asarray(given, np.float64)
+    symbols = reference.shape[2]
+    distance = np.abs(given[:, :, :symbols] - reference).sum(axis=2)
+    distance += given[:, :, symbols:].sum(axis=2)
+    return np.where(windows.scored, distance / 2, np.nan)
