@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PARITY := .venv-parity/bin
 
-.PHONY: demo test test-all parity goldens bench bench-sweeps bench-transformers bench-load lint types build clean
+.PHONY: demo test test-all parity goldens bench bench-sweeps bench-transformers bench-load bench-training lint types build clean
 
 demo: .venv/ready
 	$(BIN)/jaxheads study --out runs/demo
@@ -31,6 +31,9 @@ bench-transformers: .venv-parity/ready
 
 bench-load: .venv/ready
 	$(BIN)/python benchmarks/load.py
+
+bench-training: .venv/ready
+	$(BIN)/python benchmarks/training.py
 
 lint: .venv/ready
 	$(BIN)/ruff format --check .

@@ -6,7 +6,9 @@ a run does, and the compiler does the rest. Several processes run the same progr
 on its own devices (``jax.distributed``).
 """
 
+import contextlib
 import math
+import os
 import re
 from typing import Any
 
@@ -56,6 +58,43 @@ def make_mesh(spec: str | None = None) -> Mesh | None:
         AXES,
         axis_types=(AxisType.Auto,) * len(AXES),
     )
+
+
+def make_seed_mesh(spec: str | None, seeds: int) -> Mesh | None:
+    """A mesh for the training of several seeds: on a CPU, a device for each core.
+
+    Operations of a small model are too short to be divided among cores; seeds are not.
+    JAX makes one device of a CPU unless told otherwise before it starts, so this must
+    come before anything is computed: later, the devices that there are must do.
+
+    Args:
+        spec: as of ``make_mesh``; None: on a CPU as many devices as there are cores, at
+            most, that the seeds can be divided among; else as ``make_mesh`` has it.
+        seeds: N.
+
+    Returns:
+        As ``make_mesh`` does.
+    """
+    if spec is not None or seeds == 1:
+        return make_mesh(spec)
+    cores = _cores()
+    told = "--xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    asked: int = jax.config.jax_num_cpu_devices  # type: ignore[attr-defined]
+    if not told and asked < 0:
+        with contextlib.suppress(RuntimeError):  # JAX has started
+            jax.config.update("jax_num_cpu_devices", cores)
+    devices = jax.devices()
+    if devices[0].platform != "cpu" or jax.process_count() > 1:
+        return make_mesh(None)
+    most = min(cores, len(devices))
+    parts = max(count for count in range(1, most + 1) if seeds % count == 0)
+    return make_mesh(str(parts)) if parts > 1 else None
+
+
+def _cores() -> int:
+    """That this process may use, where the system tells; else all."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def _sizes(spec: str) -> tuple[int, int]:

@@ -2,6 +2,9 @@
 
 import dataclasses
 import functools
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -9,20 +12,27 @@ import numpy as np
 import pytest
 from families import CONFIGS, assert_close, random_params
 
-from jaxheads.devices import make_mesh
+from jaxheads.devices import make_mesh, make_seed_mesh
 from jaxheads.models import family, toy
 from jaxheads.models.forward import forward
 from jaxheads.training.config import TrainConfig
 from jaxheads.training.objectives import kept_targets
 from jaxheads.training.optimiser import decayed
+from jaxheads.training.side_by_side import SideBySide, over_runs, side_by_side
 from jaxheads.training.state import (
     Batch,
     TrainState,
     abstract_state,
     init_state,
+    params_of_each,
     place_batch,
 )
-from jaxheads.training.step import loss_gradient, make_evaluation, make_step
+from jaxheads.training.step import (
+    _step,
+    loss_gradient,
+    make_evaluation,
+    make_step,
+)
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -59,9 +69,9 @@ def one_run(tree):
     return jax.tree.map(lambda x: jnp.asarray(x[0]), tree)
 
 
-def steps(config, state, batches, mesh=None):
+def steps(config, state, batches, mesh=None, how=None):
     """A few steps; the last state and all metrics."""
-    step, seen = make_step(config, SMALL), []
+    step, seen = make_step(config, SMALL, how=how), []
     for batch in batches:
         state, metrics = step(state, place_batch(batch, config, mesh))
         seen.append(jax.device_get(metrics))
@@ -183,23 +193,122 @@ def test_accumulated_parts_are_the_whole_batch():
     jax.tree.map(assert_close, same, metrics)
 
 
-def test_seeds_side_by_side_are_the_runs_of_each():
-    config = dataclasses.replace(CONFIG, seeds=3)
-    batches = [random_batch(seeds=3, seed=i) for i in range(3)]
-    together, seen = steps(config, init_state(config, SMALL), batches)
-    for index, seed in enumerate(config.seed_numbers()):
-        alone = dataclasses.replace(config, seeds=1, seed=seed)
-        first = init_state(alone, SMALL)
-        own = [
-            jax.tree.map(lambda x, i=index: x[i : i + 1], batch) for batch in batches
-        ]
-        state, metrics = steps(CONFIG, first, own)  # one program for all
+@pytest.fixture(scope="module")
+def alone(quick_compilation):
+    """The runs of seeds 0 to 3, one by one: batches, states and metrics of each."""
+    batches = [random_batch(seeds=4, seed=i) for i in range(3)]
+    found = []
+    for seed in range(4):
+        config = dataclasses.replace(CONFIG, seed=seed)
+        own = [jax.tree.map(lambda x, i=seed: x[i : i + 1], batch) for batch in batches]
+        found.append(steps(config, init_state(config, SMALL), own))
+    return batches, found
+
+
+@pytest.mark.parametrize(
+    ("spec", "how"),
+    [
+        (None, SideBySide()),
+        (None, SideBySide(in_turn=True)),
+        (None, None),  # on a CPU: in turn
+        ("2", None),  # two devices, two runs in turn on each
+        pytest.param("4", None, marks=pytest.mark.slow),
+        pytest.param("2x2", None, marks=pytest.mark.slow),  # params are split, too
+        pytest.param("2x2", SideBySide(), marks=pytest.mark.slow),
+    ],
+)
+def test_seeds_side_by_side_are_the_runs_of_each(alone, spec, how):
+    batches, each = alone
+    config, mesh = dataclasses.replace(CONFIG, seeds=4), make_mesh(spec)
+    state = init_state(config, SMALL, mesh)
+    together, seen = steps(config, state, batches, mesh, how)
+    for index, (state, metrics) in enumerate(each):
         pairs = zip(jax.tree.leaves(state), jax.tree.leaves(together), strict=True)
         for one, several in pairs:
             assert_close(several[index], one[0])
         for one, several in zip(metrics, seen, strict=True):
-            assert_close(several.loss[index], one.loss[0])
-    assert len({float(loss) for loss in seen[0].loss}) == 3
+            for own, wanted in zip(
+                jax.tree.leaves(several), jax.tree.leaves(one), strict=True
+            ):
+                assert_close(own[index], wanted[0])
+    assert len({float(loss) for loss in seen[0].loss}) == 4
+
+
+def test_runs_in_turn_stay_on_their_devices():
+    config, mesh = dataclasses.replace(CONFIG, seeds=4), make_mesh("2")
+    assert mesh is not None
+    batch = place_batch(random_batch(seeds=4), config, mesh)
+    state, metrics = make_step(config, SMALL)(init_state(config, SMALL, mesh), batch)
+    for leaf in (metrics.loss, state.params.layers.wq, *jax.tree.leaves(state)):
+        shards = leaf.addressable_shards
+        assert [shard.data.shape[0] for shard in shards] == [2, 2]
+        assert {shard.device for shard in shards} == set(mesh.devices.flat)
+    how = side_by_side(state.params)
+    over = jax.jit(lambda x: over_runs(jnp.sum, how)(x))
+    program = over.lower(metrics.loss).compile().as_text()
+    assert program and not any(word in program for word in ("all-reduce", "all-gather"))
+
+
+def test_how_runs_are_computed_follows_from_where_they_lie(monkeypatch):
+    config = dataclasses.replace(CONFIG, seeds=4)
+    assert side_by_side(init_state(config, SMALL).params) == SideBySide(True)
+    mesh = make_mesh("2x2")
+    assert side_by_side(init_state(config, SMALL, mesh).params).mesh == mesh
+
+    class Accelerator:
+        platform = "gpu"
+
+    monkeypatch.setattr(jax, "devices", lambda: [Accelerator()])
+    assert side_by_side({"leaf": np.zeros(3)}) == SideBySide(False)
+
+
+def test_the_params_of_each_run_come_to_one_device():
+    config = dataclasses.replace(CONFIG, seeds=4)
+    wanted = init_state(config, SMALL).params
+    for spec in ("2", "2x2", None):
+        params = init_state(config, SMALL, make_mesh(spec)).params
+        for index, one in enumerate(params_of_each(params)):
+            pairs = zip(jax.tree.leaves(one), jax.tree.leaves(wanted), strict=True)
+            for leaf, whole in pairs:
+                np.testing.assert_array_equal(leaf, whole[index])
+                assert spec == "2x2" or leaf.devices() == {jax.devices()[0]}
+
+
+@pytest.mark.parametrize(
+    ("seeds", "spec", "parts"),
+    [(8, None, 4), (6, None, 6), (7, None, 1), (3, None, 3), (8, "2", 2)],
+)
+def test_a_device_a_core_takes_seeds(monkeypatch, seeds, spec, parts):
+    monkeypatch.setattr("jaxheads.devices._cores", lambda: 6)  # of 8 virtual devices
+    mesh = make_seed_mesh(spec, seeds)
+    assert (1 if mesh is None else mesh.shape["data"]) == parts
+    assert make_seed_mesh(None, 1) is None
+
+
+@pytest.mark.slow
+def test_a_process_starts_with_a_device_a_core():
+    code = (
+        "import jax; from jaxheads import devices; devices._cores = lambda: 3\n"
+        "mesh = devices.make_seed_mesh(None, 6)\n"
+        "assert mesh.shape['data'] == 3 == len(jax.devices())\n"
+        "devices._cores = lambda: 6\n"
+        "assert devices.make_seed_mesh(None, 6).shape['data'] == 3\n"
+    )
+    environment = os.environ | {"XLA_FLAGS": ""}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+def test_runs_that_differ_in_their_seeds_share_a_program():
+    batch = place_batch(random_batch(), CONFIG, None)
+    make_step(CONFIG, SMALL)(init_state(CONFIG, SMALL), batch)
+    programs = _step.cache_info().misses
+    for change in ({"seed": 5}, {"eval_every": 3, "keep_last": 1}):
+        other = dataclasses.replace(CONFIG, **change)
+        make_step(other, SMALL)(init_state(other, SMALL), batch)
+    assert _step.cache_info().misses == programs
+    other = dataclasses.replace(CONFIG, learning_rate=0.02)
+    make_step(other, SMALL)(init_state(other, SMALL), batch)
+    assert _step.cache_info().misses == programs + 1
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from jaxheads.training.state import (
     TrainState,
     abstract_state,
     init_state,
+    params_of_each,
     place_batch,
     stack,
 )
@@ -162,10 +163,8 @@ class Attempt:
                 arrays[name] = np.mean([getattr(one, name) for one in seen], axis=0)
             if self._evidence is not None:
                 each = [
-                    self._evidence(
-                        step, jax.tree.map(lambda x, i=i: x[i], state.params)
-                    )
-                    for i in range(config.seeds)
+                    self._evidence(step, params)
+                    for params in params_of_each(state.params)
                 ]
                 for name in each[0]:
                     if name in arrays:

@@ -13,6 +13,7 @@ import optax
 from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxheads.devices import data_parts, mesh_of
 from jaxheads.models import family
 from jaxheads.models.parameters import Leaf, is_leaf
 from jaxheads.sharding import shardings
@@ -130,6 +131,24 @@ def state_shardings(config: TrainConfig, model_config: Any, mesh: Mesh) -> Train
         transform_non_params=lambda _: rest,
     )
     return TrainState(params, optimiser)
+
+
+def params_of_each(params: Any) -> list[Any]:
+    """The params of each run, without the axis N.
+
+    Those of runs that lie on several devices come to the default one: taken from the
+    whole, every device would hold them, and compute what they are used for.
+
+    Args:
+        params: leaves [N, ...].
+    """
+    mesh = mesh_of(params)
+    if mesh is not None and data_parts(mesh) == mesh.size:
+        params = jax.device_get(params)
+    count = jax.tree.leaves(params)[0].shape[0]
+    return [
+        jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), params) for i in range(count)
+    ]
 
 
 def place_batch(batch: Batch, config: TrainConfig, mesh: Mesh | None) -> Batch:

@@ -1,7 +1,7 @@
 """One training step of several runs at once: loss, gradient, update.
 
-Everything has a leading axis N, the runs (seeds), and is vmapped over it; a single run
-is computed without it.
+Everything has a leading axis N, the runs (seeds), and is written for one of them:
+``over_runs`` computes all, as the devices want it (see side_by_side.py).
 """
 
 import dataclasses
@@ -18,7 +18,22 @@ from jaxheads.models.forward import forward
 from jaxheads.training.config import TrainConfig
 from jaxheads.training.objectives import kept_targets, target_losses
 from jaxheads.training.optimiser import make_optimiser
+from jaxheads.training.side_by_side import SideBySide, over_runs, side_by_side
 from jaxheads.training.state import Batch, TrainState
+
+_NOT_IN_A_STEP = (
+    "seed",
+    "seeds",
+    "eval_every",
+    "eval_batches",
+    "checkpoints",
+    "keep_last",
+    "dense_every",
+    "dense_by",
+    "dense_change",
+    "dense_window",
+    "resume_every",
+)
 
 
 @struct.dataclass
@@ -32,74 +47,83 @@ class Metrics:
 
 
 def make_step(
-    config: TrainConfig, model_config: Any, embedding: jax.Array | None = None
+    config: TrainConfig,
+    model_config: Any,
+    embedding: jax.Array | None = None,
+    how: SideBySide | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The update of all runs, compiled once a process; it takes the state's memory.
+
+    Runs that differ in their seeds alone, or in when they are looked at, share it.
 
     Args:
         config: of the run.
         model_config: the family's ``Config``.
         embedding: [V, D] that "hapax-thresholded" compares; None: each run's own, as it
             is at that step.
+        how: the runs are computed; None: see ``side_by_side``.
     """
-    step = _step(config, model_config)
-    return lambda state, batch: step(state, batch, embedding)
+    config = _of_a_step(config)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        compiled = _step(config, model_config, how or side_by_side(state.params))
+        return compiled(state, batch, embedding)
+
+    return step
+
+
+def _of_a_step(config: TrainConfig) -> TrainConfig:
+    """A config with the defaults of what does not enter a step: one of many runs."""
+    default = TrainConfig()
+    return dataclasses.replace(
+        config, **{name: getattr(default, name) for name in _NOT_IN_A_STEP}
+    )
 
 
 @functools.lru_cache(maxsize=16)
-def _step(config: TrainConfig, model_config: Any) -> Callable:
+def _step(config: TrainConfig, model_config: Any, how: SideBySide) -> Callable:
     optimiser = make_optimiser(config, model_config)
 
-    def update(state: TrainState, batch: Batch, embedding: jax.Array | None):
-        def one(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-            gradient, metrics = loss_gradient(
-                state.params, batch, config, model_config, embedding
-            )
-            norm = optax.tree.norm(gradient)
-            metrics = dataclasses.replace(metrics, gradient_norm=norm)
-            change, changed = optimiser.update(gradient, state.optimiser, state.params)
-            params = optax.apply_updates(state.params, change)
-            return TrainState(params, changed), metrics
+    def update(
+        state: TrainState, batch: Batch, embedding: jax.Array | None
+    ) -> tuple[TrainState, Metrics]:
+        gradient, metrics = loss_gradient(
+            state.params, batch, config, model_config, embedding
+        )
+        norm = optax.tree.norm(gradient)
+        metrics = dataclasses.replace(metrics, gradient_norm=norm)
+        change, changed = optimiser.update(gradient, state.optimiser, state.params)
+        params = optax.apply_updates(state.params, change)
+        return TrainState(params, changed), metrics
 
-        return over_runs(one)(state, batch)
+    def all_runs(state: TrainState, batch: Batch, embedding: jax.Array | None):
+        return over_runs(update, how)(state, batch, shared=(embedding,))
 
-    return jax.jit(update, donate_argnums=0)
+    return jax.jit(all_runs, donate_argnums=0)
 
 
 def make_evaluation(
     config: TrainConfig, model_config: Any, embedding: jax.Array | None = None
 ) -> Callable[[Any, Batch], Metrics]:
     """Metrics of a batch without an update, compiled; see ``make_step``."""
-    evaluation = _evaluation(config, model_config)
-    return lambda params, batch: evaluation(params, batch, embedding)
+    config = _of_a_step(config)
+
+    def evaluate(params: Any, batch: Batch) -> Metrics:
+        compiled = _evaluation(config, model_config, side_by_side(params))
+        return compiled(params, batch, embedding)
+
+    return evaluate
 
 
 @functools.lru_cache(maxsize=16)
-def _evaluation(config: TrainConfig, model_config: Any) -> Callable:
+def _evaluation(config: TrainConfig, model_config: Any, how: SideBySide) -> Callable:
     def evaluate(params: Any, batch: Batch, embedding: jax.Array | None) -> Metrics:
-        def one(params: Any, batch: Batch) -> Metrics:
-            return _metrics(
-                _sums(params, batch, config, model_config, embedding), config
-            )
+        return _metrics(_sums(params, batch, config, model_config, embedding), config)
 
-        return over_runs(one)(params, batch)
+    def all_runs(params: Any, batch: Batch, embedding: jax.Array | None) -> Metrics:
+        return over_runs(evaluate, how)(params, batch, shared=(embedding,))
 
-    return jax.jit(evaluate)
-
-
-def over_runs(one: Callable) -> Callable:
-    """A function of one run's arguments, for leaves with the axis N of runs.
-
-    A single run is computed without the axis.
-    """
-
-    def run(*arguments):
-        if jax.tree.leaves(arguments)[0].shape[0] > 1:
-            return jax.vmap(one)(*arguments)
-        alone = jax.tree.map(lambda x: x[0], arguments)
-        return jax.tree.map(lambda x: x[None], one(*alone))
-
-    return run
+    return jax.jit(all_runs)
 
 
 def loss_gradient(
