@@ -15,8 +15,10 @@ from jaxheads.commands import (
     NAMES,
     PARTS,
     Compare,
+    CompareRuns,
     Convert,
     Dynamics,
+    Evidence,
     Export,
     FigureFormat,
     Inspect,
@@ -54,6 +56,16 @@ def run(arguments: list[str] | None = None) -> None:
             from jaxheads.training.command import run_command
 
             _write_report(run_command(command, console, _wide_console(120)), console)
+        case Evidence():
+            from jaxheads.evidence.command import run_command
+
+            run = run_command(command, console, _wide_console(120))
+            _write_report(run, console, figures=command.figures)
+        case CompareRuns():
+            from jaxheads.arms.command import run_command
+
+            compared = run_command(command, console, _wide_console(140))
+            _write_report(compared, console, figures=command.figures)
         case Models():
             from jaxheads.presets import table
 
@@ -145,27 +157,10 @@ def _dynamics(command: Dynamics, console: Console) -> None:
             f"{command.revision}: leave it out"
         )
     config = study_config(command)
-    from jaxheads.devices import make_mesh
-    from jaxheads.dynamics.run import run_dynamics
-    from jaxheads.dynamics.terminal import StepBars, print_dynamics
+    from jaxheads.dynamics.command import run_command
 
-    with StepBars(console) as bars:
-        finished = run_dynamics(
-            command.source,
-            config,
-            command.out or _default_folder(command),
-            steps=command.steps,
-            pattern=command.revision_pattern,
-            few_shot=command.few_shot,
-            dtype=command.dtype,
-            mesh=make_mesh(command.mesh),
-            missing=command.missing,
-            compare_main=command.compare_main,
-            delete=command.delete,
-            memory_gb=command.memory_gb,
-            progress=bars.progress,
-        )
-    print_dynamics(finished, _wide_console(120))
+    out = command.out or _default_folder(command)
+    finished = run_command(command, config, out, console, _wide_console(120))
     _write_report(finished, console, figures=command.figures)
 
 

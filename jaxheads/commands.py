@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from jaxheads.arms.config import ArmsConfig
+from jaxheads.evidence.config import ArgumentsConfig
 from jaxheads.studies.config import (
     AblationConfig,
     AttributionConfig,
@@ -155,10 +157,13 @@ class Dynamics(StudyCommand, ProtocolCommand):
     """Score the heads of every checkpoint of a training; few-shot accuracy beside."""
 
     source: tyro.conf.Positional[str] = tyro.MISSING
-    """A preset or a hub id whose checkpoints are revisions, or a folder with one
-    sub-folder a checkpoint, such as step1000, here or in its checkpoints/."""
+    """A preset or a hub id whose checkpoints are revisions; a folder with one
+    sub-folder a checkpoint, such as step1000, here or in its checkpoints/; or a run of
+    `jaxheads train` on text or on function-mixture, whose functions are the tasks."""
     steps: tuple[int, ...] = ()
     """Of the training; default: all of a folder, the paper's eight of Pythia."""
+    seeds: tuple[int, ...] = ()
+    """Of a run of `jaxheads train`; default: all, each in a folder of its own."""
     revision_pattern: str = "step{step}"
     """How the hub's revisions are named; * stands for anything."""
     few_shot: bool = True
@@ -190,6 +195,35 @@ class Train:
     mesh: str | None = None
     """Devices: data=4,model=2 or 4x2 splits seeds, or a batch, over 4, params over 2;
     default: every accelerator on data."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareRuns:
+    """Compare trainings on the same data and seeds, such as hapax against vanilla."""
+
+    run: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders that `jaxheads train` wrote, two or more, the reference first."""
+    arms: Annotated[ArmsConfig, tyro.conf.arg(name="")] = ArmsConfig()
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """The run's folder; default: runs/REFERENCE-OTHER-compare-runs."""
+    figures: FigureFormat | None = None
+    """Write every figure of the report and its numbers (.csv) into the run's folder
+    figures, too; csv: the numbers alone."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """Ask Olsson et al.'s six arguments on induction heads of finished trainings."""
+
+    run: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders that `jaxheads train` wrote, measured on the same held-out windows:
+    architectures and sizes to compare."""
+    arguments: Annotated[ArgumentsConfig, tyro.conf.arg(name="")] = ArgumentsConfig()
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("runs/evidence")
+    """The run's folder."""
+    figures: FigureFormat | None = None
+    """Write every figure of the report and its numbers (.csv) into the run's folder
+    figures, too; csv: the numbers alone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,6 +324,8 @@ COMMANDS = {
     "attribution": Attribution,
     "dynamics": Dynamics,
     "train": Train,
+    "evidence": Evidence,
+    "compare-runs": CompareRuns,
     "report": Report,
     "compare": Compare,
     "export": Export,

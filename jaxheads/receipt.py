@@ -33,8 +33,6 @@ def receipt(model: Model, bos: bool) -> dict[str, Any]:
     """What a result says of the model, the program and the machine."""
     config, origin = model.config, model.provenance
     params = sum(leaf.size for leaf in jax.tree.leaves(model.params))
-    device = jax.devices()[0]
-    versions = {name: importlib.metadata.version(name) for name in VERSIONS}
     return {
         "model": origin.to_dict()
         | {
@@ -49,6 +47,15 @@ def receipt(model: Model, bos: bool) -> dict[str, Any]:
             "num_params": params,
             "bos": bos,
         },
+        **machine(),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What a result says of the program and the machine."""
+    device = jax.devices()[0]
+    versions = {name: importlib.metadata.version(name) for name in VERSIONS}
+    return {
         "versions": versions | {"python": platform.python_version()},
         "device": {
             "kind": device.device_kind,

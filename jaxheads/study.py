@@ -56,6 +56,7 @@ def run_study(
     memory_gb: float | None = None,
     calibrate: bool = False,
     progress: Progress | None = None,
+    prepared: Prepared | None = None,
 ) -> runs.Run:
     """Run the parts of a study and write the run folder.
 
@@ -75,6 +76,8 @@ def run_study(
         calibrate: time short runs of the study's own programs first, so that the plan
             says how long it will take.
         progress: told what happens.
+        prepared: the inputs of these parts, made of token ids already; None: they are
+            made of the config's tasks and texts, by the model's tokenizer.
 
     Returns:
         The finished run.
@@ -86,7 +89,7 @@ def run_study(
     budget = memory.budget_bytes(memory_gb, model.params)
     progress = progress or Progress()
     own = chosen_sets(model, config) if "ablation" in parts else []
-    prepared = prepare(model, config, parts, ranking)
+    prepared = prepared or prepare(model, config, parts, ranking)
     # Sets that cannot be made are refused here.
     costs = cost(prepared, model.config, config, own)
     planned = {}
@@ -153,13 +156,13 @@ def _run(
             prepared.ablation,
             model.params,
             model.config,
-            model.require_tokenizer(),
+            model.tokenizer,  # without one, inputs were made of token ids
             [*ablation_sets(config).build(rankings), *own],
             ablation_fill(config, arrays["fv/mean_heads"]),
             *common,
         )
         arrays |= answered.arrays()
-        result["evaluation_tasks"] = list(chosen.tasks)
+        result["evaluation_tasks"] = list(prepared.ablation.prompts)
         result["ablation"] = {
             "value": chosen.value,
             "positions": "last",
@@ -167,7 +170,9 @@ def _run(
             "zero_shot": chosen.zero_shot,
             "sets": answered.sets,
             "sets_run": answered.runs,
-            "metrics": ["first_token", "f1"],
+            "metrics": [
+                name for name in ("first_token", "f1") if f"ablation/{name}" in arrays
+            ],
             "f1_style": chosen.f1_style,
         }
         result["wall_s"]["ablation"] = answered.seconds

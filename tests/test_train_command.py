@@ -79,6 +79,7 @@ def test_text_is_tokenised_and_kept_with_the_models(capfd, tmp_path):
         (["--data", "/no/text"], "repeats, successors"),
         (["--data-settings", "vocabulary=3"], "vocab_size"),
         (["--data-settings", "vocab_size=1"], "vocab_size must leave"),
+        (["--data", "languages", "--data-settings", "family=3"], "family must be"),
         (["--steps", "0"], "--steps must be 1 or more"),
         (["--checkpoints", "often"], "--checkpoints takes powers"),
         (["--mesh", "99"], "99 devices"),

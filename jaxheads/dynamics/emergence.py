@@ -3,7 +3,8 @@
 The curve of a score is the mean over the top 2 % of heads, chosen anew at each step. It
 emerges at the first step at which the curve has passed half of the way from chance to
 its last value, or to its largest. Where no head stands out from chance at that step,
-nothing has emerged: the top of noise is above 0, too.
+nothing has emerged: the top of noise is above 0, too. Nor has it where the curve of
+induction scores ends less than 0.1 above chance.
 
 Intervals: resamples of the curves, as far as a run's arrays allow. FV scores: tasks are
 drawn with replacement, the same for all steps (of one task: as for induction).
@@ -19,7 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxheads.dynamics.trajectories import Trajectories, detectable
+from jaxheads.dynamics.trajectories import LEAST, Trajectories, detectable
 from jaxheads.run_scores import top_count
 from jaxheads.statistics import LEVEL, SAMPLES, Interval
 
@@ -177,6 +178,13 @@ def find(seen: Trajectories, made: Mapping[str, Curve] | None = None) -> Emergen
                 reason = (
                     f"no head stands out from chance at step {seen.steps[at]}, the "
                     f"{which}"
+                )
+                dates[name][reference] = Date(None, reason=reason)
+                continue
+            if (risen := curve.top.mean[at] - chance[name]) < LEAST[name]:
+                reason = (
+                    f"its mean at step {seen.steps[at]} is {risen:.2g} above chance, "
+                    f"less than {LEAST[name]:g}"
                 )
                 dates[name][reference] = Date(None, reason=reason)
                 continue

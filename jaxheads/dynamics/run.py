@@ -42,6 +42,7 @@ from jaxheads.dynamics.series import (
 )
 from jaxheads.errors import UserError
 from jaxheads.icl.tasks import load_tasks
+from jaxheads.inputs import Prepared
 from jaxheads.model import Model, load
 from jaxheads.studies.config import StudyConfig
 from jaxheads.study import Progress as StudyProgress
@@ -84,6 +85,7 @@ class _Work:
     delete: bool
     memory_gb: float | None
     progress: Progress
+    prepared: Prepared | None
 
 
 def run_dynamics(
@@ -101,6 +103,7 @@ def run_dynamics(
     delete: bool = False,
     memory_gb: float | None = None,
     progress: Progress | None = None,
+    prepared: Prepared | None = None,
 ) -> runs.Run:
     """Score the heads of every checkpoint and write the run folder.
 
@@ -123,6 +126,8 @@ def run_dynamics(
         memory_gb: as for ``run_study``; None: a share of what is free at the first
             step, and the same for all others.
         progress: told what happens.
+        prepared: inputs of every step as token ids; None: each step's tokenizer reads
+            the config's tasks and texts.
 
     Returns:
         The finished run.
@@ -139,9 +144,10 @@ def run_dynamics(
     series = open_series(source, pattern)
     asked, absent = series.choose(steps, missing)
     parts = ("scores", "ablation") if few_shot else ("scores",)
-    for tasks in (config.scores.tasks, config.ablation.tasks)[: len(parts)]:
-        # A mistake is told before anything is fetched.
-        load_tasks(tasks, config.tasks, min_items=config.shots + 1)
+    if prepared is None:
+        for tasks in (config.scores.tasks, config.ablation.tasks)[: len(parts)]:
+            # A mistake is told before anything is fetched.
+            load_tasks(tasks, config.tasks, min_items=config.shots + 1)
     stated = stated_config(config, [], parts)
     stated = {"source": series.name, "revision_pattern": pattern} | stated
     folder = runs.RunFolder(
@@ -150,7 +156,7 @@ def run_dynamics(
     work = _Work(
         series, [*(one.revision or "" for one in asked), "main"], config, parts,
         folder.path, dtype, mesh, missing, delete, memory_gb,
-        progress or Progress(),
+        progress or Progress(), prepared,
     )  # fmt: skip
     there = recorded(folder.path)
     todo = [one for one in asked if not _is_current(one, there.get(one.step))]
@@ -160,7 +166,7 @@ def run_dynamics(
         if not todo and set(absent) <= set(told["missing"]):
             return done
         absent = [*absent, *told["missing"]]
-        folder = _open_again(folder, stated | {"parts": list(parts)}, dtype)
+        folder = open_again(folder)
     work.progress.planned([one.step for one in todo], sorted(there))
     for one in todo:
         try:
@@ -204,12 +210,12 @@ def _is_current(one: Checkpoint, there: Step | None) -> bool:
     return there is not None and there.record["files"] == one.signature()
 
 
-def _open_again(folder: runs.RunFolder, stated: dict, dtype: str) -> runs.RunFolder:
+def open_again(folder: runs.RunFolder) -> runs.RunFolder:
     """A finished run, unfinished again, so that it can take more steps."""
     receipt = folder.identity | {"fingerprint": folder.fingerprint}
     runs.write_json(folder.path / "run.json", receipt)
     (folder.path / "result.json").unlink()
-    return runs.RunFolder(folder.path, "dynamics", stated, {"dtype": dtype})
+    return runs.RunFolder(folder.path, **folder.identity)
 
 
 def _run_step(
@@ -234,6 +240,7 @@ def _run_step(
         memory_gb=_memory_gb(work, model),
         calibrate=calibrate,
         progress=work.progress.study,
+        prepared=work.prepared,
     )
     del model
     record = {

@@ -1,6 +1,7 @@
 """Progress over the steps of a dynamics run, and what it found, for the terminal."""
 
 import contextlib
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.markup import escape
@@ -10,7 +11,7 @@ from rich.text import Text
 from jaxheads import plan, study
 from jaxheads.dynamics import run as dynamics
 from jaxheads.progress import bars
-from jaxheads.report import dynamics_findings, words
+from jaxheads.report import dynamics_findings, dynamics_seeds, words
 from jaxheads.runs import Run
 
 
@@ -80,6 +81,26 @@ class StepBars(contextlib.AbstractContextManager):
         place = self._todo.index(self._step) + 1
         text = f"step {self._step} ({place} of {len(self._todo)}): {what}"
         self._bars.update(self._task, description=text)
+
+
+@contextlib.contextmanager
+def seed_bars(console: Console, seed: int) -> Iterator[dynamics.Progress]:
+    """Bars of one seed's run, under its name."""
+    console.print(f"seed    {seed}", highlight=False)
+    with StepBars(console) as shown:
+        yield shown.progress
+
+
+def print_seeds(run: Run, console: Console) -> None:
+    """Print a row a seed, and what the seeds say together."""
+    table = Table(title="when the mean scores of the top 2 % of heads emerged, by seed")
+    for name in dynamics_seeds.COLUMNS:
+        table.add_column(name)
+    for row in dynamics_seeds.rows(run):
+        table.add_row(*row)
+    console.print(table)
+    for lead, text in dynamics_seeds.say(run):
+        console.print(escape(f"{lead}: {text}"), soft_wrap=True, highlight=False)
 
 
 def print_dynamics(run: Run, console: Console) -> None:

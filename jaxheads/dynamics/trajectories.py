@@ -12,6 +12,10 @@ import numpy as np
 
 from jaxheads.runs import Arrays, Run
 
+LEAST = {"induction": 0.1, "function_vector": 0.0}
+"""How far above chance a score must be for a kind of head to be there: the best of a
+few untrained heads is a little above it, and that with hardly any error."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trajectories:

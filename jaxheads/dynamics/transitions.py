@@ -5,7 +5,8 @@ A head made the transition from induction to function vectors if
 1. at the last step it is among the top ceil(``final_share`` H) heads by FV score, and
    its FV score is detectable there;
 2. at an earlier step s it is among the top ceil(``early_share`` H) heads by induction
-   score, and that score is detectable there;
+   score, and that score is detectable there, and ``least_induction`` above chance (the
+   best of a few untrained heads stands out a little);
 3. (``silent``) its FV score is detectable neither at s nor at any step before; and
 4. (``overtakes``) its rank by induction is the better one at s, its rank by FV score
    the better one at the last step.
@@ -30,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxheads.dynamics.trajectories import Trajectories, detectable, ranks
+from jaxheads.dynamics.trajectories import LEAST, Trajectories, detectable, ranks
 from jaxheads.heads import head_name
 from jaxheads.run_scores import top_count
 
@@ -47,6 +48,7 @@ class Definition:
         level: of detection, over all heads together.
         silent: whether condition 3 is asked for.
         overtakes: whether condition 4 is asked for.
+        least_induction: share of attention above chance of an induction head.
     """
 
     final_share: float = 0.02
@@ -54,6 +56,7 @@ class Definition:
     level: float = 0.05
     silent: bool = True
     overtakes: bool = True
+    least_induction: float = LEAST["induction"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,12 +146,12 @@ def find(
     definition = definition or Definition()
     others = permuted(seen.induction.shape[1:], permutations, seed)
     p_value, expected = {}, {}
-    table = _Table(seen, definition)
+    table = Candidates(seen, definition)
     for name, order in others.items():
         p_value[name], expected[name] = table.test(order)
     rows = []
     for other in neighbours(definition):
-        near = _Table(seen, other)
+        near = Candidates(seen, other)
         row = {
             "early_share": other.early_share,
             "silent": other.silent,
@@ -187,8 +190,12 @@ def permuted(shape: tuple[int, ...], count: int, seed: int) -> dict[str, np.ndar
     }  # fmt: skip
 
 
-class _Table:
+class Candidates:
     """Would an FV head of the end have made the transition with another's induction?
+
+    Args:
+        seen: the two scores over the steps.
+        definition: of a transition.
 
     Attributes:
         final: int [C], the FV heads of the end, best first.
@@ -202,9 +209,9 @@ class _Table:
         total = self._by_fv.shape[1]
         self._fv_shows = detectable(seen.fv, seen.fv_se, 0.0, level)
         early = self._by_induction <= top_count(total, definition.early_share)
-        self._early = early & detectable(
-            seen.induction, seen.induction_se, chance, level
-        )
+        early &= detectable(seen.induction, seen.induction_se, chance, level)
+        strong = seen.induction - chance >= definition.least_induction
+        self._early = early & strong.reshape(early.shape)
         count = top_count(total, definition.final_share)
         self.final = np.argsort(self._by_fv[-1])[:count]
         self.holds = self._holds(definition)
@@ -233,10 +240,18 @@ class _Table:
         """Which of the FV heads made the transition: bool [C]."""
         return self.would[np.arange(len(self.final)), self.final]
 
+    def counts(self, order: np.ndarray) -> np.ndarray:
+        """How many would have, by permutation of the heads' induction: int [R].
+
+        Args:
+            order: int [R, L H], see ``permuted``.
+        """
+        rows = np.arange(len(self.final))
+        return self.would[rows, order[:, self.final]].sum(axis=1)
+
     def test(self, order: np.ndarray) -> tuple[float, float]:
         """P-value of the count, and its mean over the permutations [R, L H]."""
-        rows = np.arange(len(self.final))
-        counts = self.would[rows, order[:, self.final]].sum(axis=1)
+        counts = self.counts(order)
         more = int((counts >= self.own.sum()).sum())
         return (1 + more) / (1 + len(counts)), float(counts.mean())
 

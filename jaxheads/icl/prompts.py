@@ -215,25 +215,39 @@ def encode_prompts(
     for row, ids in enumerate(rows):
         tokens[row, : len(ids)] = ids
     targets = [
-        _target(prompt, ids[1:] if bos else ids, tokenizer)
+        answer_ids(prompt, ids[1:] if bos else ids, tokenizer)[0]
         for prompt, ids in zip(prompts, rows, strict=True)
     ]
     lengths = [len(ids) for ids in rows]
     return Batch(tokens, np.array(lengths, np.int32), np.array(targets, np.int32))
 
 
-def _target(prompt: Prompt, ids: list[int], tokenizer: Tokenizer) -> int:
+def answer_ids(prompt: Prompt, ids: list[int], tokenizer: Tokenizer) -> list[int]:
+    """Turn a prompt's right answer into ids, as it goes on from the prompt.
+
+    Args:
+        prompt: The prompt.
+        ids: Its text's ids, without BOS.
+        tokenizer: That made them.
+
+    Returns:
+        The ids that follow ``ids`` in those of prompt and answer together; where the
+        tokenizer merges across the border, those of the answer with its leading space.
+
+    Raises:
+        UserError: The answer has no token.
+    """
     answer = prompt.answer_prefix + prompt.answer
     whole = tokenizer.encode(prompt.text + answer)
     if len(whole) > len(ids) and whole[: len(ids)] == ids:
-        return whole[len(ids)]
+        return whole[len(ids) :]
     alone = tokenizer.encode(answer)
     if not alone:
         raise UserError(
             f"the answer {prompt.answer!r} to {prompt.query!r} has no token in this "
             "tokenizer: leave the item out."
         )
-    return alone[0]
+    return alone
 
 
 def _check(count: int, shots: int, seed: int, pool: str, corrupt: str | None) -> None:
@@ -277,15 +291,32 @@ def _items(task: Task, pool: str) -> list[tuple[str, str]]:
     return [pairs[i] for i in (order[:half] if pool == "first" else order[half:])]
 
 
-def _corrupted(
-    clean: tuple[tuple[str, str], ...], corrupt: str | None, rng: np.random.Generator
-) -> tuple[tuple[str, str], ...]:
-    """Move the labels of the demonstrations among themselves."""
+def label_order(
+    count: int, corrupt: str | None, rng: np.random.Generator
+) -> np.ndarray:
+    """Which demonstration's label stands at which place; see ``build_prompts``.
+
+    Args:
+        count: Demonstrations; 2 or more for a derangement.
+        corrupt: None, "permutation" or "derangement".
+        rng: Of the draw.
+
+    Returns:
+        A permutation of 0 to ``count`` - 1, int [count].
+    """
+    places = np.arange(count)
     if corrupt is None:
-        return clean
-    places = np.arange(len(clean))
+        return places
     order = rng.permutation(places)
     # Rejection keeps the draw uniform over derangements; e tries on average.
     while corrupt == "derangement" and np.any(order == places):
         order = rng.permutation(places)
+    return order
+
+
+def _corrupted(
+    clean: tuple[tuple[str, str], ...], corrupt: str | None, rng: np.random.Generator
+) -> tuple[tuple[str, str], ...]:
+    """Move the labels of the demonstrations among themselves."""
+    order = label_order(len(clean), corrupt, rng)
     return tuple((clean[i][0], clean[j][1]) for i, j in enumerate(order))

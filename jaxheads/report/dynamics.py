@@ -95,6 +95,8 @@ def _transitions(run: Run) -> Section:
         f"top {words.percent(asked['early_share'])} by induction score, which stands "
         "out"
     )
+    if asked.get("least_induction"):
+        text += f" and is {words.number(asked['least_induction'])} above chance or more"
     number = 3
     if asked["silent"]:
         text += f"; ({number}) at that step and before, its FV score does not stand out"

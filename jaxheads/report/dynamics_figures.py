@@ -33,7 +33,7 @@ def places(steps: list[int]) -> list[float]:
     return [zero if step == 0 else float(np.log2(step)) for step in steps]
 
 
-def _axis(run: Run) -> alt.X:
+def step_axis(run: Run) -> alt.X:
     """The axis of steps, labelled at some of them that stand well apart."""
     steps = told.steps(run)
     at = places(steps)
@@ -59,7 +59,7 @@ def _short(step: int) -> str:
     return f"{step // 1000}k" if step and step % 1000 == 0 else str(step)
 
 
-def _rows(run: Run, interval: Interval, **fixed: Any) -> list[dict[str, Any]]:
+def step_rows(run: Run, interval: Interval, **fixed: Any) -> list[dict[str, Any]]:
     """A row a step of one line."""
     steps = told.steps(run)
     parts = [np.asarray(part, float) for part in interval]
@@ -72,7 +72,9 @@ def _rows(run: Run, interval: Interval, **fixed: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _data(rows: list[dict[str, Any]], names: dict[str, str]) -> list[dict[str, Any]]:
+def named_rows(
+    rows: list[dict[str, Any]], names: dict[str, str]
+) -> list[dict[str, Any]]:
     """The rows by names for people."""
     names = {"s": "training step"} | names
     return [{names[key]: row[key] for key in names if key in row} for row in rows]
@@ -84,10 +86,10 @@ def mean_score(run: Run, name: str) -> Figure:
     rows = [
         row
         for which, (text, mark) in SETS.items()
-        for row in _rows(run, told.curve(run, name, which), k=text, m=mark)
+        for row in step_rows(run, told.curve(run, name, which), k=text, m=mark)
     ]
     y = alt.Y("y:Q", title="mean score", scale=alt.Scale(zero=True))
-    base = alt.Chart(alt.Data(values=rows)).encode(x=_axis(run), y=y)
+    base = alt.Chart(alt.Data(values=rows)).encode(x=step_axis(run), y=y)
     dash = alt.StrokeDash(
         "m:N",
         legend=None,
@@ -101,7 +103,7 @@ def mean_score(run: Run, name: str) -> Figure:
             tooltip=_tooltip("mean over")
         ),
     )
-    data = _data(rows, {"k": "mean over", "y": "mean", "a": "low", "b": "high"})
+    data = named_rows(rows, {"k": "mean over", "y": "mean", "a": "low", "b": "high"})
     return figure(words.title(name), "", chart, _HEIGHT, name=f"mean-{name}", data=data)
 
 
@@ -121,21 +123,21 @@ def accuracy(run: Run) -> Figure | None:
     rows = [
         row
         for name, interval in measured.items()
-        for row in _rows(run, interval, k=words.short(name))
+        for row in step_rows(run, interval, k=words.short(name))
     ]
     domain = [words.short(name) for name in measured]
     shades = [f"@{METRIC_SHADES[name]}" for name in measured]
     scale = alt.Scale(domain=domain, range=shades)
     y = alt.Y("y:Q", title="accuracy", scale=alt.Scale(zero=True))
     base = alt.Chart(alt.Data(values=rows)).encode(
-        x=_axis(run), y=y, color=alt.Color("k:N", legend=None, scale=scale)
+        x=step_axis(run), y=y, color=alt.Color("k:N", legend=None, scale=scale)
     )
     chart = alt.layer(
         base.encode(y=alt.Y("a:Q", title="accuracy"), y2="b:Q").mark_area(opacity=0.16),
         base.mark_line(strokeWidth=2),
         base.mark_circle(size=34, opacity=1).encode(tooltip=_tooltip("metric")),
     )
-    data = _data(rows, {"k": "metric", "y": "mean", "a": "low", "b": "high"})
+    data = named_rows(rows, {"k": "metric", "y": "mean", "a": "low", "b": "high"})
     return figure("Few-shot accuracy", "", chart, _HEIGHT, name="accuracy", data=data)
 
 
@@ -156,7 +158,7 @@ def _head_rows(run: Run, name: str) -> list[dict[str, Any]]:
     rows = []
     for (layer, head), kind in kinds(run).items():
         line, wide = mean[:, layer, head], error[:, layer, head]
-        made = _rows(
+        made = step_rows(
             run, Interval(line, line - wide, line + wide),
             h=head_name(layer, head), k=kind,
         )  # fmt: skip
@@ -171,7 +173,7 @@ def single_heads(run: Run, name: str) -> Figure:
     rows = _head_rows(run, name)
     y = alt.Y("y:Q", title="score", scale=alt.Scale(zero=True))
     base = alt.Chart(alt.Data(values=rows)).encode(
-        x=_axis(run), y=y, color=_kind_colour(), detail="h:N"
+        x=step_axis(run), y=y, color=_kind_colour(), detail="h:N"
     )
     last = max(row["x"] for row in rows)
     ends = sorted((row for row in rows if row["x"] == last), key=lambda row: -row["y"])
@@ -181,7 +183,7 @@ def single_heads(run: Run, name: str) -> Figure:
         if all(abs(row["y"] - other["y"]) >= apart for other in leads.values()):
             leads.setdefault(row["k"], row)
     named = alt.Chart(alt.Data(values=list(leads.values())))
-    named = named.encode(x=_axis(run), y=y, text="h:N")
+    named = named.encode(x=step_axis(run), y=y, text="h:N")
     side: dict[str, Any] = {"dx": -7, "dy": -8, "align": "right", "fontSize": 11}
     chart = alt.layer(
         base.mark_line(strokeWidth=1.6, opacity=0.9),
@@ -189,8 +191,8 @@ def single_heads(run: Run, name: str) -> Figure:
         named.mark_text(stroke="@paper", strokeWidth=3, **side),
         named.mark_text(color="@ink", **side),
     )
-    data = _data(rows, {"h": "head", "k": "kind", "y": "score", "a": "- standard error"}
-                 | {"b": "+ standard error"})  # fmt: skip
+    data = named_rows(rows, {"h": "head", "k": "kind", "y": "score"}
+                      | {"a": "- standard error", "b": "+ standard error"})  # fmt: skip
     for row in data:
         row["kind"] = f"top by {row['kind']}"
     return figure(
@@ -221,7 +223,9 @@ def one_head(run: Run) -> Figure:
     rows = {
         name: [
             row
-            for row in _rows(run, _with_errors(run, name, chosen), k=words.title(name))
+            for row in step_rows(
+                run, _with_errors(run, name, chosen), k=words.title(name)
+            )
         ]
         for name in told.SCORES
     }
@@ -231,7 +235,7 @@ def one_head(run: Run) -> Figure:
         title = words.title(name)
         axis = alt.Axis(orient=side, titleColor=shade, labelColor=shade, grid=False)
         base = alt.Chart(alt.Data(values=rows[name])).encode(
-            x=_axis(run),
+            x=step_axis(run),
             y=alt.Y("y:Q", title=title, axis=axis, scale=alt.Scale(zero=True)),
         )
         line = base.mark_line(color=shade, strokeWidth=2)
@@ -240,8 +244,8 @@ def one_head(run: Run) -> Figure:
     chart = alt.layer(*layers).resolve_scale(y="independent")
     note = "it made the transition" if chosen["made"] else "it made no transition"
     every = [row for part in rows.values() for row in part]
-    data = _data(every, {"k": "score", "y": "value", "a": "- standard error"}
-                 | {"b": "+ standard error"})  # fmt: skip
+    data = named_rows(every, {"k": "score", "y": "value"}
+                      | {"a": "- standard error", "b": "+ standard error"})  # fmt: skip
     return figure(
         f"Head {chosen['name']}: one head's two scores", note, chart, _HEIGHT,
         name="one-head", data=data,

@@ -13,9 +13,10 @@ Facts = list[tuple[str, str]]
 def model_facts(run: Run) -> list[str]:
     """Say in a few words what the model is."""
     model = run.result["model"]
-    layers, width = model["num_layers"], model["num_heads"]
     facts = [str(model["source"])] if model["source"] != model.get("name") else []
-    facts += [f"{layers} layers of {width} heads = {layers * width:,} heads"]
+    if "num_layers" in model:  # of a single model, or several of one size
+        layers, width = model["num_layers"], model["num_heads"]
+        facts.append(f"{layers} layers of {width} heads = {layers * width:,} heads")
     if model.get("num_params"):
         facts.append(f"{words.parameters(model['num_params'])} parameters")
     if model.get("revision"):

@@ -10,9 +10,13 @@ from jaxheads.head_sets import with_one_induction
 from jaxheads.report import (
     ablation_figures,
     ablation_sections,
+    arms,
     attribution,
     claims,
     dynamics,
+    dynamics_seeds,
+    evidence,
+    evidence_answers,
     execution,
     export,
     figures,
@@ -94,7 +98,10 @@ def collect(run: Run) -> Page:
         *attribution.sections(run),
         *execution.sections(run),
         *dynamics.sections(run),
+        *dynamics_seeds.sections(run),
         *training.sections(run),
+        *evidence.sections(run),
+        *arms.sections(run),
         score_sections.places(run),
         score_sections.strength(run),
         score_sections.agreement(run, found),
@@ -112,7 +119,10 @@ def collect(run: Run) -> Page:
         or attribution.verdict(run, found)
         or execution.verdict(run, found)
         or dynamics.verdict(run)
+        or dynamics_seeds.verdict(run)
         or training.verdict(run)
+        or evidence_answers.verdict(run)
+        or arms.verdict(run)
         or sentences.verdict(found),
         headline=headline.collect(found),
         statements=[
@@ -121,13 +131,17 @@ def collect(run: Run) -> Page:
             *attribution.say(run),
             *execution.say(run),
             *dynamics.say(run),
+            *dynamics_seeds.say(run),
             *training.say(run),
+            *evidence_answers.say(run),
+            *arms.say(run),
         ],
         sections=[section for section in made if section],
         receipt=receipt.facts(run),
         open_tables=receipt.open_tables(run),
         folded_tables=[
             *claims.rules(judged),
+            *evidence_answers.rules(run),
             *claims.figure_numbers(run),
             *receipt.folded_tables(run),
         ],

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from jaxheads.errors import UserError
 from jaxheads.head_sets import with_one_induction
 from jaxheads.report import receipt, several_tables, tables, words
 from jaxheads.report import several_sections as sections
@@ -22,8 +23,14 @@ def collect(runs: Sequence[Run]) -> Page:
         runs: loaded; two or more.
 
     Raises:
-        UserError: a run is there twice.
+        UserError: a run is there twice, or is of no single model.
     """
+    for run in runs:
+        if "num_layers" not in run.result["model"]:
+            raise UserError(
+                f"a page on several runs takes studies of models, but {run.path} is of "
+                f"`jaxheads {run.result['study']}`: report it alone"
+            )
     listed = members([with_one_induction(run) for run in runs])
     along = axis(listed)
     made = [

@@ -2,20 +2,15 @@
 
 import numpy as np
 
+from jaxheads.evidence import phase_changes
 from jaxheads.report import training_figures as drawn
-from jaxheads.report import words
+from jaxheads.report import training_tasks, words
 from jaxheads.report.layout import Key, Row, Section
 from jaxheads.report.sentences import Statement
 from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run
-from jaxheads.training.phase_change import (
-    PhaseChange,
-    find_phase_changes,
-    windows_overlap,
-)
+from jaxheads.training.phase_change import PhaseChange, windows_overlap
 
-_LEAST = {"prefix_matching": 0.2, "icl_score": 0.2}
-"""Rises below these are no phase change: share of attention, nats."""
 _NAMES = {
     "prefix_matching": "prefix matching of the top head",
     "icl_score": "in-context learning score",
@@ -37,7 +32,7 @@ def verdict(run: Run) -> str | None:
     """Answer in a line or two where the run is a training."""
     if "train" not in run.result:
         return None
-    changes = _changes(run)
+    changes = phase_changes.of_run(run)
     found = changes.get("prefix_matching")
     if found is None:
         return "Trained, without a look at the heads (--evidence measures them)."
@@ -74,24 +69,11 @@ def say(run: Run) -> list[Statement]:
     return [Statement("What was trained", text)]
 
 
-def _changes(run: Run) -> dict[str, tuple[PhaseChange, ...]]:
-    """The jumps of both figures in every seed, where they were measured."""
-    found = {}
-    for name, least in _LEAST.items():
-        values = drawn.evaluated(run, name)
-        if values is not None and len(values) > 2:
-            steps = run.arrays["evaluation/step"]
-            found[name] = find_phase_changes(
-                steps, values.T, least=least, falls=name == "icl_score"
-            ).each
-    return found
-
-
 def _together(changes: dict[str, tuple[PhaseChange, ...]]) -> int | None:
     """In how many seeds both figures jump in windows that overlap."""
-    if len(changes) < len(_LEAST):
+    if len(changes) < len(phase_changes.LEAST):
         return None
-    return sum(map(windows_overlap, *(changes[name] for name in _LEAST)))
+    return sum(map(windows_overlap, *(changes[name] for name in phase_changes.LEAST)))
 
 
 def _keys(run: Run) -> list[Key]:
@@ -124,12 +106,13 @@ def _evaluations(run: Run) -> Section:
             ),
             Cell(one.reason or words.NONE),
         ]
-        for name, each in _changes(run).items()
+        for name, each in phase_changes.of_run(run).items()
         for seed, one in zip(run.result["train"]["seeds"], each, strict=True)
     ]
     columns = ["of", "seed", "half of the rise at step", "10 to 90 % of it"]
     columns += ["why none"]
     tables = [Table("Phase changes", columns, rows, 12)] if rows else []
+    tables += [one for one in (training_tasks.table(run),) if one]
     text = (
         "Measured on held-out windows and random tokens. Prefix matching: attention "
         "from a random token to what followed its earlier copies. In-context learning "

@@ -29,6 +29,8 @@ FIGURES = {
     "accuracy_plain": ("Targets of neither kind", "share right"),
     "accuracy_predictable": ("Targets that a copy gives", "share right"),
     "accuracy_first_induction": ("First targets that a copy gives", "share right"),
+    "fewshot_accuracy": ("Few-shot tasks, their mean", "share right"),
+    "fewshot_log_probability": ("Few-shot answers, mean of the tasks", "nats"),
     "legal_next_symbol": ("Legal next symbols", "share"),
     "total_variation": ("Total variation distance to the language", "distance"),
 }
@@ -36,13 +38,18 @@ FIGURES = {
 
 
 def evaluated(run: Run, name: str) -> np.ndarray | None:
-    """An evaluation of every seed, [E, N]: of heads, the largest; None: not there."""
+    """An evaluation of every seed, [E, N]; None: not there.
+
+    Of heads it is the largest, of few-shot tasks the mean.
+    """
     values = run.arrays.get(f"evaluation/{name}")
     if values is None:
         return None
     values = np.asarray(values, float)
     if values.ndim == 4:  # [E, N, L, H]
         values = values.max(axis=(2, 3))
+    if name.startswith("fewshot_") and values.ndim == 3:  # [E, N, A]
+        values = values.mean(axis=2)
     return values if values.ndim == 2 and np.isfinite(values).any() else None
 
 

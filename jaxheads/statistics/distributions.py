@@ -2,6 +2,11 @@
 
 import math
 
+import numpy as np
+
+_EXACT = 1000
+"""Tosses up to which tails are summed in whole numbers, which takes their square."""
+
 
 def binomial_probability(count: int, trials: int) -> float:
     """Give the probability of ``count`` heads in ``trials`` tosses of a fair coin."""
@@ -10,6 +15,11 @@ def binomial_probability(count: int, trials: int) -> float:
 
 def binomial_tail(count: int, trials: int) -> float:
     """Give the probability of at most ``count`` heads in tosses of a fair coin."""
+    if trials > _EXACT:
+        k = np.arange(1, trials + 1)
+        factorials = np.concatenate([[0.0], np.cumsum(np.log(k))])
+        part = factorials[: count + 1] + factorials[trials - count :][::-1]
+        return float(np.exp(factorials[-1] - part - trials * math.log(2)).sum())
     return sum(math.comb(trials, k) for k in range(count + 1)) / 2**trials
 
 

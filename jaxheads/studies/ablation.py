@@ -32,7 +32,7 @@ class Inputs:
 
     Attributes:
         prompts: by task.
-        answers: whole answers, by task.
+        answers: whole answers, by task; empty where answers are one token.
         max_new_tokens: M.
         f1_style: see ``jaxheads.icl.metrics``.
         resample_seed: heads are replaced by their outputs on prompts of the next task,
@@ -111,13 +111,13 @@ class Answers:
 
     Attributes:
         first_token: float32 0/1 [N, E, B], whether the first token is right.
-        f1: float32 [N, E, B], token F1 of the answer.
+        f1: float32 [N, E, B], token F1 of the answer; None: there is no text.
         changes: float [L, H], largest change of each head if it is replaced.
         seconds: wall time, earlier tries included.
     """
 
     first_token: np.ndarray
-    f1: np.ndarray
+    f1: np.ndarray | None
     changes: np.ndarray
     seconds: float
 
@@ -150,11 +150,13 @@ class Result:
         named = {
             "ablation/replaced": self.replaced,
             "ablation/first_token": self.few_shot.first_token,
-            "ablation/f1": self.few_shot.f1,
         }
+        if self.few_shot.f1 is not None:
+            named["ablation/f1"] = self.few_shot.f1
         if self.zero_shot:
             named["ablation/zero_shot/first_token"] = self.zero_shot.first_token
-            named["ablation/zero_shot/f1"] = self.zero_shot.f1
+            if self.zero_shot.f1 is not None:
+                named["ablation/zero_shot/f1"] = self.zero_shot.f1
         return named
 
 
@@ -162,7 +164,7 @@ def run(
     inputs: Inputs,
     params,
     config,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     sets: Sequence[Described],
     fill: np.ndarray | None,
     folder: RunFolder,
@@ -175,7 +177,7 @@ def run(
         inputs: from the study's configuration.
         params: of the family of ``config``.
         config: of the model.
-        tokenizer: to read the answers.
+        tokenizer: to read the answers; None: they are token ids, without F1.
         sets: of ``SetPlan.build``.
         fill: [L, H, K], what replaces a head; None: zeros.
         folder: where finished units are kept.
@@ -211,7 +213,7 @@ def _answers(
     unit_name: str,
     params,
     config,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     replaced: np.ndarray,
     fill: np.ndarray | None,
     folder: RunFolder,
@@ -242,6 +244,8 @@ def _answers(
         unit = folder.unit(f"{unit_name}-{task}", compute)
         units.append(unit)
         correct.append(unit["tokens"][..., 0] == batch.targets[None])  # [N, B]
+        if tokenizer is None:
+            continue
         texts = [
             [tokenizer.decode(answer) for answer in row]
             for row in unit["tokens"].tolist()
@@ -250,7 +254,7 @@ def _answers(
         f1.append([f1_scores(row, answers, inputs.f1_style) for row in texts])
     return Answers(
         np.stack(correct, axis=1).astype(np.float32),
-        np.stack(f1, axis=1).astype(np.float32),
+        np.stack(f1, axis=1).astype(np.float32) if f1 else None,
         np.max([unit["changes"] for unit in units], axis=0),
         float(sum(unit["seconds"] for unit in units)),
     )

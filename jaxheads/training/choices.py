@@ -18,6 +18,7 @@ from jaxheads.training.data.repeats import RepeatedTokens
 from jaxheads.training.data.successors import FixedSuccessors
 from jaxheads.training.data.windows import Source
 from jaxheads.weights.folder import read_json_object
+from jaxheads.weights.manifest import from_json
 
 GENERATORS: dict[str, Any] = {
     "repeats": RepeatedTokens,
@@ -118,10 +119,10 @@ def choose_data(choice: DataChoice) -> Data:
     given = read_settings("--data-settings", choice.data_settings)
     _refuse_unknown("--data-settings", given, _options(kind), choice.data)
     try:
-        source = kind(**given)
+        source = from_json(kind, given)
         if isinstance(source, RegularLanguages):
             return Data(source, dataclasses.replace(source, split="test"))
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"--data-settings do not fit {choice.data}: {error}") from error
     return Data(source)
 

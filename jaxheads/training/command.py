@@ -39,7 +39,7 @@ def run_command(command: "Train", console: Console, output: Console) -> Run:
     evidence = None
     if command.evidence.evidence and config.eval_every:
         evidence = make_evidence(
-            command.evidence, model_config, data.source, data.held_out
+            command.evidence, model_config, data.source, data.held_out, data.tokenizer
         )
     tokens = config.seeds * config.batch_size * data.source.sequence_length
     with TrainingBar(console, config.steps, tokens) as bar:

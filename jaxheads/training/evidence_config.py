@@ -25,7 +25,14 @@ class EvidenceConfig:
     repetitions: int = 100
     """Sequences of the repetition accuracy."""
     evidence_seed: int = 0
-    """Of the random sequences."""
+    """Of the random sequences and the prompts."""
+    evidence_tasks: tuple[str, ...] = ()
+    """Of a run on text: few-shot tasks, by the names that `jaxheads tasks` lists; all:
+    every one for which windows have room."""
+    evidence_shots: int = 10
+    """Demonstrations of their prompts; fewer of a task that has no room for them."""
+    evidence_prompts: int = 16
+    """Prompts of each task."""
 
     def check(self) -> None:
         """Raise UserError unless the choices make sense, whatever model and data."""
@@ -36,6 +43,13 @@ class EvidenceConfig:
             ("--probe-repeats", self.probe_repeats, 2),
             ("--repetitions", self.repetitions, 1),
             ("--evidence-seed", self.evidence_seed, 0),
+            ("--evidence-shots", self.evidence_shots, 1),
+            ("--evidence-prompts", self.evidence_prompts, 1),
         ):
             if value < least:
                 raise UserError(f"{name} must be {least} or more, but is {value}")
+        if self.evidence_tasks and not self.evidence:
+            raise UserError(
+                "--evidence-tasks is measured with the evidence, but that is turned "
+                "off: leave one of the two out"
+            )

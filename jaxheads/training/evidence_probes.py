@@ -179,12 +179,26 @@ def repetition_figures(
 
     Source: Sahin et al. 2025, arXiv 2511.05743 (1000 sequences; s was not found).
     """
-    predicted = _in_chunks(_repeated, params, (probes.cut,), (config, probes.period))
-    right = predicted == probes.wanted.T  # [N, s - 1, B']
+    right = repetition_right(params, probes, config)
     return {
         "repetition_accuracy": right[:, -1].mean(axis=-1, dtype=np.float32),
         "repetition_accuracy_whole": right.mean(axis=(1, 2), dtype=np.float32),
     }
+
+
+def repetition_right(params: Any, probes: Probes, config: Any) -> np.ndarray:
+    """Whether each of r_2 ... r_s is the likeliest token in the second copy.
+
+    Args:
+        params: leaves [N, ...].
+        probes: from ``draw_probes``; its tokens are distinct.
+        config: of the model.
+
+    Returns:
+        bool [N, s - 1, B'].
+    """
+    predicted = _in_chunks(_repeated, params, (probes.cut,), (config, probes.period))
+    return predicted == probes.wanted.T
 
 
 @jax.jit

@@ -183,6 +183,19 @@ def find_phase_changes(
     each = tuple(
         find_phase_change(steps, curve, least=least, falls=falls) for curve in curves
     )
+    return over_seeds(each, samples=samples, seed=seed)
+
+
+def over_seeds(
+    each: tuple[PhaseChange, ...], *, samples: int = SAMPLES, seed: int = 0
+) -> PhaseChanges:
+    """The median date of the jumps of several seeds, with its interval.
+
+    Args:
+        each: of every seed.
+        samples: resamples of the seeds.
+        seed: of the resampling.
+    """
     dates = np.array([one.step for one in each if one.step is not None])
     low = high = None
     if len(dates) > 1:

@@ -106,10 +106,16 @@ class Trained:
         told = self.run.result["model"]["evidence"] or {}
         fields = {field.name for field in dataclasses.fields(EvidenceConfig)}
         given = {name: value for name, value in told.items() if name in fields}
-        if given.get("evidence_positions") is not None:
-            given["evidence_positions"] = tuple(given["evidence_positions"])
+        for name in ("evidence_positions", "evidence_tasks"):
+            if given.get(name) is not None:
+                given[name] = tuple(given[name])
         config = EvidenceConfig(**given | changes)
-        return make_evidence(config, self.model_config, self.source, self.held_out)
+        tokenizer = None
+        if config.evidence_tasks:  # it lies beside every model
+            tokenizer = self.model(self.seeds[0], self.steps[-1]).tokenizer
+        return make_evidence(
+            config, self.model_config, self.source, self.held_out, tokenizer
+        )
 
 
 def open_trained(path: str | Path) -> Trained:

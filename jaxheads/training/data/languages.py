@@ -59,6 +59,11 @@ class RegularLanguages:
         check_range(
             "fewest_strings", self.fewest_strings, "most_strings", self.most_strings
         )
+        if not isinstance(self.family, Family):
+            raise UserError(
+                f"family must be the settings of automata, but is {self.family!r}: "
+                'give such as {"symbols": 6, "most_letters": 5}'
+            )
         if self.split not in ("train", "test"):
             raise UserError(
                 f'split must be "train" or "test", but is {self.split!r}: give one'

@@ -1,0 +1,1 @@
+"""Arms of an experiment: trainings that differ in their objective, compared."""

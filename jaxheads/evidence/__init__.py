@@ -1,0 +1,1 @@
+"""Olsson et al.'s six arguments, asked of finished training runs."""

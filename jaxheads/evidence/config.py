@@ -1,0 +1,41 @@
+"""What ``jaxheads evidence`` is asked; light to import, for the command line."""
+
+import dataclasses
+
+from jaxheads.errors import UserError
+
+MOST_STEPS = 12
+"""Steps at which models are run, where none are named."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ArgumentsConfig:
+    """All that decides the numbers, besides the runs."""
+
+    samples: int = 128
+    """Held-out windows that every head is ablated on."""
+    ablations: bool = True
+    """Run the models: ablate every head and read its circuits; without, only what the
+    trainings measured is analysed."""
+    attribution_steps: tuple[int, ...] = ()
+    """Steps whose models are run; default: all that are there, thinned to 12, with the
+    ends of the phase changes among them."""
+    seed: int = 0
+    """Of every resampling."""
+
+    def check(self) -> None:
+        """Raise UserError unless the choices make sense, whatever the runs."""
+        if self.samples < 1:
+            raise UserError(f"--samples must be 1 or more, but is {self.samples}")
+        if self.seed < 0:
+            raise UserError(f"--seed must be 0 or more, but is {self.seed}")
+        for step in self.attribution_steps:
+            if step < 0:
+                raise UserError(
+                    f"--attribution-steps must be steps from 0 on, but has {step}"
+                )
+        if self.attribution_steps and not self.ablations:
+            raise UserError(
+                "--attribution-steps are steps whose models are run, but "
+                "--no-ablations runs none: leave one of them out"
+            )

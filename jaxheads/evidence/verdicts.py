@@ -1,0 +1,88 @@
+"""Olsson et al.'s six arguments and the rules by which runs answer them.
+
+The rules stand in the program, the same for all runs. Seeds are the units. A verdict is
+said of these runs, their data and their sizes; and that two things happen together, as
+arguments 1, 2, 4, 5 and 6 show, is no proof that one makes the other.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from jaxheads.evidence import co_occurrence, co_perturbation, continuity, head_effects
+from jaxheads.evidence.rules import Answer, NotAsked
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What runs say of one argument.
+
+    Attributes:
+        argument: 1 to 6.
+        name: a few words.
+        statement: what is claimed, a sentence.
+        rule: how it is decided.
+        answer: "holds", "refuted", "undecided", or "not asked".
+        evidence: the numbers, a sentence or two; or what would be needed.
+    """
+
+    argument: int
+    name: str
+    statement: str
+    rule: str
+    answer: Answer
+    evidence: str
+
+
+_ARGUMENTS: tuple[tuple[str, str, Callable], ...] = (
+    (
+        "macroscopic co-occurrence",
+        "Induction heads form when in-context learning does.",
+        co_occurrence.decide,
+    ),
+    (
+        "macroscopic co-perturbation",
+        "An architecture that eases induction heads moves in-context learning, too.",
+        co_perturbation.decide,
+    ),
+    (
+        "direct ablation",
+        "Without induction heads, most of in-context learning is gone.",
+        head_effects.decide_ablation,
+    ),
+    (
+        "generality",
+        "Induction heads serve in-context learning that is no literal copying.",
+        head_effects.decide_generality,
+    ),
+    (
+        "mechanism",
+        "Heads that match prefixes copy, and their keys match what came before.",
+        head_effects.decide_mechanism,
+    ),
+    (
+        "continuity",
+        "What is seen in small models is seen in larger ones.",
+        continuity.decide,
+    ),
+)
+
+
+def judge(found: dict[str, Any], seed: int = 0) -> list[Verdict]:
+    """Decide all six arguments.
+
+    Args:
+        found: ``result["evidence"]`` without "arguments".
+        seed: of the resampling of seeds.
+    """
+    verdicts = []
+    for number, (name, statement, decide) in enumerate(_ARGUMENTS, start=1):
+        answer: Answer
+        try:
+            answer, evidence = decide(found, seed)
+        except NotAsked as needs:
+            answer, evidence = "not asked", f"Not asked: needs {needs}."
+        rule = " ".join((inspect.getdoc(decide) or "").split())
+        verdicts.append(Verdict(number, name, statement, rule, answer, evidence))
+    return verdicts
