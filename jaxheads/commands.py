@@ -194,7 +194,7 @@ class Train:
     sources for the other commands."""
     mesh: str | None = None
     """Devices: data=4,model=2 or 4x2 splits seeds, or a batch, over 4, params over 2;
-    default: every accelerator on data."""
+    default: every accelerator on data, or, of several seeds, every core of a CPU."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,9 +27,9 @@ SOURCES = {
     "repeats-distinct-bos": RepeatedTokens(11, 29, 3, 7, distinct=True, bos_id=4),
     "successors": FixedSuccessors(23, 31),
     "successors-bos": FixedSuccessors(23, 31, bos_id=0),
-    "mixture": FunctionMixture(61, inputs=9, text_tokens=13, successors=3),
+    "mixture": FunctionMixture(61, 9, 4, 4, 13, 3, text_share=0.3, copying_share=0.3),
     "mixture-plain": FunctionMixture(
-        53, inputs=40, shifts=0, text_tokens=7, successors=2, bos=False
+        53, 40, 0, 4, 7, 2, text_share=0.3, copying_share=0.3, bos=False
     ),
     "languages": RegularLanguages(
         47, Family(training=20, test=5), longest=9, fewest_strings=2, most_strings=6
@@ -359,7 +359,7 @@ def test_blocks_have_their_lengths_and_inputs_may_be_used_up():
         (lambda: RepeatedTokens(8, 20, 2, 3, bos_id=8), "bos_id must be an id below"),
         (lambda: FixedSuccessors(2, 20, bos_id=0), "2 tokens to draw from"),
         (lambda: FunctionMixture(shortest_block=7), "shortest_block must be even"),
-        (lambda: FunctionMixture(shifts=48), "fewer shifts than the 48 inputs"),
+        (lambda: FunctionMixture(shifts=16), "fewer shifts than the 16 inputs"),
         (lambda: FunctionMixture(shifts=0, tables=0), "1 function or more"),
         (lambda: FunctionMixture(successors=65), "at most text_tokens 64"),
         (lambda: FunctionMixture(text_share=0.8), "at most 1 together"),

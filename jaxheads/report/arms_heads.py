@@ -47,7 +47,7 @@ def _effects(run: Run) -> Section:
         Key("neither is clear", drawn.KINDS["unclear"], "circle"),
     ]
     return Section(
-        "arms-head-effects",
+        "head-effects",
         "What does each head do for the right token?",
         text,
         keys=keys,
@@ -120,7 +120,7 @@ def _patching(run: Run) -> Section:
         rows.append(Row("", figures, 2 if len(figures) < 3 else 3))
     chance = float(drawn.of_arm(run, arms[0], "patching/chance"))
     return Section(
-        "arms-patching",
+        "patching",
         f"Does step {recipient} match prefixes on activations of step {donor}?",
         text,
         rows=rows,

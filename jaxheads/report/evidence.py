@@ -62,7 +62,7 @@ def _co_occurrence(run: Run, given: list[Part]) -> Section:
             for part in given
         ],
         tables=[
-            Table("Phase changes", columns, dates, 2),
+            Table("Phase changes", columns, dates, 2, stacked=True),
             Table(
                 "How far they fall together",
                 [

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from jaxheads.devices import make_mesh
+from jaxheads.devices import make_seed_mesh
 from jaxheads.runs import Run
 from jaxheads.training.choices import GENERATORS, choose_data, choose_model, read_text
 from jaxheads.training.evidence import make_evidence
@@ -28,6 +28,7 @@ def run_command(command: "Train", console: Console, output: Console) -> Run:
     config = command.training
     config.check()  # a mistake in it is told before data are read
     command.evidence.check()
+    mesh = make_seed_mesh(command.mesh, config.seeds)  # before anything is computed
     out = command.out or _default_folder(command)
     if command.data.data in GENERATORS:
         data = choose_data(command.data)
@@ -50,7 +51,7 @@ def run_command(command: "Train", console: Console, output: Console) -> Run:
             out,
             held_out=data.held_out,
             evidence=evidence,
-            mesh=make_mesh(command.mesh),
+            mesh=mesh,
             report=bar.report,
             tokenizer=data.tokenizer,
         )

@@ -57,16 +57,16 @@ class TrainConfig:
     """What the summed loss is divided by: the kept targets, or all scored ones."""
     z_loss: float = 0.0
     """Weight of the squared log normaliser, which keeps logits small."""
-    steps: int = 2000
+    steps: int = 1000
     """Updates."""
-    batch_size: int = 32
+    batch_size: int = 16
     """Windows an update."""
     accumulate: int = 1
     """Parts that a batch is computed in, one after the other; the update is the same,
     the memory smaller."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """Largest, after the warm-up."""
-    warmup: int = 100
+    warmup: int = 20
     """Steps of the linear warm-up."""
     final_share: float = 0.1
     """Of the learning rate that the cosine ends at; 1: it stays constant."""

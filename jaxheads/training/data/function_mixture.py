@@ -73,18 +73,18 @@ class FunctionMixture:
     neither answer nor copyable. And "function" [B], which of the family.
     """
 
-    sequence_length: int = 128
-    inputs: int = 48
-    shifts: int = 4
-    tables: int = 4
+    sequence_length: int = 64
+    inputs: int = 16
+    shifts: int = 0
+    tables: int = 3
     text_tokens: int = 64
     successors: int = 8
     shortest_block: int = 8
     longest_block: int = 24
     shortest_period: int = 3
     longest_period: int = 8
-    text_share: float = 0.3
-    copying_share: float = 0.3
+    text_share: float = 0.2
+    copying_share: float = 0.4
     bos: bool = True
     seed: int = 0
 
