@@ -55,7 +55,7 @@ CONFIGS: dict[str, Any] = {
     "gpt2": gpt2.Config(3, 28, 2, 34, 47, 64),
     "toy": toy.Config(2, 22, 5, 6, 41, 64, norms=False),
     "toy-smeared": toy.Config(
-        2, 26, 3, 8, 43, 64, mlp_width=38, smeared_keys=True, ngram_orders=(2, 1, 3)
+        2, 26, 3, 8, 43, 64, mlp_width=38, smeared_keys=True, ngram_orders=(2, 1)
     ),
     "toy-shifted": toy.Config(3, 18, 4, 10, 37, 64, positions="rotary", shifted=True),
 }

@@ -22,11 +22,11 @@ from jaxheads.models.forward import (
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 # Grouped queries, capped scores and windows, mixed keys, parallel blocks.
-KINDS = ("llama-gqa", "toy-smeared")
-MORE = [pytest.param(name, marks=pytest.mark.slow) for name in ("gemma2", "gpt_neox")]
+SLOW = ("toy-smeared", "gemma2", "gpt_neox")
+KINDS = ["llama-gqa", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 
 
-@pytest.fixture(params=[*KINDS, *MORE], scope="module")
+@pytest.fixture(params=KINDS, scope="module")
 def case(request) -> Tiny:
     return Tiny(CONFIGS[request.param])
 

@@ -293,6 +293,7 @@ def run(model, quick_compilation, tmp_path_factory):
     return run_study(model, reduced(PROTOCOLS["yin2025-code"]), out, parts=("scores",))
 
 
+@pytest.mark.slow
 def test_a_run_writes_the_published_prompts_as_tokens(run, model):
     config = reduced(PROTOCOLS["yin2025-code"])
     tasks = load_tasks(config.scores.tasks)

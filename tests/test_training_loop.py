@@ -332,6 +332,7 @@ def test_what_moves_fast():
     assert not evidence_moves(records[:1], 0.0)
 
 
+@pytest.mark.slow
 def test_the_watched_loss_makes_checkpoints_dense_and_the_latest_stay(tmp_path):
     config = dataclasses.replace(
         CONFIG,

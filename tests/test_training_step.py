@@ -98,6 +98,7 @@ def test_the_loss_is_the_mean_over_targets(divide_by):
     assert_close(metrics.dropped, 1 - kept.sum() / scored.sum())
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_finite_differences():
     config = dataclasses.replace(CONFIG, objective="hapax-thresholded", z_loss=0.01)
     fixed = np.random.default_rng(5).normal(size=(12, 4))  # else the mask may change
@@ -210,7 +211,7 @@ def alone(quick_compilation):
     [
         (None, SideBySide()),
         (None, SideBySide(in_turn=True)),
-        (None, None),  # on a CPU: in turn
+        pytest.param(None, None, marks=pytest.mark.slow),  # on a CPU: in turn
         ("2", None),  # two devices, two runs in turn on each
         pytest.param("4", None, marks=pytest.mark.slow),
         pytest.param("2x2", None, marks=pytest.mark.slow),  # params are split, too

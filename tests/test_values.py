@@ -52,7 +52,7 @@ STUDY = StudyConfig(
     bos=True,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,9 @@
 
 import dataclasses
 import functools
-import importlib.metadata
-import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-import jax
 
 from jaxheads import runs
 from jaxheads.arms.claims import judge_arms
@@ -17,7 +13,7 @@ from jaxheads.arms.effects import find_effects
 from jaxheads.arms.opening import Arms, open_arms
 from jaxheads.arms.outcomes import curves, measure, shared
 from jaxheads.arms.result import to_row
-from jaxheads.receipt import VERSIONS
+from jaxheads.receipt import machine
 from jaxheads.training.evidence import figure_dims, figure_unit
 from jaxheads.training.trained import Trained
 
@@ -208,8 +204,6 @@ def _describe(
     effects = find_effects(arrays, config)
     claims = judge_arms(effects, arms.names, config)
     told = arms.trained[0].run.result["model"]
-    device = jax.devices()[0]
-    versions = {name: importlib.metadata.version(name) for name in VERSIONS}
     return {
         "title": "What is left without induction copying?",
         "model": _identity(arms)
@@ -240,13 +234,7 @@ def _describe(
         },
         "effects": [to_row(one) for one in effects],
         "claims": [[to_row(claim) for claim in each] for each in claims],
-        "versions": versions | {"python": platform.python_version()},
-        "device": {
-            "kind": device.device_kind,
-            "platform": device.platform,
-            "count": jax.device_count(),
-            "processor": platform.machine(),
-        },
+        **machine(),
         "wall_s": seconds,
         "arrays": {
             name: _describe_array(name, values.ndim) for name, values in arrays.items()

@@ -1,15 +1,11 @@
 """What a finished training run says of itself, besides its arrays."""
 
-import importlib.metadata
-import platform
 from typing import Any
-
-import jax
 
 from jaxheads import runs
 from jaxheads.models import family
 from jaxheads.models.parameters import num_params
-from jaxheads.receipt import VERSIONS
+from jaxheads.receipt import machine
 from jaxheads.training.checkpoints import Place
 from jaxheads.training.config import TrainConfig
 from jaxheads.training.evidence import figure_dims, figure_unit
@@ -40,8 +36,6 @@ def describe(
         told: what identifies the run besides its config.
     """
     abstract = family(model_config.model_type).abstract(model_config)
-    device = jax.devices()[0]
-    versions = {name: importlib.metadata.version(name) for name in VERSIONS}
     last = {
         str(seed): {
             name: float(arrays[f"train/{name}"][-1, index])
@@ -75,13 +69,7 @@ def describe(
             },
             "evaluated": evaluated,
         },
-        "versions": versions | {"python": platform.python_version()},
-        "device": {
-            "kind": device.device_kind,
-            "platform": device.platform,
-            "count": jax.device_count(),
-            "processor": platform.machine(),
-        },
+        **machine(),
         "wall_s": {"train": seconds},
         "arrays": {name: _describe_array(name, arrays[name].ndim) for name in arrays},
     }
