@@ -337,7 +337,7 @@ def test_runs_without_any_phase_change_make_a_page_too(folders, tmp_path):
         (["VANILLA", "--attribution-steps", "5"], "those of 0, 6, 12 and not of 5"),
         (["VANILLA", "--attribution-steps=6", "--no-ablations"], "leave one of them"),
         (["VANILLA", "--samples=0"], "--samples must be 1 or more"),
-        (["OTHER"], "should be a run's folder|must be a training run"),
+        (["OTHER"], "should be a run's folder|must hold a training run"),
         (["BARE"], "train with --evidence"),
         (["VANILLA", "ELSE"], "other windows or random tokens"),
     ],

@@ -128,8 +128,8 @@ def open_trained(path: str | Path) -> Trained:
     run = runs.load(path)
     if "train" not in run.result:
         raise UserError(
-            f"{run.path} must be a training run, but is a {run.result['study']}: give "
-            "a folder that `jaxheads train` wrote"
+            f"{run.path} must hold a training run, but holds {run.result['study']!r}: "
+            "give a folder that `jaxheads train` wrote"
         )
     told = run.result["model"]
     try:

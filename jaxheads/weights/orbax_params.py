@@ -5,6 +5,7 @@ nor TensorStore has an exception of its own: what these functions raise may be a
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,19 @@ def restore_params(path: Path, target: Any) -> Any:
         path: the folder.
         target: the tree of params as ``jax.ShapeDtypeStruct`` with shardings.
     """
-    import orbax.checkpoint as ocp
-
     leaves, structure = jax.tree_util.tree_flatten_with_path(target)
     wanted = {dotted(at): leaf for at, leaf in leaves}
+    with ThreadPoolExecutor(1, "restore") as reader:
+        # Ctrl-C comes to the main thread: the reading ends whole, without a traceback.
+        read = reader.submit(_restore, path, wanted).result()
+    found = {dotted(at): x for at, x in jax.tree_util.tree_leaves_with_path(read)}
+    return structure.unflatten(found[name] for name in wanted)
+
+
+def _restore(path: Path, wanted: dict[str, Any]) -> Any:
+    """The tree as it is stored, of what is wanted by path."""
+    import orbax.checkpoint as ocp
+
     # Leaves are read side by side: a GB at a time, or what the largest needs; stored
     # values have four bytes at most.
     largest = 4 * max(math.prod(leaf.shape) for leaf in wanted.values())
@@ -50,9 +60,7 @@ def restore_params(path: Path, target: Any) -> Any:
         as_stored = jax.tree_util.tree_map_with_path(
             lambda at, _: wanted[dotted(at)], stored, is_leaf=_has_shape
         )
-        read = checkpointer.restore(path.absolute(), as_stored)
-    found = {dotted(at): x for at, x in jax.tree_util.tree_leaves_with_path(read)}
-    return structure.unflatten(found[name] for name in wanted)
+        return checkpointer.restore(path.absolute(), as_stored)
 
 
 def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
