@@ -24,6 +24,8 @@ FOR_A_MODEL = {
 }
 """Scripts that take a source, and what each of them says."""
 
+TRAINS = "train_without_copying.py"
+
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
@@ -34,7 +36,7 @@ def run(name: str, *arguments, monkeypatch) -> None:
 
 def test_every_script_is_run_by_a_test():
     names = {path.name for path in EXAMPLES.glob("*.py")}
-    assert names == {*FOR_A_MODEL, *ELSEWHERE, "read_a_run.py"}
+    assert names == {*FOR_A_MODEL, *ELSEWHERE, "read_a_run.py", TRAINS}
 
 
 SLOW = ("custom_task.py", "kinds_of_ablation.py")
@@ -52,6 +54,14 @@ def test_a_script_runs_on_any_model(name, model_folder, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert FOR_A_MODEL[name] in said
     assert "nan" not in said
+
+
+@pytest.mark.slow
+def test_two_objectives_are_trained_and_compared(tmp_path, monkeypatch, capsys):
+    run(TRAINS, tmp_path / "runs", 6, monkeypatch=monkeypatch)
+    said = capsys.readouterr().out
+    assert "hapax, means over seeds (0, 1), at steps 0 1 2 3 4 5 6" in said
+    assert said.count("loss without copies") == 2 and "nan" not in said
 
 
 def test_a_run_is_read_into_tables(tmp_path, monkeypatch, capsys):
