@@ -519,7 +519,7 @@ def test_wrong_inputs_are_refused(arms, compared, tmp_path):
     with pytest.raises(UserError, match=r"--step must .*\(0, 3, 6\), but is 5"):
         changed_step = dataclasses.replace(CONFIG, step=5)
         compare_runs(arms, changed_step, tmp_path / "run")
-    with pytest.raises(UserError, match="be a training run"):
+    with pytest.raises(UserError, match="hold a training run"):
         compare_runs([arms[0], compared.path], CONFIG, tmp_path / "run")
     with pytest.raises(UserError, match="another config"):
         compare_runs(arms, dataclasses.replace(CONFIG, top=3), compared.path)
