@@ -1,6 +1,7 @@
 """Charts of where the top heads sit, how strong they are, and how far they agree."""
 
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import altair as alt
@@ -10,13 +11,26 @@ from jaxheads import run_scores, statistics
 from jaxheads.report import outcomes, words
 from jaxheads.report.columns import Rows
 from jaxheads.report.figures import Figure, figure, label
+from jaxheads.report.layout import Key
 from jaxheads.runs import Run
 
-SHAPES = {"function_vector": "cross"}  # every other ranking has circles
+_SHAPES = {"function_vector": "cross"}  # every other ranking has circles
 SHARED, RANDOM = "shared by both top sets", "random sets, 95 % of them"
 UNDER = "{} heads under the {} score"
 DRAWS = 1000
 _SIZES = 24  # of sets, along a line
+
+
+def keys(names: Iterable[str], prefix: str) -> list[Key]:
+    """Name the top heads of each ranking in a legend, in its colour and shape."""
+    return [
+        Key(f"{prefix} {words.short(name)}", outcomes.colour(name), _shape(name))
+        for name in names
+    ]
+
+
+def _shape(name: str) -> str:
+    return _SHAPES.get(name, "circle")
 
 
 def depth(run: Run, names: list[str], named: int = 3) -> Figure:
@@ -72,7 +86,7 @@ def _by_layer(
     named = base.transform_filter(f"datum.r < {count}").encode(text="h:N")
     rule = alt.Chart(alt.Data(values=[{"l": middle}])).encode(x=x)
     dots = base.mark_point(
-        shape=SHAPES.get(name, "circle"), filled=True, size=80, color=shade, opacity=0.9
+        shape=_shape(name), filled=True, size=80, color=shade, opacity=0.9
     )
     tooltip = [alt.Tooltip("h:N", title="head"), alt.Tooltip("t:N", title="score")]
     return alt.layer(
@@ -145,7 +159,7 @@ def _box_plot(
         ),
         base.encode(x=alt.X("n:Q")).mark_tick(size=34, thickness=2, color=shade),
         dots.mark_point(
-            shape=SHAPES.get(name, "circle"),
+            shape=_shape(name),
             filled=True,
             size=55,
             color=shade,

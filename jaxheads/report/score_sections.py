@@ -1,7 +1,7 @@
 """The sections about the scores of heads, and about what ranks first."""
 
 from jaxheads import run_scores
-from jaxheads.report import figures, findings, head_figures, outcomes, tables, words
+from jaxheads.report import figures, findings, head_figures, tables, words
 from jaxheads.report.findings import Findings
 from jaxheads.report.layout import Key, Row, Section
 from jaxheads.runs import Run
@@ -34,14 +34,7 @@ def places(run: Run) -> Section | None:
         "Where the top heads sit",
         "The top 2 % of heads by each score (at least 3, at most 10), by layer; the "
         "first three are named.",
-        keys=[
-            Key(
-                f"top {words.short(name)}",
-                outcomes.colour(name),
-                head_figures.SHAPES.get(name, "circle"),
-            )
-            for name in names
-        ],
+        keys=head_figures.keys(names, "top"),
         rows=[Row("", [head_figures.depth(run, names)])],
     )
 
@@ -59,14 +52,7 @@ def strength(run: Run) -> Section | None:
         "and their mean.",
         keys=[
             Key("mean over heads", "ink", "diamond"),
-            *(
-                Key(
-                    f"top 2 % by {words.short(name)}",
-                    outcomes.colour(name),
-                    head_figures.SHAPES.get(name, "circle"),
-                )
-                for name in _ranked(run)
-            ),
+            *head_figures.keys(_ranked(run), "top 2 % by"),
         ],
         rows=[Row("", [head_figures.strength(run, name) for name in names])],
     )

@@ -174,14 +174,7 @@ def depth(listed: list[Member]) -> Section | None:
         "Where the top heads sit",
         "The top 2 % of heads by each score (at least 3, at most 10), by layer. "
         "Dashed: their score-weighted mean layer.",
-        keys=[
-            Key(
-                f"top {words.short(name)}",
-                outcomes.colour(name),
-                head_figures.SHAPES.get(name, "circle"),
-            )
-            for name in names
-        ],
+        keys=head_figures.keys(names, "top"),
         rows=[Row("", figures, columns=3)],
     )
 
