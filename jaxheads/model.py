@@ -13,7 +13,7 @@ from jaxheads import models
 from jaxheads.errors import UserError
 from jaxheads.tokenizer import Tokenizer
 from jaxheads.weights.checkpoint import Checkpoint
-from jaxheads.weights.convert import to_params
+from jaxheads.weights.convert import to_params, with_stored_head
 from jaxheads.weights.digest import ParamsDigest
 from jaxheads.weights.sources import Opened, open_source
 from jaxheads.weights.store import FORMAT, Store, restore
@@ -164,7 +164,9 @@ def configure(checkpoint: Checkpoint | Store) -> tuple[ModuleType, Any]:
             return family, checkpoint.config
         if checkpoint.format == "gguf":
             return family, family.Config.from_gguf(checkpoint.settings)
-        return family, family.Config.from_hf(checkpoint.settings)
+        config = family.Config.from_hf(checkpoint.settings)
+        source = str(checkpoint.path)
+        return family, with_stored_head(checkpoint.tensors, family, config, source)
     except KeyError as error:
         raise UserError(
             f"{checkpoint.path} must give {error} in its config, but does not"

@@ -33,7 +33,16 @@ from jaxheads.models.layers import (
     to_logits,
 )
 from jaxheads.models.parameters import leaf_maker
-from jaxheads.models.settings import check_sizes, given, refuse_unless, size
+from jaxheads.models.settings import (
+    check_sizes,
+    flag,
+    given,
+    refuse_unless,
+    refuse_unlike_transformers,
+    refuse_unread,
+    refuse_window,
+    size,
+)
 
 
 class FromSizes:
@@ -128,15 +137,26 @@ class Config(FromSizes):
             ValueError: a size is missing, or a setting that changes the arithmetic has
                 a value that this file does not implement.
         """
+        refuse_unlike_transformers(settings)
+        refuse_window(settings)
         off = (None, False)
         refused = ("scale_attn_by_inverse_layer_idx", "add_cross_attention")
         refuse_unless({name: (settings.get(name), off) for name in refused})
+        for names in _SAME:
+            found = {name: settings.get(name) for name in names}
+            values = {name: x for name, x in found.items() if x is not None}
+            if len(set(values.values())) > 1:
+                raise ValueError(
+                    f"the config must give one value under the names {names}, but "
+                    f"gives {values}: keep the one that the model was trained with"
+                )
         width = size(settings, "n_embd", "hidden_size")
         mlp_width = 4 * width
         if given(settings, "n_inner", "intermediate_size") is not None:
             mlp_width = size(settings, "n_inner", "intermediate_size")
-        kind = given(settings, "activation_function", "hidden_act", default="gelu_new")
-        epsilons = ("layer_norm_epsilon", "layer_norm_eps")
+        kind = given(settings, "activation_function", default="gelu_new")
+        epsilon = float(given(settings, "layer_norm_epsilon", default=1e-5))
+        refuse_unread(settings, {"hidden_act": kind, "layer_norm_eps": epsilon})
         return cls(
             num_layers=size(settings, "n_layer", "num_hidden_layers"),
             width=width,
@@ -147,9 +167,9 @@ class Config(FromSizes):
                 settings, "n_positions", "n_ctx", "max_position_embeddings"
             ),
             activation=activation_name(kind),
-            scaled=bool(given(settings, "scale_attn_weights", default=True)),
-            norm_epsilon=float(given(settings, *epsilons, default=1e-5)),
-            tied=bool(given(settings, "tie_word_embeddings", default=True)),
+            scaled=flag(settings, "scale_attn_weights", True),
+            norm_epsilon=epsilon,
+            tied=flag(settings, "tie_word_embeddings", True),
         )
 
     @classmethod
@@ -184,6 +204,15 @@ class Config(FromSizes):
             norm_epsilon=float(metadata["gpt2.attention.layer_norm_epsilon"]),
             tied=bool(metadata.get("tied", False)),
         )
+
+
+_SAME = (
+    ("n_layer", "num_hidden_layers"),
+    ("n_head", "num_attention_heads"),
+    ("n_embd", "hidden_size"),
+    ("n_positions", "max_position_embeddings"),
+)
+"""Two names of a size: configs may give either."""
 
 
 @struct.dataclass

@@ -32,8 +32,17 @@ from jaxheads.models.gpt2 import contributions as contributions
 from jaxheads.models.gpt2 import unembed as unembed
 from jaxheads.models.layers import activation_name, project_heads
 from jaxheads.models.parameters import leaf_maker
-from jaxheads.models.rope import Rope, rotary
-from jaxheads.models.settings import check_sizes, given, refuse_unless, size
+from jaxheads.models.rope import Rope, nested_settings, rotary
+from jaxheads.models.settings import (
+    check_sizes,
+    flag,
+    given,
+    refuse_unless,
+    refuse_unlike_transformers,
+    refuse_unread,
+    refuse_window,
+    size,
+)
 
 
 @jax.tree_util.register_static
@@ -104,6 +113,8 @@ class Config(FromSizes):
             ValueError: a size is missing, or a setting that changes the arithmetic has
                 a value that this file does not implement.
         """
+        refuse_unlike_transformers(settings)
+        refuse_window(settings)
         heads = size(settings, "num_attention_heads")
         width = size(settings, "hidden_size")
         check_sizes({"num_attention_heads": heads})
@@ -112,8 +123,20 @@ class Config(FromSizes):
         context = size(
             {"max_position_embeddings": 2048, **settings}, "max_position_embeddings"
         )
-        # This family's own spelling goes before the one that others share.
-        theta = given(settings, "rotary_emb_base", "rope_theta", default=10000.0)
+        theta = given(settings, "rotary_emb_base", default=10000.0)
+        rope = Rope.from_hf(
+            ChainMap({"rope_theta": theta}, settings),  # type: ignore[arg-type]
+            context,
+        )
+        part = given(settings, "rotary_pct", default=0.25)
+        part = given(nested_settings(settings), "partial_rotary_factor", default=part)
+        rotary_width = int(head_dim * part)
+        unread = {
+            "rope_theta": rope.theta,
+            "partial_rotary_factor": part,
+            "rotary_dim": rotary_width,
+        }
+        refuse_unread(settings, unread)
         return cls(
             num_layers=size(settings, "num_hidden_layers"),
             width=width,
@@ -121,16 +144,13 @@ class Config(FromSizes):
             mlp_width=size(settings, "intermediate_size"),
             vocab_size=size(settings, "vocab_size"),
             context_length=context,
-            rotary_width=_rotary_width(settings, head_dim),
-            rope=Rope.from_hf(
-                ChainMap({"rope_theta": theta}, settings),  # type: ignore[arg-type]
-                context,
-            ),
-            parallel=bool(given(settings, "use_parallel_residual", default=True)),
-            attention_bias=bool(given(settings, "attention_bias", default=True)),
+            rotary_width=rotary_width,
+            rope=rope,
+            parallel=flag(settings, "use_parallel_residual", True),
+            attention_bias=flag(settings, "attention_bias", True),
             activation=activation_name(given(settings, "hidden_act", default="gelu")),
             norm_epsilon=float(given(settings, "layer_norm_eps", default=1e-5)),
-            tied=bool(given(settings, "tie_word_embeddings", default=False)),
+            tied=flag(settings, "tie_word_embeddings", False),
         )
 
     @classmethod
@@ -173,19 +193,6 @@ class Config(FromSizes):
             norm_epsilon=float(metadata["gptneox.attention.layer_norm_epsilon"]),
             tied=bool(metadata.get("tied", False)),
         )
-
-
-def _rotary_width(settings: Mapping, head_dim: int) -> int:
-    """How much of a head is rotated, by the names of every age."""
-    nested = {
-        **(settings.get("rope_scaling") or {}),
-        **(settings.get("rope_parameters") or {}),
-    }
-    names = ("rotary_pct", "partial_rotary_factor")
-    part = given(nested, *names, default=given(settings, *names))
-    if part is None and settings.get("rotary_dim") is not None:
-        return size(settings, "rotary_dim")
-    return int(head_dim * (0.25 if part is None else part))
 
 
 @struct.dataclass

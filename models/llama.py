@@ -47,6 +47,7 @@ from jaxheads.models.llama_sizes import (
 )
 from jaxheads.models.parameters import leaf_maker
 from jaxheads.models.rope import rotary
+from jaxheads.models.settings import flag, refuse_window
 
 
 @jax.tree_util.register_static
@@ -87,15 +88,16 @@ class Config(Sizes):
             own = {"attention_bias": OFF, "mlp_bias": OFF, "layer_types": (None,)}
         else:
             left_out = {"max_sequence_length": 2048}
-            own = {"sliding_window": (None,)}
+            own = {}
+            refuse_window(settings)
         settings = layered(settings, left_out)
-        biases = bool(settings.get("attention_bias"))
+        biases = flag(settings, "attention_bias", False)
         return cls(
             **hf_sizes(settings, {"hidden_act": SILU, **own}),
             windows=hf_windows(settings, lambda layer: True),
             qkv_bias=biases,
             output_bias=biases,
-            mlp_bias=bool(settings.get("mlp_bias")),
+            mlp_bias=flag(settings, "mlp_bias", False),
             model_type=kind,
         )
 

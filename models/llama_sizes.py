@@ -8,8 +8,16 @@ from collections import ChainMap
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxheads.models.rope import Rope
-from jaxheads.models.settings import check_sizes, given, refuse_unless, size
+from jaxheads.models.rope import Rope, nested_settings
+from jaxheads.models.settings import (
+    check_sizes,
+    flag,
+    given,
+    refuse_unless,
+    refuse_unlike_transformers,
+    refuse_unread,
+    size,
+)
 
 OFF = (None, False)
 SILU = (None, "silu", "swish")
@@ -95,13 +103,8 @@ def hf_sizes(settings: Mapping[str, Any], supported: Mapping[str, tuple]) -> dic
         ValueError: a size is missing, or a setting that changes the arithmetic has a
             value that is not built.
     """
-    rope = {
-        **(settings.get("rope_parameters") or {}),
-        **(settings.get("rope_scaling") or {}),
-    }
-    part = given(rope, "partial_rotary_factor", default=1)
-    quantized = settings.get("quantization_config")
-    method = quantized and given(quantized, "quant_method", default="unnamed")
+    refuse_unlike_transformers(settings)
+    part = given(nested_settings(settings), "partial_rotary_factor", default=1)
     checks = {name: (settings.get(name), ok) for name, ok in supported.items()}
     checks |= {
         # Older configs say it beside the rotary settings, newer ones among them.
@@ -112,7 +115,6 @@ def hf_sizes(settings: Mapping[str, Any], supported: Mapping[str, tuple]) -> dic
         "rope_interleaved": (settings.get("rope_interleaved"), OFF),
         "num_local_experts": (settings.get("num_local_experts"), (None, 0)),
         "num_experts": (settings.get("num_experts"), (None, 0)),
-        "quantization_config": (method or None, (None,)),
     }
     refuse_unless(checks)
     layers = size(settings, "num_hidden_layers")
@@ -120,6 +122,8 @@ def hf_sizes(settings: Mapping[str, Any], supported: Mapping[str, tuple]) -> dic
     width = size(settings, "hidden_size")
     check_sizes({"num_attention_heads": heads})
     context = size(settings, "max_position_embeddings", "max_sequence_length")
+    rope = Rope.from_hf(settings, context)
+    refuse_unread(settings, {"rotary_emb_base": rope.theta, "rotary_pct": 1})
     return {
         "num_layers": layers,
         "width": width,
@@ -129,9 +133,9 @@ def hf_sizes(settings: Mapping[str, Any], supported: Mapping[str, tuple]) -> dic
         "mlp_width": size(settings, "intermediate_size"),
         "vocab_size": size(settings, "vocab_size"),
         "context_length": context,
-        "rope": Rope.from_hf(settings, context),
+        "rope": rope,
         "norm_epsilon": float(given(settings, "rms_norm_eps", default=1e-6)),
-        "tied": bool(given(settings, "tie_word_embeddings", default=False)),
+        "tied": flag(settings, "tie_word_embeddings", False),
     }
 
 
@@ -160,6 +164,11 @@ def hf_windows(
         known = ("sliding_attention", "full_attention")
         refuse_unless({"layer_types": (kind, known)})
     if settings.get("sliding_window") is None:
+        if settings.get("layer_types") and "sliding_attention" in kinds:
+            raise ValueError(
+                "the config's layer_types must have a sliding_window that is switched "
+                "on where a layer is 'sliding_attention', but there is none"
+            )
         return None
     window = size(settings, "sliding_window")
     windows = tuple(window if kind.startswith("sliding") else None for kind in kinds)

@@ -45,6 +45,7 @@ from jaxheads.models.llama_sizes import (
 )
 from jaxheads.models.parameters import leaf_maker
 from jaxheads.models.rope import rotary
+from jaxheads.models.settings import refuse_window
 
 
 @jax.tree_util.register_static
@@ -76,8 +77,8 @@ class Config(Sizes):
             "hidden_act": SILU,
             "attention_bias": OFF,
             "clip_qkv": (None,),
-            "sliding_window": (None,),
         }
+        refuse_window(settings)
         return cls(**hf_sizes(settings, supported))
 
     @classmethod

@@ -40,7 +40,7 @@ from jaxheads.models.llama_sizes import (
     hf_windows,
     layered,
 )
-from jaxheads.models.settings import size
+from jaxheads.models.settings import flag, size
 
 
 @jax.tree_util.register_static
@@ -67,10 +67,10 @@ class Config(llama.Config):
         if kind == "qwen3":
             left_out["head_dim"] = 128
         settings = layered(settings, left_out)
-        if not settings.get("use_sliding_window"):
+        if not flag(settings, "use_sliding_window", False):
             settings = layered({"sliding_window": None}, settings)
         first = size(settings, "max_window_layers")
-        biases = kind == "qwen3" and bool(settings.get("attention_bias"))
+        biases = kind == "qwen3" and flag(settings, "attention_bias", False)
         return cls(
             **hf_sizes(settings, {"hidden_act": SILU, "mlp_bias": OFF}),
             windows=hf_windows(settings, lambda layer: layer >= first),

@@ -71,7 +71,7 @@ class Rope:
 
         Args:
             settings: the parsed file: ``rope_parameters``, or ``rope_scaling`` beside
-                ``rope_theta`` or the older ``rotary_emb_base``.
+                ``rope_theta``.
             context: ``max_position_embeddings``, what scalings fall back on.
 
         Raises:
@@ -79,7 +79,7 @@ class Rope:
                 without its numbers.
         """
         numbers = _numbers(settings)
-        base = given(settings, "rope_theta", "rotary_emb_base", default=10000.0)
+        base = given(settings, "rope_theta", default=10000.0)
         theta = float(numbers.get("rope_theta", base))
         kind = numbers.get("rope_type", numbers.get("type", "default"))
         if kind in ("default", "none"):
@@ -88,8 +88,13 @@ class Rope:
         original = int(given(settings, before) or numbers.get(before) or context)
         if kind == "yarn" and (before in settings or before in numbers):
             numbers.setdefault("factor", context / original)
-        if "factor" not in numbers:
-            raise ValueError(f"the rotary scaling {kind!r} must give a factor")
+        needed = ["factor"]
+        if kind == "llama3":
+            needed += ["low_freq_factor", "high_freq_factor"]
+        if missing := [name for name in needed if name not in numbers]:
+            raise ValueError(
+                f"the rotary scaling {kind!r} must give {' and '.join(missing)}"
+            )
         factor = float(numbers["factor"])
         return cls(
             theta,
@@ -195,7 +200,7 @@ _KNOWN = {
     *("rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings"),
     *("low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "truncate"),
     *("attention_factor", "mscale", "mscale_all_dim", "finetuned"),
-    *("partial_rotary_factor", "rotary_pct"),  # families read these
+    "partial_rotary_factor",  # families read it
 }
 
 
@@ -207,12 +212,24 @@ def _check_scaling(scaling: str) -> None:
         )
 
 
+def nested_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A config.json's own object of rotary settings.
+
+    ``rope_scaling``, the older name, stands for the whole of ``rope_parameters`` where
+    a file has both, as in transformers.
+
+    Raises:
+        ValueError: it is no object.
+    """
+    found = settings.get("rope_scaling") or settings.get("rope_parameters") or {}
+    if not isinstance(found, Mapping):
+        raise ValueError(f"the rotary settings must be an object, but are {found!r}")
+    return found
+
+
 def _numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The nested rotary settings, of either name, without nulls."""
-    found = {
-        **(settings.get("rope_parameters") or {}),
-        **(settings.get("rope_scaling") or {}),
-    }
+    """The nested rotary settings, without nulls."""
+    found = nested_settings(settings)
     nested = [name for name, value in found.items() if isinstance(value, Mapping)]
     if nested:
         raise ValueError(

@@ -26,6 +26,68 @@ def given(settings: Mapping[str, Any], *names: str, default: Any = None) -> Any:
     return default
 
 
+def flag(settings: Mapping[str, Any], name: str, default: bool) -> bool:
+    """A setting that is true or false; ``default`` only if it is not there at all.
+
+    Raises:
+        ValueError: it is anything else, null included.
+    """
+    value = settings.get(name, default)
+    if not isinstance(value, bool):
+        raise ValueError(f"{name!r} must be true or false, but is {value!r}")
+    return value
+
+
+def refuse_unlike_transformers(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError where a config.json changes what every family computes.
+
+    Args:
+        settings: the parsed file.
+    """
+    quantized = settings.get("quantization_config")
+    if isinstance(quantized, Mapping):
+        quantized = quantized and quantized.get("quant_method", "unnamed")
+    refuse_unless(
+        {
+            "quantization_config": (quantized or None, (None,)),
+            "is_causal": (settings.get("is_causal"), (None, True)),
+        }
+    )
+
+
+def refuse_unread(settings: Mapping[str, Any], used: Mapping[str, Any]) -> None:
+    """Raise ValueError where a config says otherwise under other families' names.
+
+    transformers passes over such names, so that one cannot tell what is meant.
+
+    Args:
+        settings: a parsed config.json.
+        used: by a name that is not read, what the other settings give.
+    """
+    for name, value in used.items():
+        if settings.get(name) not in (None, value):
+            raise ValueError(
+                f"the config gives {name} = {settings[name]!r}, which is not read for "
+                f"{settings.get('model_type')!r}, and what is read gives {value!r}: "
+                "remove the one that the model was not trained with"
+            )
+
+
+def refuse_window(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError at an attention window where the family has none.
+
+    transformers keeps the window's positions in its cache and attends to all without
+    one: its own results differ, so that there is no right one.
+    """
+    window = settings.get("sliding_window")
+    if window is not None:
+        raise ValueError(
+            f"the config gives sliding_window = {window!r}, but the model type "
+            f"{settings.get('model_type')!r} has no attention window: remove the "
+            "setting, or name the model type that the model was trained as"
+        )
+
+
 def refuse_unless(checks: Mapping[str, tuple[Any, tuple]]) -> None:
     """Raise one ValueError that names every setting with an unsupported value.
 

@@ -1,6 +1,8 @@
 """Folders in hub layout: which weights are taken, and what is wrong with the others."""
 
+import dataclasses
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -8,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import tokenizers
+from families import random_params
 from model_folder import write_folder
 from safetensors.numpy import load_file, save_file
 from torch_files import write_torch
@@ -16,6 +19,7 @@ from jaxheads.errors import UserError
 from jaxheads.model import load
 from jaxheads.weights.digest import params_sha256
 from jaxheads.weights.folder import open_folder
+from jaxheads.weights.store import save
 
 INDEX = "model.safetensors.index.json"
 TORCH_INDEX = "pytorch_model.bin.index.json"
@@ -224,9 +228,14 @@ def hostile_torch(folder):
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x02cos\nsystem\n.")
 
 
+def add_adapter(folder):
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+
+
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
+        (add_adapter, r"has adapter_config\.json, an adapter .*: merge it into them"),
         (break_index, r"index\.json must be JSON"),
         (deepen_index, r"index\.json must be JSON"),
         (empty_index, 'must give a "weight_map"'),
@@ -325,3 +334,48 @@ def test_a_nonsense_number_of_shards_is_no_list_of_them(tmp_path, tiny_gqa):
     )
     message = refusal(folder)
     assert "and 9987 more" in message and len(message) < 1500
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "base_model.model."])
+def test_names_behind_a_wrappers_prefix_are_named(tmp_path, tiny_gqa, prefix):
+    folder = write(tmp_path / "m", tiny_gqa)
+    tensors = load_file(folder / "model.safetensors")
+    named = {prefix + name: values for name, values in tensors.items()}
+    save_file(named, folder / "model.safetensors")
+    first = re.escape(f"{prefix}model.embed_tokens.weight")
+    more = f"and {len(tensors) - 1} more names begin with what a wrapper"
+    with pytest.raises(UserError, match=f"but '{first}' {more}") as error:
+        load(folder)
+    assert "missing" not in str(error.value) and "unexpected" not in str(error.value)
+
+
+# --- the tied matrix -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("torch", [False, True])
+def test_a_head_beside_a_tied_embedding_is_compared_with_it(tmp_path, tiny_gqa, torch):
+    """Tied by the config: another head is used, an equal one costs no memory."""
+    config = dataclasses.replace(tiny_gqa.config, tied=False)
+    params = random_params(config)
+    folder = write_folder(tmp_path / "m", config, params)
+    rewrite_json(folder / "config.json", tie_word_embeddings=True)
+    tensors = load_file(folder / "model.safetensors")
+    if torch:
+        to_torch(folder)
+    with pytest.warns(UserWarning, match=r"'lm_head\.weight' is not its 'model\.embed"):
+        model = load(folder)
+    assert model.config == config
+    assert params_sha256(model.params) == params_sha256(params)
+    save(model, tmp_path / "store")
+    assert load(tmp_path / "store").config == config
+    restored = load(tmp_path / "store").provenance.params_sha256
+    assert restored == model.provenance.params_sha256
+
+    for file in folder.glob("*model*"):
+        file.unlink()
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
+    save_file(tensors, folder / "model.safetensors")
+    if torch:
+        to_torch(folder)
+    same = load(folder)
+    assert same.config.tied and same.params.unembedding is None

@@ -148,8 +148,18 @@ def respelled(**changes) -> dict:
         (respelled(rope_parameters=None, rope_scaling=None), 16, Rope()),
         (respelled(rotary_pct=1.0, rotary_emb_base=500), 64, Rope(500.0)),
         (respelled(rotary_pct=0.0), 0, Rope()),
-        (respelled(partial_rotary_factor=0.5, rope_theta=500), 32, Rope(500.0)),
-        (respelled(rotary_dim=24, rope_theta=500), 24, Rope(500.0)),
+        # As transformers writes them: names that are read, and the same under others.
+        (
+            respelled(
+                rotary_pct=0.5,
+                partial_rotary_factor=0.5,
+                rotary_dim=32,
+                rotary_emb_base=500,
+                rope_theta=500,
+            ),
+            32,
+            Rope(500.0),
+        ),
         (
             respelled(
                 rope_parameters={
@@ -211,6 +221,14 @@ def test_what_varies_between_members_is_read():
         ({"num_attention_heads": 0}, "num_attention_heads must be positive"),
         ({"rotary_pct": 1.5}, "rotary_width .* 64, but is 96"),
         ({"rotary_pct": 0.21}, "rotary_width must be even .* but is 13"),
+        ({"rope_theta": 500}, r"rope_theta = 500, .* gives 10000\.0"),
+        ({"partial_rotary_factor": 0.5}, r"partial_rotary_factor = 0\.5, .* 0\.25"),
+        ({"rotary_dim": 24}, "rotary_dim = 24, .* gives 16"),
+        ({"sliding_window": 7}, "sliding_window = 7, but .* 'gpt_neox' has no"),
+        ({"is_causal": False}, "is_causal = False"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "config = 'fp8'"),
+        ({"tie_word_embeddings": None}, "'tie_word_embeddings' must be true or false"),
+        ({"use_parallel_residual": 1}, "must be true or false, but is 1"),
         ({"vocab_size": None}, "'vocab_size'"),
         ({"hidden_size": 512.5}, "'hidden_size' must be a whole number"),
     ],

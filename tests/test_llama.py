@@ -373,7 +373,16 @@ def test_a_query_sees_its_window_and_no_further():
     ("kind", "changes", "message"),
     [
         ("llama", {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
-        ("llama", {"sliding_window": 4096}, "sliding_window = 4096"),
+        ("llama", {"sliding_window": 4096}, "= 4096, but .* 'llama' has no attention"),
+        ("olmo2", {"sliding_window": 4096}, "= 4096, but .* 'olmo2' has no attention"),
+        ("llama", {"rotary_emb_base": 500}, r"rotary_emb_base = 500, .* 10000\.0"),
+        ("llama", {"rotary_pct": 0.5}, r"rotary_pct = 0\.5, .* gives 1"),
+        ("llama", {"tie_word_embeddings": None}, "'tie_word_embeddings' must be true"),
+        ("gemma2", {"tie_word_embeddings": None}, "'tie_word_embeddings' must be true"),
+        ("llama", {"attention_bias": 1}, "'attention_bias' must be true or false"),
+        ("llama", {"is_causal": False}, "is_causal = False"),
+        ("qwen3", {"is_causal": False}, "is_causal = False"),
+        ("qwen2", {"layer_types": ["sliding_attention"] * 4}, "there is none"),
         ("llama", {"partial_rotary_factor": 0.5}, r"partial_rotary_factor = 0\.5"),
         (
             "llama",

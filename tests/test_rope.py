@@ -130,10 +130,22 @@ def test_llama_3_2_at_its_own_width():
 
 def test_bases_have_names_of_every_age():
     assert Rope.from_hf({}, 64) == Rope(10000.0)
-    assert Rope.from_hf({"rotary_emb_base": 500}, 64) == Rope(500.0)
     assert Rope.from_hf({"rope_theta": 500, "rope_scaling": None}, 64) == Rope(500.0)
     nested = {"rope_theta": 500, "rope_type": "default"}
     assert Rope.from_hf({"rope_parameters": nested, "rope_theta": 7}, 64) == Rope(500.0)
+
+
+def test_the_older_name_stands_for_the_whole_of_the_newer_one():
+    linear = {"rope_type": "linear", "factor": 4.0}
+    both = {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}}
+    both["rope_scaling"] = linear
+    assert Rope.from_hf(both, 64) == Rope(10000.0, "linear", 4.0)
+    both["rope_scaling"] = {"factor": 4.0}
+    both["rope_parameters"] = linear | {"rope_theta": 500.0}
+    assert Rope.from_hf(both, 64) == Rope(10000.0)
+    for empty in ({}, None):
+        both["rope_scaling"] = empty
+        assert Rope.from_hf(both, 64) == Rope(500.0, "linear", 4.0)
 
 
 def test_the_outer_original_context_goes_first():
@@ -146,7 +158,13 @@ def test_the_outer_original_context_goes_first():
     [
         ({"type": "longrope", "short_factor": [1.0]}, "longrope"),
         ({"type": "su", "factor": 2.0}, "su"),
-        ({"rope_type": "linear"}, "'linear' must give a factor"),
+        ({"rope_type": "linear"}, "'linear' must give factor"),
+        (
+            {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0},
+            "'llama3' must give high_freq_factor",
+        ),
+        (["linear"], "must be an object"),
+        ({"rope_type": "default", "rotary_pct": 0.5}, "also gives rotary_pct"),
         ({"rope_type": "linear", "factor": 0.5}, "1 or more, but is 0.5"),
         ({"rope_type": "dynamic", "factor": 2.0, "alpha": 1e3}, "also gives alpha"),
         ({"rope_type": "default", "mrope_section": [1]}, "mrope_section"),

@@ -398,6 +398,16 @@ def test_the_old_formats_storages_are_checked(tmp_path, data, keys, sentence):
     assert sentence in refusal(path)
 
 
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_the_old_format_is_read_in_every_protocol_of_pickle(tmp_path, protocol):
+    data = (4).to_bytes(8, "little") + FOUR
+    pickled = b"\x80" + bytes([protocol]) + state_dict(w=tensor())[2:]
+    path = tmp_path / "x.bin"
+    write_legacy(path, pickled, ["0"], data, protocol=protocol)
+    expected = np.frombuffer(FOUR, np.float32).reshape(2, 2)
+    np.testing.assert_array_equal(np.asarray(open_torch(path)["w"]), expected)
+
+
 def test_what_torch_did_not_write_says_so(tmp_path):
     path = tmp_path / "x.bin"
     assert "No such file" in refusal(path)

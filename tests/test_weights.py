@@ -1,5 +1,6 @@
 """Checkpoints into params: the checker, GGUF and safetensors files."""
 
+import dataclasses
 import json
 import types
 from pathlib import Path
@@ -9,14 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from families import CONFIGS, random_params
 from flax import struct
 
 from jaxheads.errors import UserError
 from jaxheads.model import load
-from jaxheads.models import llama
+from jaxheads.models import family, llama
 from jaxheads.models.parameters import Leaf
+from jaxheads.weights import convert
 from jaxheads.weights.checkpoint import StoredTensor
-from jaxheads.weights.convert import from_params, to_params
+from jaxheads.weights.convert import from_params, to_params, with_stored_head
 from jaxheads.weights.digest import params_sha256
 from jaxheads.weights.reshape import Reshape
 
@@ -137,6 +140,81 @@ def test_from_params_is_the_inverse_of_to_params(tiny, layout, dtype):
     again = to_params(tensors, llama, tiny.config, layout, dtype)
     assert params_sha256(again) == params_sha256(params)
     assert jax.tree.structure(again) == jax.tree.structure(params)
+
+
+TIED = sorted(name for name, config in CONFIGS.items() if hasattr(config, "tied"))
+
+
+@pytest.mark.parametrize("name", TIED)
+@pytest.mark.parametrize("bare", [False, True])
+def test_the_values_tell_whether_a_model_is_tied(name, bare):
+    tied = dataclasses.replace(CONFIGS[name], tied=True)
+    untied, module = dataclasses.replace(tied, tied=False), family(tied.model_type)
+    params = random_params(untied)
+    tensors = from_params(params, module, untied, "hf")
+    embedding, head = (module.TENSORS["hf"][p][0] for p in ("embedding", "unembedding"))
+    if bare:
+        tensors = {n.removeprefix(module.PREFIX): v for n, v in tensors.items()}
+        embedding = embedding.removeprefix(module.PREFIX)
+    with pytest.warns(UserWarning, match=f"m is tied .* {head!r} is not its"):
+        config = with_stored_head(tensors, module, tied, "m")
+    assert config == untied
+    found = to_params(tensors, module, config, "hf")
+    assert params_sha256(found) == params_sha256(params)
+
+    wide = {**tensors, head: tensors[embedding].astype(np.float64)}
+    assert with_stored_head(wide, module, tied, "m") is tied
+    expected = params.replace(unembedding=None)
+    found = to_params(wide, module, tied, "hf")
+    assert params_sha256(found) == params_sha256(expected)
+
+    # Stored once, under the other name.
+    wide.pop(embedding)
+    assert with_stored_head(wide, module, tied, "m") is tied
+    found = to_params(wide, module, tied, "hf")
+    assert params_sha256(found) == params_sha256(expected)
+    with pytest.raises(UserError, match=f"{embedding!r} is missing"):
+        to_params(wide, module, untied, "hf")
+
+
+@pytest.mark.parametrize(
+    ("head", "sentence"),
+    [
+        (np.zeros((3, 2), np.float32), r"has shape \[3, 2\] instead of"),
+        (np.zeros((37, 18), np.int8), "is stored as int8 instead of floats"),
+    ],
+)
+def test_a_head_that_cannot_be_one_is_not_dropped(head, sentence):
+    config = dataclasses.replace(CONFIGS["llama-mqa"], tied=True)
+    tensors = from_params(random_params(config), llama, config, "hf")
+    tensors["lm_head.weight"] = head
+    with pytest.warns(UserWarning, match="is not its"):
+        untied = with_stored_head(tensors, llama, config, "m")
+    with pytest.raises(UserError, match=f"'lm_head.weight' {sentence}"):
+        to_params(tensors, llama, untied, "hf")
+
+
+def test_the_two_matrices_are_compared_in_pieces(monkeypatch):
+    monkeypatch.setattr(convert, "_PIECE_BYTES", 4 * 18 * 5)
+    config = dataclasses.replace(CONFIGS["llama-mqa"], tied=True)
+    matrix = np.random.default_rng(0).normal(size=(37, 18)).astype(np.float32)
+    read: list[int] = []
+
+    def stored(values):
+        def rows(start, stop):
+            read.append(len(values[start:stop]))
+            return values[start:stop]
+
+        return StoredTensor(values.shape, "F32", lambda: values, read_rows=rows)
+
+    other = matrix.copy()
+    names = ("model.embed_tokens.weight", "lm_head.weight")
+    tensors = {n: stored(v) for n, v in zip(names, (matrix, other), strict=True)}
+    assert with_stored_head(tensors, llama, config, "m") is config
+    assert max(read) == 5 and sum(read) == 2 * 37
+    other[-1, -1] += 1
+    with pytest.warns(UserWarning, match="is not its"):
+        assert not with_stored_head(tensors, llama, config, "m").tied
 
 
 def test_the_hash_sees_values_shapes_dtypes_and_names():

@@ -24,13 +24,14 @@ def write_zip(path: Path, pickled: bytes, storages=None, **changed) -> Path:
     return path
 
 
-def write_legacy(path: Path, pickled: bytes, keys=(), data=b"", little=True) -> Path:
+def write_legacy(
+    path: Path, pickled: bytes, keys=(), data=b"", little=True, protocol=2
+) -> Path:
     """The format before zip, with the list of storages and what follows it."""
     head = [LEGACY_MAGIC, LEGACY_PROTOCOL, {"little_endian": little}]
-    parts = [pickle.dumps(value, 2) for value in head]
-    path.write_bytes(
-        b"".join([*parts, pickled, pickle.dumps(list(keys), 2)]) + bytes(data)
-    )
+    parts = [pickle.dumps(value, protocol) for value in head]
+    last = pickle.dumps(list(keys), protocol)
+    path.write_bytes(b"".join([*parts, pickled, last]) + bytes(data))
     return path
 
 

@@ -7,6 +7,7 @@ shape equals the abstract tree's, and all that does not fit comes in one error.
 import dataclasses
 import math
 import re
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
@@ -20,7 +21,7 @@ from jax.sharding import Mesh
 from jaxheads.errors import UserError
 from jaxheads.models.parameters import Leaf, is_leaf
 from jaxheads.sharding import shardings
-from jaxheads.weights.checkpoint import StoredTensor, listed, warn_of_not_finite
+from jaxheads.weights.checkpoint import StoredTensor, listed, quoted, warn_of_not_finite
 from jaxheads.weights.copying import aligned_empty, copy_into
 from jaxheads.weights.digest import ParamsDigest, dotted
 from jaxheads.weights.reshape import Reshape
@@ -74,6 +75,71 @@ def survey(tensors: Tensors, family: ModuleType, config: Any, layout: str) -> Su
     """
     targets, _ = _targets(family, config, layout, tensors)
     return _survey(tensors, targets, family, config.dims())
+
+
+def with_stored_head(
+    tensors: Tensors, family: ModuleType, config: Any, source: str
+) -> Any:
+    """The config, no longer tied where a head is stored that is not the embedding.
+
+    A checkpoint on the hub may hold the tied matrix twice, or say that it is tied and
+    be wrong: as in transformers, the values tell. They are read in pieces.
+
+    Args:
+        tensors: by the hub's names.
+        family: module of the family.
+        config: the family's ``Config``.
+        source: what the warning calls the checkpoint.
+    """
+    if not getattr(config, "tied", False):
+        return config
+    embedding, head = _matrices(family, tensors)
+    if not {embedding, head} <= tensors.keys():
+        return config
+    if _equal(tensors[embedding], tensors[head]):
+        return config
+    warnings.warn(
+        f"{source} is tied by its config, but its {head!r} is not its {embedding!r}: "
+        "both are used, as transformers does",
+        stacklevel=2,
+    )
+    return dataclasses.replace(config, tied=False)
+
+
+def _matrices(family: ModuleType, tensors: Tensors) -> tuple[str, str]:
+    """The hub's names of the embedding and of the head, as these tensors have them."""
+    table, bare = family.TENSORS["hf"], _is_bare(family, tensors)
+    names = (table[path][0] for path in ("embedding", "unembedding"))
+    embedding, head = (n.removeprefix(family.PREFIX) if bare else n for n in names)
+    return embedding, head
+
+
+def _is_bare(family: ModuleType, tensors: Tensors) -> bool:
+    """Whether no tensor's name has the family's prefix."""
+    return not any(name.startswith(family.PREFIX) for name in tensors)
+
+
+def _equal(one: np.ndarray | StoredTensor, other: np.ndarray | StoredTensor) -> bool:
+    """Whether two tensors are of one shape and hold the same floats."""
+    if tuple(one.shape) != tuple(other.shape) or _no_float(one) or _no_float(other):
+        return False
+    step = max(1, _PIECE_BYTES // max(1, 4 * math.prod(one.shape[1:])))
+    for start in range(0, one.shape[0], step):
+        parts = [_rows(tensor, start, start + step) for tensor in (one, other)]
+        if parts[0].dtype != parts[1].dtype:
+            parts = [part.astype(np.float64) for part in parts]
+        if not np.array_equal(*parts, equal_nan=True):
+            return False
+        for tensor in (one, other):
+            if isinstance(tensor, StoredTensor):
+                tensor.release()
+    return True
+
+
+def _rows(tensor: np.ndarray | StoredTensor, first: int, last: int) -> np.ndarray:
+    if isinstance(tensor, StoredTensor):
+        return tensor.rows(first, last)
+    return tensor[first:last]
 
 
 def to_params(
@@ -171,14 +237,16 @@ def _targets(
 ) -> tuple[list[_Target], Any]:
     """The family's table, joined with its abstract tree; a mismatch is a bug there.
 
-    Names lose the family's prefix where no tensor has it.
+    Names lose the family's prefix where no tensor has it, and a tied matrix may be
+    stored as the head alone.
     """
     dims, table = config.dims(), family.TENSORS[layout]
-    bare = (
-        layout == "hf"
-        and tensors is not None
-        and not any(name.startswith(family.PREFIX) for name in tensors)
-    )
+    bare = layout == "hf" and tensors is not None and _is_bare(family, tensors)
+    if layout == "hf" and tensors is not None and getattr(config, "tied", False):
+        embedding, head = _matrices(family, tensors)
+        if embedding not in tensors and head in tensors:
+            spec = table["embedding"][1]
+            table = {**table, "embedding": (table["unembedding"][0], spec)}
     leaves, treedef = jax.tree_util.tree_flatten_with_path(
         family.abstract(config), is_leaf=is_leaf
     )
@@ -227,13 +295,42 @@ def _survey(
                 wrong[name] = f"{name!r} is stored as {kind} instead of floats"
             else:
                 consumed[name] = None
+    wrapped = _wrapped(missing, left, family.PREFIX)
+    for name, there in wrapped.items():
+        del missing[name], left[there]
     ignored = {name: _reason(name, family) for name in left}
     unexpected = [f"{n!r} is unexpected" for n, why in ignored.items() if why is None]
     return Survey(
         list(consumed),
         {name: why for name, why in ignored.items() if why is not None},
-        [*wrong.values(), *missing.values(), *unexpected],
+        [*wrong.values(), *_wrappers(wrapped), *missing.values(), *unexpected],
     )
+
+
+def _wrapped(
+    missing: Mapping[str, str], left: Mapping[str, None], own: str
+) -> dict[str, str]:
+    """Missing names and what is there for them, behind one more prefix than ``own``."""
+    for name in missing:
+        for there in left:
+            if not there.endswith(f".{name}"):
+                continue
+            prefix = there.removesuffix(name)
+            prefix = prefix.removesuffix(own) or prefix
+            forms = {n: (prefix + n, prefix + own + n) for n in missing}
+            return {n: f for n, pair in forms.items() for f in pair if f in left}
+    return {}
+
+
+def _wrappers(wrapped: Mapping[str, str]) -> list[str]:
+    """What is wrong with names behind a prefix, in one clause."""
+    for name, there in wrapped.items():
+        return [
+            f"{quoted(there)} and {len(wrapped) - 1} more names begin with what a "
+            f"wrapper puts before them ({name!r} is expected: save the model inside of "
+            "DataParallel, torch.compile or peft, not the wrapper)"
+        ]
+    return []
 
 
 def _no_float(tensor: np.ndarray | StoredTensor) -> str | None:
@@ -303,8 +400,7 @@ def _copy_piece(
     letter, *others = reshape.source[0]
     rows = math.prod(dims[other] for other in others)
     first, last = piece.start * rows, piece.stop * rows
-    stored = isinstance(tensor, StoredTensor)
-    values = tensor.rows(first, last) if stored else tensor[first:last]
+    values = _rows(tensor, first, last)
     view = reshape.view(values, {**dims, letter: piece.stop - piece.start})
     letters = [letter for axis in reshape.target for letter in axis]
     if target.part is not None:
@@ -313,7 +409,7 @@ def _copy_piece(
     place = part.reshape([dims[other] for other in letters])[where]
     with np.errstate(over="ignore", invalid="ignore"):  # told as not finite
         fine = copy_into(place, view)
-    if stored:
+    if isinstance(tensor, StoredTensor):
         tensor.release()
     return fine
 

@@ -1,8 +1,9 @@
 """A local folder in hub layout: config.json and weights, whole or in shards.
 
 Which weights: the standard names in the order of ``_SETS``, so safetensors before
-torch's .bin; what else lies in the folder (other formats, adapters, optimizers) is left
-alone. Only when no standard name is there, a lone .safetensors file is taken.
+torch's .bin; what else lies in the folder (other formats, optimizers) is left alone.
+Only when no standard name is there, a lone .safetensors file is taken. An adapter,
+which transformers would add to the weights, is refused.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from jaxheads.weights.safetensors import open_safetensors
 from jaxheads.weights.torch_bin import open_torch
 
 Format = Literal["safetensors", "torch"]
+ADAPTER = "adapter_config.json"
 INDEX = "model.safetensors.index.json"
 
 # Whole file (its shards are named alike), index of the shards, and how they are read.
@@ -51,6 +53,12 @@ def open_folder(folder: Path) -> Checkpoint:
         UserError: files are missing, damaged, of a kind that cannot be read, or do not
             belong together; all problems are named.
     """
+    if (folder / ADAPTER).exists():
+        raise UserError(
+            f"{folder} must hold a whole model, but has {ADAPTER}, an adapter that "
+            "changes the weights of a model: merge it into them (merge_and_unload of "
+            "peft) and save that, or take the file away to leave the adapter out"
+        )
     settings = _settings(folder)
     weights = _weights(folder)
     return Checkpoint(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from jaxheads.errors import UserError
-from jaxheads.weights.folder import read_json_object
+from jaxheads.weights.folder import ADAPTER, read_json_object
 
 CONFIG = "config.json"
 TOKENIZER = (
@@ -129,6 +129,11 @@ def _download(model_id: str, revision: str | None) -> Path:
 
 def _unreadable(model_id: str, names: list[str], weights: list[str]) -> str:
     """Why a repository with these files cannot be loaded; "" if it can."""
+    if ADAPTER in names:
+        return (
+            f"it has {ADAPTER}, an adapter that changes the weights of a model: take "
+            "the model that it was merged into, or merge it into a folder of your own"
+        )
     if absent := [name for name in weights if name not in names]:
         return (
             f"{weights[0]} names {', '.join(absent)}, which the repository lacks: tell "

@@ -43,6 +43,9 @@ _ZIP_ERRORS = (
     RuntimeError,
 )
 
+_PROTOCOLS = (b"\x02", b"\x03", b"\x04", b"\x05")
+"""Of pickle, that ``torch.save`` can be told to use; the first is its default."""
+
 Offsets = Mapping[str, int]
 """Where each storage begins in the file, by its key."""
 
@@ -220,7 +223,7 @@ def _member_start(data: mmap.mmap, member: zipfile.ZipInfo) -> int:
 
 def _read_legacy(data: mmap.mmap) -> tuple[Any, Offsets]:
     """The value of the fourth pickle, and the storages that lie behind the fifth."""
-    if data[:2] != b"\x80\x02":
+    if data[:1] != b"\x80" or data[1:2] not in _PROTOCOLS:
         raise Damaged(f"begins with {data[:12]!r}, which is neither zip nor pickle")
     magic, _, end = read_pickle(data, 0)
     protocol, _, end = read_pickle(data, end)
