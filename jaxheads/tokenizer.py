@@ -73,7 +73,7 @@ class Tokenizer:
             UserError: a file cannot be read or is damaged.
         """
         inner = read_tokenizer_json(path)
-        return cls(*with_settings(inner, [] if settings is None else [settings]))
+        return cls(*with_settings(inner, [settings, None, None, None]))
 
     @classmethod
     def from_vocab_files(cls, vocab: Path, merges: Path) -> "Tokenizer":

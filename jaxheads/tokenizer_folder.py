@@ -4,17 +4,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import tokenizers
-from tokenizers import AddedToken
 
 from jaxheads.errors import UserError
 from jaxheads.tokenizer_byte_level import SPLITS, byte_level_tokenizer
 from jaxheads.tokenizer_sentencepiece import NotBuilt, read_sentencepiece
+from jaxheads.tokenizer_settings import (
+    add_tokens,
+    merge_settings,
+    set_prefix_space,
+    stop_dropout,
+)
 from jaxheads.weights.folder import read_json_object
 
 END_OF_TEXT = "<|endoftext|>"
 """GPT-2's only special token; a sequence begins with it too, if with any."""
 
 _SETTINGS = "tokenizer_config.json"
+BESIDE = (_SETTINGS, "special_tokens_map.json", "added_tokens.json", "config.json")
+"""Files that say more of a folder's tokenizer."""
 
 Parts = tuple[tokenizers.Tokenizer, int | None, bool]
 """The tokenizer, the id of the token that begins a sequence, and whether the model was
@@ -40,14 +47,11 @@ def read_folder(folder: Path) -> Parts:
         _require_gpt2(folder)
         inner, adds_bos = read_vocab_files(vocab, merges), False
         bos_id = inner.token_to_id(END_OF_TEXT)
-        _add_listed(inner, folder / "added_tokens.json")
     elif model.is_file():
         (inner, bos_id), adds_bos = read_sentencepiece(model), True
-        _add_listed(inner, folder / "added_tokens.json")
     else:
         raise NotBuilt(f"there is no tokenizer.json in {folder}: copy it there")
-    names = (_SETTINGS, "special_tokens_map.json", "config.json")
-    files = [folder / name for name in names if (folder / name).is_file()]
+    files = [path if (path := folder / name).is_file() else None for name in BESIDE]
     return with_settings(inner, files, bos_id, adds_bos)
 
 
@@ -58,12 +62,14 @@ def read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
         UserError: it cannot be read or is damaged.
     """
     try:
-        return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        inner = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # the library raises Exception itself
         raise UserError(
             f"{path} must be a tokenizer.json, but cannot be read ({error}): fetch it "
             "again"
         ) from error
+    stop_dropout(inner, path)
+    return inner
 
 
 def read_vocab_files(vocab: Path, merges: Path) -> tokenizers.Tokenizer:
@@ -92,30 +98,44 @@ _GPT2 = SPLITS["gpt-2"]
 
 def with_settings(
     inner: tokenizers.Tokenizer,
-    files: Sequence[Path],
+    files: Sequence[Path | None],
     bos_id: int | None = None,
     adds_bos: bool | None = None,
 ) -> Parts:
-    """What the first settings file that says so names as the token that begins a text.
+    """Take up what the files beside a tokenizer say of it.
 
     Args:
-        inner: the tokenizer.
-        files: JSON objects, such as tokenizer_config.json; the first goes first.
-        bos_id: if no file names one.
+        inner: the tokenizer; it may be changed.
+        files: the four of ``BESIDE``; None: there is no such file.
+        bos_id: if no file names the token that begins a text.
         adds_bos: if no file says so; None: what ``inner`` itself does.
+
+    Raises:
+        NotBuilt: they ask for what cannot be built.
+        UserError: one is damaged or names tokens that do not follow the vocabulary's.
     """
-    settings = [read_json_object(path) for path in files]
-    for values in settings:
-        if "bos_token" in values:
-            token = values["bos_token"]
-            if isinstance(token, dict):  # an AddedToken, written out
-                token = token.get("content")
-            bos_id = inner.token_to_id(token) if isinstance(token, str) else None
-            break
-        number = values.get("bos_token_id")
+    read = [{} if path is None else read_json_object(path) for path in files]
+    said, specials, listed, config = read
+    settings = merge_settings(said, specials)
+    inner = set_prefix_space(inner, settings, config.get("model_type"))
+    try:
+        add_tokens(inner, settings, listed)
+    except ValueError as error:
+        names = ", ".join(str(path) for path in files[:3] if path is not None)
+        raise UserError(
+            f"{names} must name tokens as transformers writes them, with ids that "
+            f"follow the vocabulary's, but {error}: fetch it again"
+        ) from error
+    if "bos_token" in settings:
+        token = settings["bos_token"]
+        if isinstance(token, dict):  # an AddedToken, written out
+            token = token.get("content")
+        bos_id = inner.token_to_id(token) if isinstance(token, str) else None
+    else:
+        number = settings.get("bos_token_id", config.get("bos_token_id"))
         if bos_id is None and number in range(inner.get_vocab_size()):
             bos_id = number
-    for values in settings:
+    for values in (settings, config):
         if isinstance(says := values.get("add_bos_token"), bool):
             adds_bos = says
             break
@@ -137,20 +157,3 @@ def _require_gpt2(folder: Path) -> None:
                 f"{folder} has vocab.json and merges.txt, which say how to split a "
                 f"text only for GPT-2, but is for {says!r}: copy tokenizer.json there"
             )
-
-
-def _add_listed(inner: tokenizers.Tokenizer, path: Path) -> None:
-    """Append the tokens that were added to the vocabulary later."""
-    if not path.is_file():
-        return
-    ids = read_json_object(path)
-    try:
-        for token in sorted(ids, key=ids.__getitem__):
-            inner.add_tokens([AddedToken(token, special=True, normalized=False)])
-            if inner.token_to_id(token) != ids[token]:
-                raise ValueError(f"{token!r} would be {inner.token_to_id(token)}")
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"{path} must give the ids that follow the vocabulary's, but does not "
-            f"({error}): fetch it again"
-        ) from error

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import tokenizers
-from tokenizers import models, pre_tokenizers, processors
+from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from jaxheads.errors import UserError
 from jaxheads.tokenizer import Tokenizer
+from jaxheads.tokenizer_sentencepiece import SPACE
 
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
 MERGES = ["Ġ a", "Ġ 1", "1 2", "Ġ Ġ", "' s", "a b", "Ġa b"]
@@ -230,8 +231,15 @@ def test_damaged_files_are_one_sentence(tmp_path, tokenizer_json):
         ({}, None, {"bos_token_id": 3}, 3),
         ({}, None, {"bos_token_id": 10**10}, None),
         ({}, None, {"bos_token_id": [3]}, None),
-        ({"bos_token": None}, {"bos_token": "<s>"}, {"bos_token_id": 3}, None),
-        ({"bos_token": "<unheard>"}, None, None, None),
+        ({"bos_token": None}, {"bos_token": "<s>"}, {"bos_token_id": 3}, 256),
+        ({"bos_token": "<x>"}, {"bos_token": "<s>"}, None, 256),
+        (
+            {"bos_token": None, "added_tokens_decoder": {}},
+            {"bos_token": "<s>"},
+            {"bos_token_id": 3},
+            None,
+        ),
+        ({"bos_token": "<unheard>"}, None, None, 257),
         (None, None, None, None),
     ],
 )
@@ -300,7 +308,7 @@ def test_tokens_added_later_follow_the_vocabulary(tmp_path):
     assert tokenizer.bos_id is None
     for wrong in ({"<pad>": count + 5}, {"<pad>": "x", "<sep>": 1}):
         added.write_text(json.dumps(wrong))
-        with pytest.raises(UserError, match=r"added_tokens\.json must give the ids"):
+        with pytest.raises(UserError, match=r"added_tokens\.json must name tokens"):
             Tokenizer.from_folder(tmp_path)
 
 
@@ -332,3 +340,165 @@ def test_a_folder_without_tokenizer_files_gives_the_reason(tmp_path):
     tokenizer, reason = Tokenizer.from_folder(tmp_path)
     assert tokenizer is None
     assert reason == f"there is no tokenizer.json in {tmp_path}: copy it there"
+
+
+# --- what the files beside a tokenizer add ---------------------------------------
+
+FIRST = len(BYTES) + 1
+"""The id behind those of the file and its "<s>"."""
+
+
+def beside(folder: Path, **files) -> Tokenizer:
+    """The folder's tokenizer, once these JSON files stand beside it."""
+    for name, values in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(values))
+    return require(Tokenizer.from_folder(folder))
+
+
+START = {"content": "<|im_start|>", "lstrip": True, "special": True}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"tokenizer_config": {"added_tokens_decoder": {str(FIRST): START}}},
+        {"tokenizer_config": {"additional_special_tokens": ["<|im_start|>"]}},
+        {"tokenizer_config": {"extra_special_tokens": ["<|im_start|>"]}},
+        {"tokenizer_config": {"extra_special_tokens": {"start": "<|im_start|>"}}},
+        {"tokenizer_config": {"bos_token": START | {"__type": "AddedToken"}}},
+        {"tokenizer_config": {"pad_token": "<|im_start|>"}},
+        {"tokenizer_config": {"image_token": "<|im_start|>"}},
+        {"special_tokens_map": {"pad_token": START}},
+        {"special_tokens_map": {"additional_special_tokens": ["<|im_start|>"]}},
+        {"added_tokens": {"<|im_start|>": FIRST}},
+    ],
+)
+def test_tokens_named_beside_the_file_are_found(tmp_path, tokenizer_json, files):
+    tokenizer = beside(tmp_path, **files)
+    a, *user = tokenizer.encode("auser")
+    assert tokenizer.encode("a<|im_start|>user") == [a, FIRST, *user]
+    assert tokenizer.vocab_size == FIRST + 1
+    tokenizer.save(tmp_path / "saved")
+    again = require(Tokenizer.from_folder(tmp_path / "saved"))
+    assert again.encode("a<|im_start|>user") == [a, FIRST, *user]
+    assert again.special_ids == tokenizer.special_ids
+
+
+def test_added_tokens_come_by_id_and_then_by_role(tmp_path, tokenizer_json):
+    tokenizer = beside(
+        tmp_path,
+        tokenizer_config={
+            "additional_special_tokens": ["<e>", "<y>"],
+            "pad_token": "<pad>",
+            "eos_token": "<e>",
+        },
+        added_tokens={"<y>": FIRST + 1, "<x>": FIRST},
+    )
+    texts = ["<x>", "<y>", "<e>", "<pad>"]
+    assert [tokenizer.encode(text) for text in texts] == [[FIRST + i] for i in range(4)]
+    assert tokenizer.special_ids == {FIRST - 1, FIRST + 1, FIRST + 2, FIRST + 3}
+
+
+def test_tokens_listed_by_id_leave_the_older_files_unread(tmp_path, tokenizer_json):
+    tokenizer = beside(
+        tmp_path,
+        tokenizer_config={"added_tokens_decoder": {str(FIRST): START}},
+        special_tokens_map={"pad_token": "<pad>"},
+        added_tokens={"<x>": FIRST + 7},
+    )
+    assert tokenizer.vocab_size == FIRST + 1
+
+
+def test_the_flags_of_an_added_token_hold(tmp_path, tokenizer_json):
+    tokenizer = beside(
+        tmp_path, tokenizer_config={"added_tokens_decoder": {str(FIRST): START}}
+    )
+    ids = tokenizer.encode("a  <|im_start|> b")
+    assert ids == [*tokenizer.encode("a"), FIRST, *tokenizer.encode(" b")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"added_tokens_decoder": {str(FIRST + 5): START}},
+            rf"'<\|im_start\|>' has the id {FIRST + 5} where {FIRST} is its own",
+        ),
+        ({"added_tokens_decoder": {"x": START}}, "'x' stands for an id"),
+        ({"added_tokens_decoder": {str(FIRST): 7}}, "7 stands for a token"),
+        ({"pad_token": {"text": "<pad>"}}, "stands for a token"),
+        ({"pad_token": {"content": "<pad>", "lstrip": "x"}}, "stands for a token"),
+        ({"bos_token": 3}, "3 stands for a token"),
+        ({"extra_special_tokens": [3]}, "3 stands for a token"),
+    ],
+)
+def test_a_wrong_name_of_a_token_is_one_sentence(
+    tmp_path, tokenizer_json, settings, sentence
+):
+    start = r"tokenizer_config\.json must name tokens as transformers writes them.*"
+    with pytest.raises(UserError, match=start + sentence):
+        beside(tmp_path, tokenizer_config=settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "prefixed"),
+    [
+        ({"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True}, "llama", True),
+        ({"tokenizer_class": "GPT2TokenizerFast", "add_prefix_space": True}, "", True),
+        ({"add_prefix_space": True}, "gpt_neox", True),
+        ({"add_prefix_space": True}, "llama", False),
+        (
+            {"tokenizer_class": "PreTrainedTokenizerFast", "add_prefix_space": True},
+            "llama",
+            False,
+        ),
+        ({"tokenizer_class": "GPT2Tokenizer"}, "llama", False),
+    ],
+)
+def test_a_space_before_a_text_is_put_where_the_class_does_so(
+    tmp_path, tokenizer_json, settings, kind, prefixed
+):
+    plain = Tokenizer.from_file(tokenizer_json)
+    tokenizer = beside(tmp_path, tokenizer_config=settings, config={"model_type": kind})
+    for text in ("a", " a", "a b", "", "\na"):
+        before = " " if prefixed and text and not text.startswith(" ") else ""
+        assert tokenizer.encode(text) == plain.encode(before + text), text
+
+
+def test_a_space_before_a_text_is_taken_off(tmp_path):
+    """The two ways in which files of Llama's put it."""
+    for spaced in (
+        {
+            "normalizer": normalizers.Sequence(
+                [normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)]
+            )
+        },
+        {"pre_tokenizer": pre_tokenizers.Metaspace(prepend_scheme="first")},
+    ):
+        inner = tokenizers.Tokenizer(models.BPE({"a": 0, SPACE: 1}, []))
+        for name, step in spaced.items():
+            setattr(inner, name, step)
+        inner.save(str(tmp_path / "tokenizer.json"))
+        assert beside(tmp_path, tokenizer_config={}).encode("a a") == [1, 0, 1, 0]
+        settings = {"tokenizer_class": "LlamaTokenizer", "add_prefix_space": False}
+        without = beside(tmp_path, tokenizer_config=settings)
+        assert without.encode("a a") == [0, 1, 0]
+        settings["add_prefix_space"] = True
+        assert beside(tmp_path, tokenizer_config=settings).encode("a") == [1, 0]
+    inner = tokenizers.Tokenizer(models.BPE({"a": 0, SPACE: 1}, []))
+    inner.save(str(tmp_path / "tokenizer.json"))
+    tokenizer, reason = Tokenizer.from_folder(tmp_path)
+    assert tokenizer is None and "add_prefix_space), but the tokenizer" in reason
+
+
+def test_dropout_is_off_and_said(tmp_path):
+    pairs = [("a", "b"), ("ab", "ab")]
+    vocabulary = {text: index for index, text in enumerate(("a", "b", "ab", "abab"))}
+    inner = tokenizers.Tokenizer(models.BPE(vocabulary, pairs, dropout=0.5))
+    path = tmp_path / "tokenizer.json"
+    inner.save(str(path))
+    with pytest.warns(UserWarning, match=r"json asks for a dropout of 0\.5, .* off"):
+        tokenizer = Tokenizer.from_file(path)
+    assert all(tokenizer.encode("ababab") == [3, 2] for _ in range(50))
+    tokenizer.save(tmp_path / "saved")
+    assert '"dropout":null' in (tmp_path / "saved/tokenizer.json").read_text()
