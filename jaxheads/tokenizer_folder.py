@@ -116,9 +116,8 @@ def with_settings(
     """
     read = [{} if path is None else read_json_object(path) for path in files]
     said, specials, listed, config = read
-    settings = merge_settings(said, specials)
-    inner = set_prefix_space(inner, settings, config.get("model_type"))
     try:
+        settings = merge_settings(said, specials)
         add_tokens(inner, settings, listed)
     except ValueError as error:
         names = ", ".join(str(path) for path in files[:3] if path is not None)
@@ -126,6 +125,7 @@ def with_settings(
             f"{names} must name tokens as transformers writes them, with ids that "
             f"follow the vocabulary's, but {error}: fetch it again"
         ) from error
+    inner = set_prefix_space(inner, settings, config.get("model_type"))
     if "bos_token" in settings:
         token = settings["bos_token"]
         if isinstance(token, dict):  # an AddedToken, written out

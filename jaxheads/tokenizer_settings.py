@@ -53,17 +53,30 @@ def merge_settings(
     Args:
         settings: the first file.
         specials: the second one.
+
+    Returns:
+        All settings; their ``extra_special_tokens`` is a list.
+
+    Raises:
+        ValueError: a list of tokens is none.
     """
-    merged = {**settings, _EXTRA: settings.get(_EXTRA) or settings.get(_OLD_EXTRA)}
+    kept = settings.get(_EXTRA) or settings.get(_OLD_EXTRA) or []
     if _BY_ID in settings:
-        return merged
-    more = specials.get(_EXTRA) or specials.get(_OLD_EXTRA)
-    kept = merged[_EXTRA]
-    merged |= specials
-    if isinstance(kept, list) and isinstance(more, list) and _EXTRA in specials:
-        more = [*kept, *(token for token in more if token not in kept)]
-    merged[_EXTRA] = more or kept
-    return merged
+        return {**settings, _EXTRA: _listed(kept)}
+    more = specials.get(_EXTRA) or (not kept and specials.get(_OLD_EXTRA)) or []
+    if isinstance(more, dict) and isinstance(kept, list):
+        kept = []  # the later of the two kinds takes its place
+    both = [*_listed(kept), *(t for t in _listed(more) if t not in _listed(kept))]
+    return {**settings, **specials, _EXTRA: both}
+
+
+def _listed(tokens: Any) -> list[Any]:
+    """Tokens that a file may name."""
+    if isinstance(tokens, dict):
+        return list(tokens.values())
+    if not isinstance(tokens, list):
+        raise ValueError(f"{tokens!r} stands for a list of tokens")
+    return tokens
 
 
 def add_tokens(
@@ -83,15 +96,13 @@ def add_tokens(
     named = [_token(settings[k]) for k in NAMED if settings.get(k) is not None]
     for token in named:
         token.special = True
-    extra = settings[_EXTRA] or []
-    extra = list(extra.values()) if isinstance(extra, dict) else extra
     # A model's own, such as "image_token"; add_bos_token and its kin are no texts.
     own = [
         value
         for name, value in settings.items()
         if name.endswith("_token") and name not in NAMED and isinstance(value, str)
     ]
-    specials = [*named, *map(_token, [*own, *extra])]
+    specials = [*named, *map(_token, [*own, *settings[_EXTRA]])]
     texts = {token.content for token in specials}
     if _BY_ID in settings:
         entries = settings[_BY_ID].items()

@@ -357,6 +357,38 @@ def test_weights_cached_without_their_tokenizer_get_it(home, online, offline):
     assert online("fetch", "owner/tiny", "refs/pr/1") == files
 
 
+@pytest.mark.parametrize(
+    "name", ["model.safetensors.index.json", min(SHARDS), "tokenizer.json"]
+)
+def test_other_bytes_than_the_hub_states_are_not_kept(
+    hub, home, models, online, offline, name
+):
+    model_id, folder = "owner/spoilt", snapshot(home, "owner/spoilt")
+    hub.repositories[model_id] = Repository({"main": models.root / "step1000"})
+    hub.spoilt.add(name)
+    try:
+        answer = online("provenance", model_id)
+    finally:
+        hub.spoilt.clear()
+    stated = hub.hash_of(models.root / "step1000" / name)
+    assert_sentence(answer, f"{name} came with the hash .* hub states {stated}: its")
+    assert not (folder / name).exists()
+    assert not (folder.parents[1] / "blobs" / stated).exists()
+    if name != "tokenizer.json":  # weights are of use without it
+        assert_sentence(offline("provenance", model_id), "HF_HUB_OFFLINE is set")
+    found = online("provenance", model_id)
+    assert found["params_sha256"] == models.sums["step1000"]
+    assert (folder / name).exists()
+    shutil.rmtree(folder.parents[1])
+
+
+def test_an_adapter_is_not_left_out(models, hub, online):
+    folder = Path(shutil.copytree(models.root / "main", models.root / "adapted"))
+    (folder / "adapter_config.json").write_text("{}")
+    hub.repositories["owner/adapted"] = Repository({"main": folder})
+    assert_sentence(online("provenance", "owner/adapted"), "has adapter_config.json")
+
+
 def test_a_full_disk_is_one_sentence(home, online):
     online("largest_file", 5_000_000)  # as a disk with less room would have it
     answer = online("fetch", "owner/heavy")

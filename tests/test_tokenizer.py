@@ -430,6 +430,7 @@ def test_the_flags_of_an_added_token_hold(tmp_path, tokenizer_json):
         ({"pad_token": {"content": "<pad>", "lstrip": "x"}}, "stands for a token"),
         ({"bos_token": 3}, "3 stands for a token"),
         ({"extra_special_tokens": [3]}, "3 stands for a token"),
+        ({"extra_special_tokens": "<x>"}, "'<x>' stands for a list of tokens"),
     ],
 )
 def test_a_wrong_name_of_a_token_is_one_sentence(

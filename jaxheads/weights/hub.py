@@ -6,11 +6,13 @@ HF_HOME (the cache), HF_ENDPOINT (a mirror), HF_HUB_OFFLINE.
 
 import contextlib
 import errno
+import hashlib
+import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 from jaxheads.errors import UserError
-from jaxheads.weights.folder import ADAPTER, read_json_object
+from jaxheads.weights.folder import ADAPTER, read_json_object, sha256_of
 
 CONFIG = "config.json"
 TOKENIZER = (
@@ -42,6 +44,8 @@ def fetch_from_hub(model_id: str, revision: str | None) -> Path:
     that has moved on the hub since is therefore not noticed: give the new commit as
     the revision, or remove the cached model (``hf cache rm model/OWNER/NAME``).
 
+    Whatever is fetched is compared with the hash that the hub states of it.
+
     A download that broke off goes on at its next call: files that were whole are kept,
     and the others count as absent.
 
@@ -53,8 +57,9 @@ def fetch_from_hub(model_id: str, revision: str | None) -> Path:
         The folder with the files; its name is the commit.
 
     Raises:
-        UserError: no such model or revision, no access, no network, no room, or the
-            repository holds no weights that can be read.
+        UserError: no such model or revision, no access, no network, no room, other
+            bytes than the hub states, or the repository holds no weights that can be
+            read.
     """
     cached = None
     try:
@@ -113,18 +118,54 @@ def _download(model_id: str, revision: str | None) -> Path:
 
     listed = HfApi().model_info(model_id, revision=revision)
     names = [file.rfilename for file in listed.siblings or ()]
-    weights = _weight_files(
-        names, lambda name: Path(hf_hub_download(model_id, name, revision=listed.sha))
-    )
+
+    def get(name: str) -> Path:
+        path = Path(hf_hub_download(model_id, name, revision=listed.sha))
+        if problem := _damage(path):
+            raise _refused(model_id, revision, problem)
+        return path
+
+    weights = _weight_files(names, get)
     if problem := _unreadable(model_id, names, weights):
         raise _refused(model_id, revision, problem)
     wanted = [CONFIG, *TOKENIZER, *weights]
     folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=wanted))
+    for name in wanted:
+        if name in names and (problem := _damage(folder / name)):
+            raise _refused(model_id, revision, problem)
     for name in TOKENIZER:
         if name not in names:  # asked for once, so that the cache notes its absence
             with contextlib.suppress(EntryNotFoundError):
                 hf_hub_download(model_id, name, revision=folder.name)
     return folder
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with a fetched file, which is then removed; "" if nothing is.
+
+    The client itself compares sizes only. Its cache names the bytes by what the hub
+    states of them: the SHA-256 of a large file, git's SHA-1 of a small one.
+    """
+    if not path.is_symlink():  # a cache without links does not keep what was stated
+        return ""
+    stored = path.parent / os.readlink(path)
+    stated = stored.name
+    match len(stated):
+        case 64:
+            found = sha256_of(path)
+        case 40:
+            data = path.read_bytes()
+            found = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+        case _:
+            return ""
+    if found == stated:
+        return ""
+    path.unlink()
+    stored.unlink()
+    return (
+        f"{path.name} came with the hash {found} where the hub states {stated}: its "
+        "bytes changed on the way and are removed, try again"
+    )
 
 
 def _unreadable(model_id: str, names: list[str], weights: list[str]) -> str:

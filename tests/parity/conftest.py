@@ -7,7 +7,7 @@ import pytest
 collect_ignore = (
     []
     if importlib.util.find_spec("torch")
-    else ["test_parity.py", "test_published_effects.py"]
+    else ["test_parity.py", "test_published_effects.py", "test_unusual.py"]
 )
 
 COLUMNS = (
