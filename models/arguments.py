@@ -110,6 +110,24 @@ def check_ids(ids: Any, name: str, vocab_size: int) -> None:
     check_range(ids, name, 0, vocab_size - 1, what)
 
 
+def check_answers(lengths: Any, max_new_tokens: int, config: Any) -> None:
+    """Raise unless so many new tokens behind prompts fit a model's context.
+
+    Args:
+        lengths: int [B], of the prompts.
+        max_new_tokens: M; the last one is not run.
+        config: of the model.
+    """
+    m = max_new_tokens
+    if not isinstance(m, int) or isinstance(m, bool):
+        raise TypeError(f"max_new_tokens must be an int, but is {m!r}")
+    if m < 1:
+        raise ValueError(f"max_new_tokens must be 1 or more, but is {m}")
+    context = config.context_length
+    what = f"{m} new tokens leave of the context of {context}"
+    check_range(lengths, "lengths", 1, context - m + 1, what)
+
+
 def check_positions(at: Any, name: str, length: int) -> None:
     """Raise unless positions are int [B, P] within sequences of a length."""
     check_array(at, name, "int", "[B, P]", (None, None))

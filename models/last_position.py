@@ -13,7 +13,7 @@ from flax import struct
 
 from jaxheads.models import family
 from jaxheads.models.ablation import Ablations, Applied, interventions
-from jaxheads.models.arguments import check_range, check_tokens
+from jaxheads.models.arguments import check_answers, check_tokens
 from jaxheads.models.execution import (
     ablation_dims,
     exact_products,
@@ -192,14 +192,7 @@ def generate(
         ValueError: an ablation that does not fit; M below 1, or ``lengths + M - 1``
             positions, the last new token's left out, beyond the model's context.
     """
-    whole = isinstance(max_new_tokens, int) and not isinstance(max_new_tokens, bool)
-    if not whole:
-        raise TypeError(f"max_new_tokens must be an int, but is {max_new_tokens!r}")
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be 1 or more, but is {max_new_tokens}")
-    room = config.context_length - max_new_tokens + 1
-    context = f"the context of {config.context_length} less {max_new_tokens} new tokens"
-    check_range(prefix.lengths, "prefix.lengths", 1, room, f"{context} leaves")
+    check_answers(prefix.lengths, max_new_tokens, config)
     ablation = interventions(ablation, config)
     return _generate(params, prefix, config, max_new_tokens, ablation)
 
