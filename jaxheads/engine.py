@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxheads.chunks import chunks
 from jaxheads.devices import data_parts, gather, mesh_of, replicate, split
-from jaxheads.models.ablation import Ablation, interventions
+from jaxheads.models.ablation import Ablation, check_set, interventions
 from jaxheads.models.arguments import (
     check_answers,
     check_array,
@@ -65,8 +65,8 @@ def _check(config, replaced, fill, where, site: str, chunk: int) -> None:
     grouped = site in ("k", "v")
     heads = config.num_kv_heads if grouped else config.num_heads
     shape = (None, config.num_layers, heads)
-    letters = "[N, L, G]" if grouped else "[N, L, H], True where a head is replaced,"
-    check_array(replaced, "replaced", "bool", letters, shape)
+    letters = "[N, L, G]" if grouped else "[N, L, H]"
+    check_array(check_set(replaced), "replaced", "bool", letters, shape)
     interventions(Ablation.of(replaced[:0], fill=fill, where=where, site=site), config)
     if chunk < 1:
         raise ValueError(f"chunk must be 1 or more, but is {chunk}")

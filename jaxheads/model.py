@@ -201,8 +201,8 @@ def ids_beyond(tokenizer: Tokenizer, config: Any, source: str) -> str:
     if not beyond:
         return ""
     said = (
-        f"ids go up to {ids[-1]:,}, but the model's embedding has {rows:,} rows: "
-        f"{beyond:,} of {len(ids):,} tokens cannot be used"
+        f"ids go up to {ids[-1]:,}, but the model has only {rows:,} rows in its "
+        f"embedding: {beyond:,} of {len(ids):,} tokens cannot be used"
     )
     if 2 * beyond >= len(ids):
         raise UserError(

@@ -112,7 +112,7 @@ class Ablation:
         return cls(keep, fill, where, site)
 
 
-def check_set(replaced: Any, name: str = "replaced") -> Any:
+def check_set(replaced: Any) -> Any:
     """The set, if it is a bool array; numbers could mean either, 1 goes or 1 stays.
 
     Raises:
@@ -120,7 +120,7 @@ def check_set(replaced: Any, name: str = "replaced") -> Any:
     """
     if getattr(replaced, "dtype", None) != jnp.bool_:
         raise TypeError(
-            f"{name} must be bool [..., L, H], True where a head is replaced, but is "
+            "replaced must be bool [..., L, H], True where a head is replaced, but is "
             f"{getattr(replaced, 'dtype', type(replaced).__name__)}: compare it with a "
             "number, so that it is plain which heads go"
         )

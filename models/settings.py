@@ -91,5 +91,5 @@ def _check_number(name: str, value: Any, may_be_zero: bool) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{name} must be a number, but is {value!r}")
     if not math.isfinite(value) or value < 0 or (value == 0 and not may_be_zero):
-        said = "finite and 0 or more" if may_be_zero else "finite and positive"
+        said = "0 or more and finite" if may_be_zero else "positive and finite"
         raise ValueError(f"{name} must be {said}, but is {value}")
