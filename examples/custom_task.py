@@ -46,16 +46,17 @@ for head in heads.order(mean)[:5]:
 shuffled, targets = run(seed=1, corrupt="derangement")
 top, rng = heads.top(mean, 5), np.random.default_rng(0)
 random = [heads.layer_matched(rng, top) for _ in range(20)]
-keeps = 1 - np.stack([0 * top, top, *random]).astype(np.float32)  # [N, L, H]
+sets = np.stack([np.zeros_like(top), top, *random])  # bool [N, L, H]
 
 
-def answer(keep: jax.Array) -> jax.Array:
-    """Probability of the right answers: keep [L, H] -> [B]."""
-    logits = jh.last_token_logits(params, shuffled, config, jh.Ablation(keep, means))
+def answer(replaced: jax.Array) -> jax.Array:
+    """Probability of the right answers: bool [L, H] -> [B]."""
+    ablation = jh.Ablation.of(replaced, fill=means)
+    logits = jh.last_token_logits(params, shuffled, config, ablation)
     return jh.probability(logits, targets)
 
 
-none, chosen, *others = jax.vmap(answer)(keeps).mean(axis=1)
+none, chosen, *others = jax.vmap(answer)(sets).mean(axis=1)
 print(f"other prompts, labels shuffled: p(answer) {none:.3f}")
 print(f"... with these five heads at their means: {chosen:.3f}")
 print(

@@ -35,18 +35,18 @@ z, q = clean.heads.mean(axis=(1, 2)), clean.queries.mean(axis=(1, 2))  # each [L
 
 def kinds(replaced: np.ndarray) -> dict:
     """Every kind of ablation of a set of heads [L, H]."""
-    keep = 1 - replaced.astype(np.float32)
+    of = jh.Ablation.of
     # Under grouped queries, heads that share their values lose them together: [L, G].
-    groups = keep.reshape(len(keep), config.num_kv_heads, -1).min(axis=-1)
-    frozen = jh.Ablation(0 * keep, clean.patterns, site="pattern")
+    groups = replaced.reshape(len(replaced), config.num_kv_heads, -1).any(axis=-1)
+    frozen = of(np.ones_like(replaced), fill=clean.patterns, site="pattern")
     return {
         "none": None,
-        "output := 0": jh.Ablation(keep),
-        "output := mean": jh.Ablation(keep, z),
-        "query := mean": jh.Ablation(keep, q, site="q"),
-        "value of the group := 0": jh.Ablation(groups, site="v"),
-        "induction edges knocked out": jh.Ablation(keep, None, knocked, "pattern"),
-        "output := 0, patterns preserved": (jh.Ablation(keep), frozen),
+        "output := 0": of(replaced),
+        "output := mean": of(replaced, fill=z),
+        "query := mean": of(replaced, fill=q, site="q"),
+        "value of the group := 0": of(groups, site="v"),
+        "induction edges knocked out": of(replaced, where=knocked, site="pattern"),
+        "output := 0, patterns preserved": (of(replaced), frozen),
     }
 
 

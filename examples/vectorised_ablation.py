@@ -3,8 +3,8 @@
     python examples/vectorised_ablation.py [SOURCE]
 
 Random sets of heads are replaced by their mean outputs where a few-shot prompt ends.
-The prompts run once; `jax.vmap` over `keep` [N, L, H] runs all sets of a size from
-there, exactly, each at the cost of one token.
+The prompts run once; `jax.vmap` over sets [N, L, H] runs all of a size from there,
+exactly, each at the cost of one token.
 
 Paper: Yin & Steinhardt 2025 (arXiv 2502.14010), the controls of its ablations.
 """
@@ -26,9 +26,10 @@ prefix = jh.prefill(params, batch.tokens, batch.lengths, config)
 means = prefix.heads.mean(axis=1)  # [L, B, H, K] -> [L, H, K]
 
 
-def answer(keep: jax.Array) -> jax.Array:
-    """Probability of the right answers: keep [L, H] -> [B]."""
-    logits = jh.last_token_logits(params, prefix, config, jh.Ablation(keep, means))
+def answer(replaced: jax.Array) -> jax.Array:
+    """Probability of the right answers without a set of heads: bool [L, H] -> [B]."""
+    ablation = jh.Ablation.of(replaced, fill=means)
+    logits = jh.last_token_logits(params, prefix, config, ablation)
     return jh.probability(logits, batch.targets)
 
 
@@ -38,7 +39,7 @@ for share in (0, 0.05, 0.1, 0.2, 0.4, 0.8):
     count = heads.count_of(share, config.num_layers * config.num_heads)
     shape = (config.num_layers, config.num_heads)
     replaced = np.stack([heads.uniform(rng, shape, count) for _ in range(32)])
-    p = np.asarray(jax.vmap(answer)(1 - replaced.astype(np.float32)))  # [N, B]
+    p = np.asarray(jax.vmap(answer)(replaced))  # [N, B]
     interval = statistics.bootstrap_mean(p.mean(axis=0), seed=0)
     print(f"{count:4} heads", "{:.3f} [{:.3f}, {:.3f}]".format(*interval), end="  ")
     print(f"{p.mean(axis=1).min():.3f} to {p.mean(axis=1).max():.3f}")

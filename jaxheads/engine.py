@@ -8,13 +8,27 @@ import numpy as np
 
 from jaxheads.chunks import chunks
 from jaxheads.devices import data_parts, gather, mesh_of, replicate, split
-from jaxheads.models.ablation import Ablation
+from jaxheads.models.ablation import Ablation, check_set, interventions
+from jaxheads.models.arguments import (
+    check_answers,
+    check_array,
+    check_positions,
+    check_range,
+    check_tokens,
+)
 from jaxheads.models.forward import Prefix, generate, last_token_logits, prefill
-from jaxheads.models.metrics import Metric, log_probability, probability
+from jaxheads.models.metrics import (
+    Metric,
+    check_targets,
+    log_probability,
+    probability,
+)
 from jaxheads.models.resuming import resume, run_clean
 
 Advance = Callable[[int], None]
 """Called with the number of items that are done since the last call."""
+
+SITES = ("z", "q", "k", "v")
 
 
 def subset_chunk(config, rows: int, tokens: int, budget_bytes: int) -> int:
@@ -37,6 +51,30 @@ def subset_chunk(config, rows: int, tokens: int, budget_bytes: int) -> int:
     positions = 1024 if jax.default_backend() == "cpu" else 65536
     enough = max(1, positions // (rows * tokens))
     return int(np.clip(budget_bytes // each, 1, enough))
+
+
+def _check(config, replaced, fill, where, site: str, chunk: int) -> None:
+    """Raise unless sets [N, L, H], or [N, L, G], and what replaces them fit a model.
+
+    Raises:
+        TypeError: sets that are not bool, a fill that is not float.
+        ValueError: a shape or a site that does not fit, a fill that is not finite.
+    """
+    if site not in SITES:
+        raise ValueError(f"site must be one of {SITES}, not {site!r}")
+    grouped = site in ("k", "v")
+    heads = config.num_kv_heads if grouped else config.num_heads
+    shape = (None, config.num_layers, heads)
+    letters = "[N, L, G]" if grouped else "[N, L, H]"
+    check_array(check_set(replaced), "replaced", "bool", letters, shape)
+    interventions(Ablation.of(replaced[:0], fill=fill, where=where, site=site), config)
+    if chunk < 1:
+        raise ValueError(f"chunk must be 1 or more, but is {chunk}")
+
+
+def _keeps(replaced: np.ndarray, mesh) -> jax.Array:
+    """Keeps of a chunk of sets, split over the devices: bool [C, L, H] -> float."""
+    return split(Ablation.of(replaced).keep, mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("metric", "site"))
@@ -85,14 +123,22 @@ def metric_under_subsets(
 
     Returns:
         float32 [N, B], in the metric's unit.
+
+    Raises:
+        TypeError: an argument is no array, or one of another kind.
+        ValueError: shapes that do not fit; a token, a length or a target that is not
+            there.
     """
+    check_tokens(tokens, config, lengths)
+    check_targets(metric, targets, config.vocab_size, tokens.shape[:1])
+    _check(config, replaced, fill, None, site, chunk)
     mesh = mesh_of(params)
     out = np.zeros((len(replaced), len(tokens)), np.float32)
     shared = (tokens, lengths, fill, targets)
     tokens, lengths, fill, targets = replicate(shared, mesh)
     prefix = prefill(params, tokens, lengths, config)
     for index in chunks(len(replaced), chunk, data_parts(mesh)):
-        keeps = split(1 - np.asarray(replaced[index], np.float32), mesh)
+        keeps = _keeps(replaced[index], mesh)
         made = metric_subsets(
             params, prefix, keeps, fill, targets, config, metric, site
         )
@@ -142,14 +188,22 @@ def generate_under_subsets(
 
     Returns:
         New tokens, int32 [N, B, M].
+
+    Raises:
+        TypeError: an argument is no array, or one of another kind.
+        ValueError: shapes that do not fit; a token or a length that is not there;
+            answers beyond the model's context.
     """
+    check_tokens(tokens, config, lengths)
+    check_answers(lengths, max_new_tokens, config)
+    _check(config, replaced, fill, None, "z", chunk)
     mesh = mesh_of(params)
     out = np.zeros((len(replaced), len(tokens), max_new_tokens), np.int32)
     tokens, lengths, fill = replicate((tokens, lengths, fill), mesh)
     if prefix is None:
         prefix = prefill(params, tokens, lengths, config)
     for index in chunks(len(replaced), chunk, data_parts(mesh)):
-        keeps = split(1 - np.asarray(replaced[index], np.float32), mesh)
+        keeps = _keeps(replaced[index], mesh)
         made = generate_subsets(params, prefix, keeps, fill, config, max_new_tokens)
         out[index] = gather(made)
         advance(len(np.unique(index)))
@@ -208,8 +262,17 @@ def sweep_under_subsets(
 
     Returns:
         float32 [N, B, P], in the metric's unit.
+
+    Raises:
+        TypeError: an argument is no array, or one of another kind.
+        ValueError: shapes that do not fit; a token, a position or a target that is not
+            there.
     """
-    at, replaced = np.asarray(at), np.asarray(replaced, bool)
+    check_tokens(tokens, config)
+    check_positions(at, "at", tokens.shape[1])
+    check_targets(metric, targets, config.vocab_size, at.shape)
+    _check(config, replaced, fill, where, site, chunk)
+    at, replaced = np.asarray(at), np.asarray(replaced)
     end = int(at.max()) + 1  # nothing after the last position that is read matters
     start = 0
     if where is not None:
@@ -231,7 +294,7 @@ def sweep_under_subsets(
     out = np.zeros((len(replaced), *at.shape), np.float32)
     for index in chunks(len(order), chunk, data_parts(mesh)):
         index = order[index]
-        keeps = split(1 - replaced[index].astype(np.float32), mesh)
+        keeps = _keeps(replaced[index], mesh)
         made = resumed_subsets(
             params,
             clean,
@@ -279,7 +342,15 @@ def losses_under_subsets(
 
     Returns:
         float32 [N, B, P], nats.
+
+    Raises:
+        TypeError: an argument is no array, or one of another kind.
+        ValueError: as for ``sweep_under_subsets``.
     """
+    check_tokens(tokens, config)
+    check_array(at, "at", "int", "[P]", (None,))
+    last = tokens.shape[1] - 1
+    check_range(at, "at", 1, last, "a token before it predicts it")
     before = np.broadcast_to(np.asarray(at)[None] - 1, (len(tokens), len(at)))
     return -sweep_under_subsets(
         params,

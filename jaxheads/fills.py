@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxheads.engine import chunks
 from jaxheads.errors import UserError
+from jaxheads.models.arguments import check_tokens
 from jaxheads.models.forward import forward
 
 CAPTURED = {"z": "heads", "q": "queries", "k": "keys", "v": "values"}
@@ -51,7 +52,15 @@ def mean(
 
     Raises:
         UserError: unknown positions or site, prompts that end before ``first``.
+        TypeError: tokens or lengths that are no arrays of integers.
+        ValueError: a token or a length that is not there.
     """
+    check_tokens(tokens, config, lengths)
+    if first < 0 or (first and positions == "last"):
+        raise UserError(
+            f"first is 0 or more, and not for the mean over last positions, but is "
+            f"{first} for {positions!r}"
+        )
     if positions not in POSITIONS:
         raise UserError(f"a mean is over one of {POSITIONS}, not {positions!r}")
     lengths = _lengths(tokens, lengths)
@@ -112,7 +121,10 @@ def resampled(
 
     Raises:
         UserError: one prompt alone, unknown positions or site.
+        TypeError: tokens or lengths that are no arrays of integers.
+        ValueError: a token or a length that is not there.
     """
+    check_tokens(tokens, config, lengths)
     if positions not in ("last", "each"):
         raise UserError(f"values are resampled at last or at each, not {positions!r}")
     if len(tokens) < 2:
@@ -145,6 +157,7 @@ def bos_value(params, config, bos_id: int, site: str = "v") -> np.ndarray:
     Source: what Yin & Steinhardt's token-loss code writes into every position.
     """
     tokens = np.full((1, 1), bos_id, np.int32)
+    check_tokens(tokens, config)
     return np.asarray(captured(params, tokens, config, site))[:, 0, 0]
 
 

@@ -35,6 +35,7 @@ from jaxheads.errors import UserError
 from jaxheads.icl.prompts import Batch
 from jaxheads.models import family
 from jaxheads.models.addition import PLACES
+from jaxheads.models.arguments import check_array, check_finite, check_ids, check_tokens
 from jaxheads.models.execution import exact_products
 from jaxheads.models.forward import prefill
 from jaxheads.models.metrics import probability
@@ -170,7 +171,8 @@ def answered_with(
     Raises:
         UserError: a layer that the model does not have, or an unknown place.
     """
-    vectors = np.asarray(vectors, np.float32).reshape(-1, config.width)
+    vectors = np.asarray(vectors, np.float32)
+    check_array(vectors, "vectors", "float", "[N, D]", (None, config.width))
     starts = np.tile(starts_of(config, layers, place), len(vectors))
     rows = Rows(
         np.repeat(vectors, len(layers), axis=0),
@@ -245,7 +247,16 @@ def answer_rows(
         prompts: B of them, and the first tokens of their right answers.
         rows: vectors and where they are added; may be none.
         chunk: prompts that run at once.
+
+    Raises:
+        TypeError: prompts that are no arrays of integers.
+        ValueError: a token, a length or a target that is not there; a vector that is
+            not finite.
     """
+    check_tokens(prompts.tokens, config, prompts.lengths)
+    check_array(prompts.targets, "targets", "int", "[B]", prompts.lengths.shape)
+    check_ids(prompts.targets, "targets", config.vocab_size)
+    check_finite(rows.vectors, "vectors")
     made = over_prompts(
         answer,
         params,

@@ -7,12 +7,14 @@ heads: replacing ``~a`` keeps only ``a``. ``jaxheads.head_files`` writes and rea
 """
 
 import dataclasses
+import operator
 from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
 
 from jaxheads.errors import UserError
+from jaxheads.models.head_names import named_heads
 
 By = Literal["largest", "smallest", "magnitude"]
 """Which heads of a ranking come first."""
@@ -69,7 +71,7 @@ def head_name(layer: int, head: int) -> str:
 
 def head_names(heads: np.ndarray) -> list[str]:
     """The heads of a set by name, in order: bool [L, H] -> ["18.6", "20.5"]."""
-    return [head_name(layer, head) for layer, head in np.argwhere(heads)]
+    return [head_name(layer, head) for layer, head in np.argwhere(_set(heads))]
 
 
 def parse_heads(names: Iterable[str], shape: tuple[int, int]) -> np.ndarray:
@@ -78,25 +80,22 @@ def parse_heads(names: Iterable[str], shape: tuple[int, int]) -> np.ndarray:
     Raises:
         UserError: a name is not of that form, or the model has no such head.
     """
-    chosen = np.zeros(shape, bool)
-    for name in names:
-        layer, dot, head = name.partition(".")
-        if not (dot and layer.isdecimal() and head.isdecimal()):
-            raise UserError(f'a head is written "layer.head", like 20.5, not {name!r}')
-        if int(layer) >= shape[0] or int(head) >= shape[1]:
-            raise UserError(
-                f"head {name} is out of range: the model has layers 0 to "
-                f"{shape[0] - 1} with heads 0 to {shape[1] - 1}"
-            )
-        chosen[int(layer), int(head)] = True
-    return chosen
+    try:
+        return named_heads(names, shape)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def count_of(fraction: float, total: int) -> int:
     """Heads in a fraction of all: ``int(fraction * total)``, at least 1 unless it is 0.
 
+    Raises:
+        UserError: the fraction is not between 0 and 1.
+
     Source: Yin & Steinhardt 2025, ablation code.
     """
+    if not 0 <= fraction <= 1:
+        raise UserError(f"a share of heads lies between 0 and 1, not at {fraction}")
     # Through a rounded product: 0.07 * 100 is 7.000000000000001 in binary.
     return max(1, int(round(fraction * total, 9))) if fraction > 0 else 0
 
@@ -172,16 +171,18 @@ def prefixes(
         UserError: a set asks for more heads than are left or for fewer than none, a
             fraction is not between 0 and 1, or a score is not a number.
     """
+    if counts is not None and fractions is not None:
+        raise ValueError("prefixes take counts or fractions, but both were given")
     scores = np.asarray(scores)
     taken = order(scores, by)
     if excluding is not None:
         _check_shape(excluding, scores.shape)
-        taken = taken[~np.asarray(excluding, bool).ravel()[taken]]
+        taken = taken[~_set(excluding).ravel()[taken]]
     if fractions is not None:
-        counts = [count_of(_share(each), scores.size) for each in fractions]
+        counts = [count_of(each, scores.size) for each in fractions]
     elif counts is None:
         counts = range(1, len(taken) + 1)
-    sizes = np.fromiter(counts, np.int64)
+    sizes = np.array([operator.index(count) for count in counts], np.int64)
     for count in sizes:
         if count > len(taken):
             raise UserError(
@@ -201,7 +202,7 @@ def exclude(heads: np.ndarray, excluded: np.ndarray) -> np.ndarray:
     Raises:
         UserError: no head is left, so that replacing the set would change nothing.
     """
-    heads, excluded = np.asarray(heads, bool), np.asarray(excluded, bool)
+    heads, excluded = _set(heads), _set(excluded)
     _check_shape(excluded, heads.shape)
     left = heads & ~excluded
     if not left.any():
@@ -214,12 +215,12 @@ def exclude(heads: np.ndarray, excluded: np.ndarray) -> np.ndarray:
 
 def singles(heads: np.ndarray) -> np.ndarray:
     """Each head of a set alone: bool [L, H] -> [N, L, H]; of all heads: ``np.ones``."""
-    return from_indices(np.flatnonzero(heads)[:, None], np.shape(heads))
+    return from_indices(np.flatnonzero(_set(heads))[:, None], np.shape(heads))
 
 
 def leave_one_out(heads: np.ndarray) -> np.ndarray:
     """A set without each of its heads in turn: bool [L, H] -> [N, L, H]."""
-    return np.asarray(heads, bool) & ~singles(heads)
+    return _set(heads) & ~singles(heads)
 
 
 def pairs(heads: np.ndarray) -> np.ndarray:
@@ -232,7 +233,7 @@ def pairs(heads: np.ndarray) -> np.ndarray:
         for rows in np.array_split(every, 100):
             replaced = from_indices(rows, shape)
     """
-    chosen = np.flatnonzero(heads).astype(np.int32)
+    chosen = np.flatnonzero(_set(heads)).astype(np.int32)
     first, second = np.triu_indices(len(chosen), 1)
     return np.stack([chosen[first], chosen[second]], axis=1)
 
@@ -280,9 +281,24 @@ def layer_matched(rng: np.random.Generator, heads: np.ndarray) -> np.ndarray:
     Source: Crosbie & Shutova 2024, section 3.
     """
     chosen = np.zeros(heads.shape, bool)
-    for layer, count in enumerate(heads.sum(axis=1)):
+    for layer, count in enumerate(_set(heads).sum(axis=1)):
         chosen[layer, rng.choice(heads.shape[1], count, replace=False)] = True
     return chosen
+
+
+def _set(heads: np.ndarray) -> np.ndarray:
+    """The set, if it is one: of scores, say, every head that is not at 0 would count.
+
+    Raises:
+        TypeError: it is not bool.
+    """
+    heads = np.asarray(heads)
+    if heads.dtype != bool:
+        raise TypeError(
+            f"a set of heads is bool [L, H], True for its heads, but is {heads.dtype}: "
+            "compare it with a number, or take heads.top"
+        )
+    return heads
 
 
 def _check_shape(heads: np.ndarray, shape: tuple[int, ...]) -> None:
@@ -291,9 +307,3 @@ def _check_shape(heads: np.ndarray, shape: tuple[int, ...]) -> None:
             f"the excluded heads must be a set of shape [L, H] = {list(shape)}, but "
             f"have {list(np.shape(heads))}: they were chosen for another model"
         )
-
-
-def _share(fraction: float) -> float:
-    if not 0 <= fraction <= 1:
-        raise UserError(f"a share of heads lies between 0 and 1, not at {fraction}")
-    return fraction

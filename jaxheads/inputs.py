@@ -131,6 +131,12 @@ def prepare(
             "none: give --bos False"
         )
     bos = tokenizer.adds_bos if config.bos is None else config.bos
+    rows = model.config.vocab_size
+    if tokenizer.bos_id is not None and tokenizer.bos_id >= rows:
+        raise UserError(
+            f"the token that begins a sequence has id {tokenizer.bos_id}, but the "
+            f"model's embedding has {rows} rows: give the model its own tokenizer"
+        )
     if ranking:
         check_ranking(model, config, ranking)
     check_scores(config, parts, ranking)
@@ -172,8 +178,8 @@ class _Maker:
         if self.config.scores.probe_vocabulary == "model":
             return range(rows)
         special = self.tokenizer.special_ids
-        ids = range(min(self.tokenizer.vocab_size, rows))
-        return [id for id in ids if id not in special]
+        ids = self.tokenizer.ids
+        return [id for id in ids if id < rows and id not in special]
 
     def encode(self, text: str) -> list[int]:
         """Text to ids, without BOS."""

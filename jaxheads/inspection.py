@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from jaxheads.errors import UserError
-from jaxheads.model import configure, read_tokenizer
+from jaxheads.model import configure, ids_beyond, read_tokenizer
 from jaxheads.models.parameters import num_params
 from jaxheads.presets import BYTES
 from jaxheads.weights.checkpoint import Checkpoint, listed
@@ -191,9 +191,15 @@ def _inspect_tokenizer(found: Inspection, checkpoint: Checkpoint | Store) -> Non
     begins = "none begins a sequence"
     if tokenizer.bos_id is not None:
         begins = f"{tokenizer.decode([tokenizer.bos_id])!r} begins a sequence"
-    found.tokenizer = f"{tokenizer.vocab_size:,} tokens; {begins}"
-    if found.config is not None and tokenizer.vocab_size > found.config.vocab_size:
-        found.tokenizer += f"; the model has only {found.config.vocab_size:,}"
+    found.tokenizer = f"{len(tokenizer.ids):,} tokens; {begins}"
+    if found.config is None:
+        return
+    try:
+        beyond = ids_beyond(tokenizer, found.config, found.source)
+    except UserError as error:
+        found.refusal = found.refusal or str(error)
+        return
+    found.tokenizer += f"; its {beyond}" if beyond else ""
 
 
 def _inspect_tensors(

@@ -128,12 +128,13 @@ def load(
     opened = open_source(source, revision)
     family, config = configure(opened.checkpoint)
     tokenizer, no_tokenizer = read_tokenizer(opened.checkpoint)
-    if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
-        warnings.warn(
-            f"the tokenizer of {opened.source} has {tokenizer.vocab_size} tokens, the "
-            f"model only {config.vocab_size}: the last ones must not be used",
-            stacklevel=2,
-        )
+    if tokenizer is not None:
+        beyond = ids_beyond(tokenizer, config, opened.source)
+        if beyond:
+            warnings.warn(
+                f"the tokenizer of {opened.source}: its {beyond}", stacklevel=2
+            )
+        tokenizer = tokenizer.for_model(config.vocab_size)
     if isinstance(opened.checkpoint, Store):
         params, provenance = _restore(opened.checkpoint, dtype, mesh)
         return Model(params, config, tokenizer, provenance, no_tokenizer)
@@ -189,6 +190,28 @@ def read_tokenizer(checkpoint: Checkpoint | Store) -> tuple[Tokenizer | None, st
         except UserError as error:
             return None, str(error)
     return Tokenizer.from_folder(checkpoint.path)
+
+
+def ids_beyond(tokenizer: Tokenizer, config: Any, source: str) -> str:
+    """What to say of a tokenizer with ids beyond a model's embedding; else "".
+
+    Raises:
+        UserError: half of its tokens or more have such ids: it is another model's.
+    """
+    ids, rows = tokenizer.ids, config.vocab_size
+    beyond = sum(id >= rows for id in ids)
+    if not beyond:
+        return ""
+    said = (
+        f"ids go up to {ids[-1]:,}, but the model has only {rows:,} rows in its "
+        f"embedding: {beyond:,} of {len(ids):,} tokens cannot be used"
+    )
+    if 2 * beyond >= len(ids):
+        raise UserError(
+            f"the tokenizer of {source} is another model's: its {said}; put the "
+            "model's own in its place"
+        )
+    return f"{said}, and a text that needs one is refused"
 
 
 def _restore(store: Store, dtype: str, mesh: Mesh | None) -> tuple[Any, Provenance]:

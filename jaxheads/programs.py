@@ -15,9 +15,9 @@ from jaxheads import engine, plan
 from jaxheads.devices import mesh_of, replicate, split
 from jaxheads.icl.prompts import Batch
 from jaxheads.memory import Fit, Program, fit, shapes
-from jaxheads.models.forward import prefill
+from jaxheads.models.last_position import prefill_program
 from jaxheads.models.metrics import Metric, log_probability
-from jaxheads.models.resuming import run_clean
+from jaxheads.models.resuming import clean_program
 from jaxheads.scores import function_vector
 
 
@@ -105,9 +105,9 @@ def generate_under_subsets(
     one = plan.sequence(config, length) * rows
     shared = _once(
         f"the keys and values of {rows} {length}-token prompts",
-        prefill,
+        prefill_program,
         params,
-        (*arguments, config),
+        (*arguments, config, ()),
         one,
         sweeps,
     )
@@ -146,9 +146,9 @@ def metric_under_subsets(
     *prompts, targets, fill = given
     shared = _once(
         f"the keys and values of {rows} {length}-token prompts",
-        prefill,
+        prefill_program,
         params,
-        (*prompts, config),
+        (*prompts, config, ()),
         plan.sequence(config, length) * rows,
         sweeps,
     )
@@ -184,7 +184,7 @@ def losses_under_subsets(
     one = plan.sequence(config, length, len(at)) * rows
     shared = _once(
         f"the streams of {rows} {length}-token documents",
-        run_clean,
+        clean_program,
         params,
         (replicate(shapes(tokens), mesh), config, 0),
         one,

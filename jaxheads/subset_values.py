@@ -37,9 +37,9 @@ METRICS: dict[str, Metric] = {"probability": probability, "accuracy": right_toke
 
 
 @functools.partial(jax.jit, static_argnames="metric")
-def _whole(params, tokens, lengths, targets, where, keep, fill, config, metric):
-    """The same by a whole forward under one keep [L, H]: [B]."""
-    ablation = Ablation(keep, fill, where)
+def _whole(params, tokens, lengths, targets, where, replaced, fill, config, metric):
+    """The same by a whole forward without one set, bool [L, H]: [B]."""
+    ablation = Ablation.of(replaced, fill=fill, where=where)
     out = forward(
         params, tokens, config, lengths=lengths, ablation=ablation, logits="last"
     )
@@ -153,9 +153,8 @@ class SubsetValues:
             index = np.unique(self._groups[len(self._groups) // 2])[:prompts]
             tokens, lengths = self._padded(index)
             where = np.arange(tokens.shape[1])[None] == lengths[:, None] - 1
-            keep = 1 - np.asarray(replaced, np.float32)
             targets = self.batch.targets[index]
-            given = replicate((tokens, lengths, targets, where, keep), self._mesh)
+            given = replicate((tokens, lengths, targets, where, replaced), self._mesh)
             values, seconds = np.zeros(0), []
             for _ in range(3):
                 start = time.perf_counter()
@@ -185,7 +184,7 @@ class SubsetValues:
                 made = engine.metric_subsets(
                     self._params,
                     prefix,
-                    split(1 - replaced[index].astype(np.float32), self._mesh),
+                    split(Ablation.of(replaced[index]).keep, self._mesh),
                     self._fill,
                     targets,
                     self._config,

@@ -29,15 +29,28 @@ class Tokenizer:
         bos_id: id of the token that begins a sequence, if the source names one.
         adds_bos: whether the model was made with that token before every text; what
             to do about it is the caller's choice.
+        rows: of the embedding of the model that it is for: a text that needs an id
+            beyond them is refused; None: of no model yet.
     """
 
-    def __init__(self, inner: tokenizers.Tokenizer, bos_id: int | None, adds_bos: bool):
+    def __init__(
+        self,
+        inner: tokenizers.Tokenizer,
+        bos_id: int | None,
+        adds_bos: bool,
+        rows: int | None = None,
+    ):
         # A tokenizer.json may ask for both, and a cut text would go unnoticed.
         inner.no_truncation()
         inner.no_padding()
         self._inner = inner
         self.bos_id = bos_id
         self.adds_bos = adds_bos and bos_id is not None
+        self._rows = rows
+
+    def for_model(self, rows: int) -> "Tokenizer":
+        """The same tokenizer, for a model with so many rows in its embedding."""
+        return Tokenizer(self._inner, self.bos_id, self.adds_bos, rows)
 
     @classmethod
     def from_folder(cls, folder: Path) -> tuple["Tokenizer | None", str]:
@@ -120,9 +133,14 @@ class Tokenizer:
             os.replace(written, folder / name)
 
     @property
+    def ids(self) -> list[int]:
+        """Ids of all tokens, added ones included, in order; some may be left out."""
+        return sorted({*self._inner.get_vocab(with_added_tokens=True).values()})
+
+    @property
     def vocab_size(self) -> int:
-        """Number of tokens, added ones included; a model may have more rows."""
-        return self._inner.get_vocab_size(with_added_tokens=True)
+        """One more than the highest id; a model may have more rows."""
+        return max(self.ids, default=-1) + 1
 
     @property
     def sha256(self) -> str:
@@ -146,9 +164,11 @@ class Tokenizer:
             bos: put the token that begins a sequence first; nothing else is ever added.
 
         Raises:
-            UserError: there is no such token, or the text begins with it already.
+            UserError: there is no such token, or the text begins with it already; or an
+                id is beyond the model's embedding.
         """
         ids = self._inner.encode(text, add_special_tokens=False).ids
+        self._check(text, ids)
         if not bos:
             return ids
         if self.bos_id is None:
@@ -161,11 +181,24 @@ class Tokenizer:
                 f"the text begins with {self.decode(ids[:1])!r} already: encode it "
                 "without bos=True, so that there is one"
             )
+        self._check(text, [self.bos_id])
         return [self.bos_id, *ids]
+
+    def _check(self, text: str, ids: Sequence[int]) -> None:
+        beyond = [id for id in ids if self._rows is not None and id >= self._rows]
+        if beyond:
+            raise UserError(
+                f"the text {text[:30]!r} needs the token "
+                f"{self._inner.id_to_token(beyond[0])!r} with id {beyond[0]}, but the "
+                f"model's embedding has {self._rows} rows: leave it out of the text, "
+                "or give the model its own tokenizer"
+            )
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of many texts, each as from ``encode``; on all cores."""
         batch = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
+        for text, encoding in zip(texts, batch, strict=True):
+            self._check(text, encoding.ids)
         return [encoding.ids for encoding in batch]
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -6,16 +6,28 @@ output set to zero, and every pattern frozen to that of a clean run. ``Addition`
 the residual stream; it stands in the same argument.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from jaxheads.models.addition import Addition, by_layer, check_addition
+from jaxheads.models.arguments import check_array, check_finite
+from jaxheads.models.head_names import named_heads
 
 SITES = ("z", "q", "k", "v", "pattern")
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """Heads by name, in the place of ``keep`` until a run says how many there are."""
+
+    names: tuple[str, ...]
 
 
 @struct.dataclass
@@ -35,6 +47,8 @@ class Ablation:
       are knocked out: the others of a row share its attention as if the scores of
       these were minus infinity, and a row with no other edge attends to nothing.
 
+    ``Ablation.of`` makes one of a set of heads, by their names or as a bool array.
+
     Attributes:
         keep: float [L, H] or [L, G]; 1 keeps a head, 0 replaces it.
         fill: what replaces it: None (zeros), [L, H, K] or [L, B, T, H, K], with G for
@@ -48,6 +62,69 @@ class Ablation:
     fill: jax.Array | None = None
     where: jax.Array | None = None
     site: str = struct.field(pytree_node=False, default="z")
+
+    def __post_init__(self):
+        # Trees of other things pass here too: only what has a dtype is looked at.
+        if getattr(self.keep, "dtype", None) == jnp.bool_:
+            raise TypeError(
+                "keep is float, 1 where a head stays and 0 where it is replaced, but "
+                "was given as bool, which elsewhere says which heads go: write "
+                "Ablation.of(replaced), with True where a head is replaced"
+            )
+
+    @classmethod
+    def of(
+        cls,
+        *replaced: Any,
+        fill: jax.Array | None = None,
+        where: jax.Array | None = None,
+        site: str = "z",
+    ) -> "Ablation":
+        """The ablation of a set of heads.
+
+        Args:
+            *replaced: names such as "18.6", or a list of them; or bool [..., L, H],
+                True where a head is replaced, with G for H at "k" and "v". Leading
+                axes are for ``vmap``. A run checks names against its model.
+            fill: see ``Ablation``.
+            where: see ``Ablation``.
+            site: see ``Ablation``.
+
+        Raises:
+            TypeError: what is given is neither.
+        """
+        listed = [
+            name
+            for part in replaced
+            for name in (part if isinstance(part, list | tuple) else [part])
+        ]
+        if replaced and all(isinstance(name, str) for name in listed):
+            keep: Any = Named(tuple(listed))
+        elif len(replaced) == 1 and hasattr(replaced[0], "dtype"):
+            keep = 1 - check_set(replaced[0]).astype(np.float32)
+        else:
+            kinds = ", ".join(type(part).__name__ for part in replaced)
+            raise TypeError(
+                'a set of heads is names such as "18.6", "20.5", or one bool array '
+                "[..., L, H], True where a head is replaced, but "
+                f"{kinds or 'nothing'} was given"
+            )
+        return cls(keep, fill, where, site)
+
+
+def check_set(replaced: Any) -> Any:
+    """The set, if it is a bool array; numbers could mean either, 1 goes or 1 stays.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if getattr(replaced, "dtype", None) != jnp.bool_:
+        raise TypeError(
+            "replaced must be bool [..., L, H], True where a head is replaced, but is "
+            f"{getattr(replaced, 'dtype', type(replaced).__name__)}: compare it with a "
+            "number, so that it is plain which heads go"
+        )
+    return replaced
 
 
 @struct.dataclass
@@ -89,8 +166,9 @@ class Applied:
     one layer's slice of it.
     """
 
-    def __init__(self, ablation: Ablations, dims: Dims, refused: Sequence[str] = ()):
-        parts = _as_tuple(ablation)
+    def __init__(
+        self, parts: Sequence[Intervention], dims: Dims, refused: Sequence[str] = ()
+    ):
         self._parts = [part for part in parts if isinstance(part, Ablation)]
         for part in self._parts:
             _check(part, dims)
@@ -200,18 +278,71 @@ def apply_to_heads(
     return heads + weight * (fill - heads)
 
 
-def _as_tuple(ablation: Ablations) -> tuple[Intervention, ...]:
+def interventions(ablation: Ablations, config) -> tuple[Intervention, ...]:
+    """What a run was given as its ablation, as a tuple; names become arrays.
+
+    Every public function that takes an ablation calls this before it compiles anything:
+    what is not one would be lost among the leaves of a tree.
+
+    Args:
+        ablation: of a run.
+        config: of the model.
+
+    Raises:
+        TypeError: something in it is no intervention, or an array of another dtype.
+        ValueError: a value is not finite, or the model lacks a head that is named.
+    """
     if ablation is None:
         return ()
-    if isinstance(ablation, Intervention):
-        return (ablation,)
-    return tuple(ablation)
+    several = isinstance(ablation, list | tuple)
+    parts = tuple(ablation) if several else (ablation,)
+    return tuple(_checked(part, config) for part in parts)
+
+
+def _checked(part: Any, config) -> Intervention:
+    """One intervention, its arrays' dtypes and values checked."""
+    if isinstance(part, StopGradient):
+        layers = part.layers
+        if getattr(layers, "dtype", None) != jnp.bool_:
+            check_array(layers, "layers of a StopGradient", "float", "[L]")
+        return part
+    if isinstance(part, Addition):
+        check_array(part.vector, "addition.vector", "float", "[D]")
+        check_array(part.layers, "addition.layers", "number", "[L]")
+        _check_where(part.where, "addition.where", "[B, T]")
+        check_finite(part.vector, "addition.vector")
+        return part
+    if not isinstance(part, Ablation):
+        raise TypeError(
+            "an ablation is an Ablation, a StopGradient, an Addition, a tuple of "
+            f"these, or None, but a {type(part).__name__} was given: write "
+            'jh.Ablation.of("18.6"), or jh.Ablation.of(replaced) with bool [L, H], '
+            "True where a head is replaced"
+        )
+    if part.site not in SITES:
+        raise ValueError(f"ablation.site must be one of {SITES}, not {part.site!r}")
+    letters = "[L, G]" if part.site in ("k", "v") else "[L, H]"
+    if isinstance(part.keep, Named):
+        heads = config.num_kv_heads if part.site in ("k", "v") else config.num_heads
+        replaced = named_heads(part.keep.names, (config.num_layers, heads))
+        part = dataclasses.replace(part, keep=1 - replaced.astype(np.float32))
+    check_array(part.keep, "ablation.keep", "number", letters)
+    check_finite(part.keep, "ablation.keep")
+    if part.fill is not None:
+        check_array(part.fill, "ablation.fill", "float")
+        check_finite(part.fill, "ablation.fill")
+    edges = "[B, T, S]" if part.site == "pattern" else "[B, T]"
+    _check_where(part.where, "ablation.where", edges)
+    return part
+
+
+def _check_where(where: Any, name: str, letters: str) -> None:
+    if where is not None:
+        check_array(where, name, "bool", letters)
 
 
 def _check(ablation: Ablation, dims: Dims) -> None:
     """Raise ValueError unless an ablation fits a model and a batch of tokens."""
-    if ablation.site not in SITES:
-        raise ValueError(f"ablation.site must be one of {SITES}, not {ablation.site!r}")
     d = dims
     letter, heads = ("G", d.kv_heads) if ablation.site in ("k", "v") else ("H", d.heads)
     if ablation.keep.shape != (d.layers, heads):

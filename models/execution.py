@@ -1,13 +1,13 @@
 """What all runs of layers share: positions, masks, precision, the scan over layers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxheads.models import family
-from jaxheads.models.ablation import Ablations, Applied, Dims
+from jaxheads.models.ablation import Applied, Dims, Intervention
 from jaxheads.models.layers import attention
 
 
@@ -15,9 +15,9 @@ def run_layers(
     params,
     x: jax.Array,
     config,
-    ablation: Ablations,
+    ablation: Sequence[Intervention],
     keep: Callable[[dict[str, Any]], Any],
-    aside: Ablations = None,
+    aside: Sequence[Intervention] | None = None,
     rematerialise: bool = False,
     segments: jax.Array | None = None,
 ) -> tuple[jax.Array, Any]:
@@ -47,7 +47,7 @@ def run_layers(
     positions = sequence_positions(b, t, segments=segments)
     dims = ablation_dims(config, b, t, t)
     applied = Applied(ablation, dims)
-    apart = Applied(aside, dims, refused=("residual",))
+    apart = Applied(aside or (), dims, refused=("residual",))
 
     def run_layer(x, inputs):
         layer, window, replaced, apart_layer = inputs
@@ -172,14 +172,3 @@ def exact_products(params):
 def lengths_or_whole(lengths: jax.Array | None, b: int, t: int) -> jax.Array:
     """Lengths int [B]; all T where None were given."""
     return jnp.full((b,), t) if lengths is None else lengths
-
-
-def check_tokens(tokens: jax.Array, config) -> None:
-    """Raise ValueError unless tokens are [B, T] and fit the model's context."""
-    if tokens.ndim != 2:
-        raise ValueError(f"tokens must be int [B, T], but have shape {tokens.shape}")
-    if tokens.shape[1] > config.context_length:
-        raise ValueError(
-            f"the sequence has {tokens.shape[1]} tokens, but the model's context is "
-            f"{config.context_length}: shorten it (fewer shots, shorter documents)"
-        )

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxheads.models import family
-from jaxheads.models.ablation import Ablations
+from jaxheads.models.ablation import Ablations, interventions
+from jaxheads.models.arguments import check_positions, check_tokens
 from jaxheads.models.execution import (
-    check_tokens,
     exact_products,
     lengths_or_whole,
     run_layers,
@@ -104,18 +104,23 @@ def forward(
         Output: logits (float32 or wider) and what was captured.
 
     Raises:
-        ValueError: shapes that do not fit, an unknown capture, a sequence longer than
-            the model's context.
+        TypeError: an argument is no array, or one of another kind; an ablation that is
+            none.
+        ValueError: shapes that do not fit, an unknown capture, a token, a length or a
+            position that is not there, a sequence longer than the model's context.
     """
-    check_tokens(tokens, config)
-    unknown = set(capture) - set(CAPTURES)
-    if unknown:
-        raise ValueError(f"capture takes names of {CAPTURES}, not {sorted(unknown)}")
+    check_tokens(tokens, config, lengths, segments)
+    ablation = interventions(ablation, config)
+    if isinstance(capture, str) or set(capture) - set(CAPTURES):
+        raise ValueError(
+            f"capture takes a tuple of names of {CAPTURES}, not {capture!r}"
+        )
     b, t = tokens.shape
     run = lambda at: _forward(
         params, tokens, config, ablation, at, tuple(capture), rematerialise, segments
     )
     if not isinstance(logits, str):
+        check_positions(logits, "logits", t)
         return run(logits)
     if logits == "all":
         return run(None)
@@ -146,7 +151,6 @@ def _forward(
         return Output(logits=model.unembed(params, x, config), **captured)
 
 
-@jax.jit
 def heads_under(params, tokens: jax.Array, config, ablation: Ablations) -> jax.Array:
     """Head outputs if a layer alone were ablated, for every layer in one pass.
 
@@ -164,11 +168,16 @@ def heads_under(params, tokens: jax.Array, config, ablation: Ablations) -> jax.A
         z [L, B, T, H, K].
     """
     check_tokens(tokens, config)
+    return _heads_under(params, tokens, config, interventions(ablation, config))
+
+
+@jax.jit
+def _heads_under(params, tokens, config, ablation) -> jax.Array:
     with exact_products(params):
         x = family(config.model_type).embed(
             params, tokens, sequence_positions(*tokens.shape), config
         )
         _, heads = run_layers(
-            params, x, config, None, lambda seen: seen["heads"], aside=ablation
+            params, x, config, (), lambda seen: seen["heads"], aside=ablation
         )
     return heads

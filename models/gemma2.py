@@ -50,6 +50,7 @@ from jaxheads.models.llama_sizes import (
 )
 from jaxheads.models.parameters import leaf_maker
 from jaxheads.models.rope import rotary
+from jaxheads.models.settings import size
 
 
 @jax.tree_util.register_static
@@ -72,13 +73,6 @@ class Config(Sizes):
     logit_cap: float | None = 30.0
     norm_offset: float = 1.0
     model_type: str = "gemma2"
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ("query_scalar", "score_cap", "logit_cap"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} must be positive, but is {value}")
 
     @classmethod
     def from_hf(cls, settings: Mapping) -> "Config":
@@ -118,7 +112,8 @@ class Config(Sizes):
         pattern = {"attention.sliding_window_pattern": (None, 2)}
         sizes = gguf_sizes(metadata, "gemma2", pattern)
         layers, per_head = sizes["num_layers"], sizes["width"] // sizes["num_heads"]
-        window = int(metadata.get("gemma2.attention.sliding_window", 4096))
+        name = "gemma2.attention.sliding_window"
+        window = size({name: 4096, **metadata}, name)
         windows = tuple(window if _slides(layer) else None for layer in range(layers))
         return cls(
             **sizes,

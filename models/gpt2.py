@@ -34,6 +34,7 @@ from jaxheads.models.layers import (
 )
 from jaxheads.models.parameters import leaf_maker
 from jaxheads.models.settings import (
+    check_numbers,
     check_sizes,
     flag,
     given,
@@ -57,8 +58,7 @@ class FromSizes:
     activation: str
 
     def __post_init__(self):
-        names = ("num_layers", "width", "num_heads", "mlp_width", "vocab_size")
-        check_sizes({name: getattr(self, name) for name in (*names, "context_length")})
+        check_numbers(self, may_be_zero=("rotary_width",))
         if self.width % self.num_heads:
             raise ValueError(
                 f"num_heads must divide width = {self.width}, but is {self.num_heads}"
@@ -191,15 +191,14 @@ class Config(FromSizes):
         refuse_unless(
             {"gpt2.attention.head_count_kv": (key_value_heads, (None, heads))}
         )
-        vocabulary = metadata.get("gpt2.vocab_size")
-        if vocabulary is None:
-            vocabulary = len(metadata["tokenizer.ggml.tokens"])
+        tokens = metadata.get("tokenizer.ggml.tokens", ())
+        vocabulary = {"gpt2.vocab_size": len(tokens), **metadata}
         return cls(
             num_layers=size(metadata, "gpt2.block_count"),
             width=size(metadata, "gpt2.embedding_length"),
             num_heads=heads,
             mlp_width=size(metadata, "gpt2.feed_forward_length"),
-            vocab_size=int(vocabulary),
+            vocab_size=size(vocabulary, "gpt2.vocab_size"),
             context_length=size(metadata, "gpt2.context_length"),
             norm_epsilon=float(metadata["gpt2.attention.layer_norm_epsilon"]),
             tied=bool(metadata.get("tied", False)),

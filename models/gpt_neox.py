@@ -177,15 +177,14 @@ class Config(FromSizes):
             "gptneox.attention.key_length": (None, width // heads),
         }
         refuse_unless({name: (metadata.get(name), ok) for name, ok in built.items()})
-        vocabulary = metadata.get("gptneox.vocab_size")
-        if vocabulary is None:
-            vocabulary = len(metadata["tokenizer.ggml.tokens"])
+        tokens = metadata.get("tokenizer.ggml.tokens", ())
+        vocabulary = {"gptneox.vocab_size": len(tokens), **metadata}
         return cls(
             num_layers=size(metadata, "gptneox.block_count"),
             width=width,
             num_heads=heads,
             mlp_width=size(metadata, "gptneox.feed_forward_length"),
-            vocab_size=int(vocabulary),
+            vocab_size=size(vocabulary, "gptneox.vocab_size"),
             context_length=size(metadata, "gptneox.context_length"),
             rotary_width=size(metadata, "gptneox.rope.dimension_count"),
             rope=Rope(float(metadata.get("gptneox.rope.freq_base", 10000.0))),

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxheads.models import family
-from jaxheads.models.ablation import Ablations, Applied
+from jaxheads.models.ablation import Ablations, Applied, interventions
+from jaxheads.models.arguments import check_answers, check_tokens
 from jaxheads.models.execution import (
     ablation_dims,
-    check_tokens,
     exact_products,
     lengths_or_whole,
     run_layers,
@@ -59,7 +59,6 @@ class Prefix:
     earlier: Any = None
 
 
-@jax.jit
 def prefill(
     params,
     tokens: jax.Array,
@@ -82,9 +81,20 @@ def prefill(
         Prefix: keys, values and the last position's inputs of every layer.
 
     Raises:
-        ValueError: a prompt longer than the model's context.
+        TypeError: an argument is no array, or one of another kind; an ablation that is
+            none.
+        ValueError: a prompt longer than the model's context, a token or a length that
+            is not there, an ablation that does not fit.
     """
-    check_tokens(tokens, config)
+    check_tokens(tokens, config, lengths)
+    return prefill_program(
+        params, tokens, lengths, config, interventions(ablation, config)
+    )
+
+
+@jax.jit
+def prefill_program(params, tokens, lengths, config, ablation) -> Prefix:
+    """``prefill`` of checked arguments: what is compiled, and planned before."""
     b, t = tokens.shape
     model = family(config.model_type)
     lengths = lengths_or_whole(lengths, b, t)
@@ -120,7 +130,6 @@ def prefill(
         )
 
 
-@jax.jit
 def last_token_logits(
     params, prefix: Prefix, config, ablation: Ablations = None
 ) -> jax.Array:
@@ -138,7 +147,16 @@ def last_token_logits(
 
     Returns:
         Logits [B, V].
+
+    Raises:
+        TypeError: an ablation that is none.
+        ValueError: an ablation that does not fit.
     """
+    return _last_token_logits(params, prefix, config, interventions(ablation, config))
+
+
+@jax.jit
+def _last_token_logits(params, prefix: Prefix, config, ablation) -> jax.Array:
     own = _own_cache(prefix, 1)
     with exact_products(params):
         logits, _ = _run_token(
@@ -147,7 +165,6 @@ def last_token_logits(
     return logits
 
 
-@functools.partial(jax.jit, static_argnames="max_new_tokens")
 def generate(
     params,
     prefix: Prefix,
@@ -159,18 +176,29 @@ def generate(
 
     Heads are ablated, and an Addition added, at the prompt's last position and at every
     new one. Nothing stops at an end-of-text token: cut the answer where it ends.
-    ``lengths + M - 1`` positions must fit the model's context, which is not checked.
 
     Args:
         params: of the family of ``config``.
         prefix: of B prompts.
         config: of the model; static.
-        max_new_tokens: M; static.
+        max_new_tokens: M, 1 or more; static.
         ablation: as for ``last_token_logits``.
 
     Returns:
         New tokens, int32 [B, M].
+
+    Raises:
+        TypeError: an ablation that is none, or M that is no whole number.
+        ValueError: an ablation that does not fit; M below 1, or ``lengths + M - 1``
+            positions, the last new token's left out, beyond the model's context.
     """
+    check_answers(prefix.lengths, max_new_tokens, config)
+    ablation = interventions(ablation, config)
+    return _generate(params, prefix, config, max_new_tokens, ablation)
+
+
+@functools.partial(jax.jit, static_argnames="max_new_tokens")
+def _generate(params, prefix: Prefix, config, max_new_tokens: int, ablation):
 
     def step(carry, index):
         own, token = carry

@@ -47,7 +47,7 @@ from jaxheads.models.llama_sizes import (
 )
 from jaxheads.models.parameters import leaf_maker
 from jaxheads.models.rope import rotary
-from jaxheads.models.settings import flag, refuse_window
+from jaxheads.models.settings import flag, refuse_window, size
 
 
 @jax.tree_util.register_static
@@ -112,8 +112,9 @@ class Config(Sizes):
             ValueError: as for ``from_hf``.
         """
         sizes = gguf_sizes(metadata, "llama", {})
-        window = metadata.get("llama.attention.sliding_window")
-        windows = (int(window),) * sizes["num_layers"] if window else None
+        name = "llama.attention.sliding_window"
+        window = size(metadata, name) if metadata.get(name) else None
+        windows = (window,) * sizes["num_layers"] if window else None
         return cls(**sizes, windows=windows)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from jaxheads.models.rope import Rope, nested_settings
 from jaxheads.models.settings import (
+    check_numbers,
     check_sizes,
     flag,
     given,
@@ -58,8 +59,7 @@ class Sizes:
     windows: tuple[int | None, ...] | None = None
 
     def __post_init__(self):
-        fields = [field for field in dataclasses.fields(Sizes) if field.type is int]
-        check_sizes({field.name: getattr(self, field.name) for field in fields})
+        check_numbers(self, may_be_zero=("norm_offset",))
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_kv_heads must divide num_heads = {self.num_heads}, "
@@ -120,7 +120,7 @@ def hf_sizes(settings: Mapping[str, Any], supported: Mapping[str, tuple]) -> dic
     layers = size(settings, "num_hidden_layers")
     heads = size(settings, "num_attention_heads")
     width = size(settings, "hidden_size")
-    check_sizes({"num_attention_heads": heads})
+    check_sizes({"num_attention_heads": heads, "num_layers": layers})
     context = size(settings, "max_position_embeddings", "max_sequence_length")
     rope = Rope.from_hf(settings, context)
     refuse_unread(settings, {"rotary_emb_base": rope.theta, "rotary_pct": 1})
@@ -194,7 +194,8 @@ def gguf_sizes(
     key = lambda name: f"{architecture}.{name}"
     heads = size(metadata, key("attention.head_count"))
     width = size(metadata, key("embedding_length"))
-    check_sizes({key("attention.head_count"): heads})
+    layers = size(metadata, key("block_count"))
+    check_sizes({key("attention.head_count"): heads, "num_layers": layers})
     head_dim = _size_or(width // heads, metadata, key("attention.key_length"))
     supported = {
         "expert_count": (None, 0),
@@ -210,7 +211,7 @@ def gguf_sizes(
     tokens = metadata.get("tokenizer.ggml.tokens", ())
     context = size(metadata, key("context_length"))
     return {
-        "num_layers": size(metadata, key("block_count")),
+        "num_layers": layers,
         "width": width,
         "num_heads": heads,
         "num_kv_heads": _size_or(heads, metadata, key("attention.head_count_kv")),

@@ -1,9 +1,12 @@
 """What is read off logits: functions (logits [..., V], targets) -> [...]."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from jaxheads.models.arguments import check_array, check_ids
 
 Metric = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -15,6 +18,7 @@ def probability(logits: jax.Array, targets: jax.Array) -> jax.Array:
 
 def log_probability(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """Log p(target) in nats: logits [..., V], targets int [...] -> [...]."""
+    _check(targets, logits)
     picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     return picked - jax.nn.logsumexp(logits, axis=-1)
 
@@ -29,5 +33,39 @@ def logit_difference(logits: jax.Array, targets: jax.Array) -> jax.Array:
     Returns:
         [...], nats.
     """
+    _check(targets, logits)
+    if targets.shape[-1:] != (2,):
+        raise ValueError(
+            "targets of a logit difference must be int [..., 2], the wanted token and "
+            f"the other, but have shape {targets.shape}"
+        )
     picked = jnp.take_along_axis(logits, targets, axis=-1)
     return picked[..., 0] - picked[..., 1]
+
+
+TOKEN_METRICS = (probability, log_probability, logit_difference)
+"""Metrics whose targets are token ids."""
+
+
+def check_targets(metric: Any, targets: Any, vocab_size: int, shape: tuple) -> None:
+    """Raise unless targets fit what is read, and are tokens where a metric wants them.
+
+    Args:
+        metric: that will read them.
+        targets: [B, ...] or [B, P, ...].
+        vocab_size: V.
+        shape: (B,) or (B, P).
+    """
+    if metric in TOKEN_METRICS:
+        check_array(targets, "targets", "int")
+        check_ids(targets, "targets", vocab_size)
+    letters = "[B, ...]" if len(shape) == 1 else "[B, P, ...]"
+    if targets.shape[: len(shape)] != shape:
+        raise ValueError(
+            f"targets must be {letters} with {shape}, but have shape {targets.shape}"
+        )
+
+
+def _check(targets: Any, logits: jax.Array) -> None:
+    check_array(targets, "targets", "int")
+    check_ids(targets, "targets", logits.shape[-1])

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxheads.models import family
+from jaxheads.models.arguments import check_array, check_finite
 from jaxheads.models.execution import exact_products, windows
 from jaxheads.models.last_position import Prefix, before_last
 from jaxheads.models.layers import shared_prefix_attention
-from jaxheads.models.metrics import Metric, probability
+from jaxheads.models.metrics import Metric, check_targets, probability
 
 
-@functools.partial(jax.jit, static_argnames="metric")
 def patch_each_head(
     params,
     prefix: Prefix,
@@ -43,13 +43,23 @@ def patch_each_head(
     Returns:
         Effects [L, H, B], in the metric's unit.
 
+    Raises:
+        TypeError: the fill is no array of floats.
+        ValueError: shapes that do not fit, a fill that is not finite, a target that is
+            not there.
+
     Source: Todd et al. 2024, section 2.3 (causal indirect effect).
     """
     layers, b, h, k = prefix.heads.shape
-    if fill.shape != (layers, h, k):
-        raise ValueError(f"fill must be [L, H, K] = {(layers, h, k)}, not {fill.shape}")
-    if targets.shape[:1] != (b,):
-        raise ValueError(f"targets must be [B] = {(b,)}, not {targets.shape}")
+    check_array(fill, "fill", "float", "[L, H, K]", (layers, h, k))
+    check_finite(fill, "fill")
+    check_targets(metric, targets, config.vocab_size, (b,))
+    return _patch_each_head(params, prefix, fill, targets, config, metric)
+
+
+@functools.partial(jax.jit, static_argnames="metric")
+def _patch_each_head(params, prefix: Prefix, fill, targets, config, metric):
+    layers, b, h, _ = prefix.heads.shape
     model = family(config.model_type)
     fill = fill.astype(prefix.heads.dtype)
     inputs = (

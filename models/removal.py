@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxheads.models import family
+from jaxheads.models.arguments import check_positions, check_tokens
 from jaxheads.models.execution import (
     exact_products,
     previous_of,
@@ -20,7 +21,7 @@ from jaxheads.models.execution import (
 )
 from jaxheads.models.forward import Output, forward
 from jaxheads.models.layers import attention
-from jaxheads.models.metrics import Metric, log_probability
+from jaxheads.models.metrics import Metric, check_targets, log_probability
 
 
 @struct.dataclass
@@ -39,7 +40,6 @@ class Removed:
     whole: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames="metric")
 def remove_each_head(
     params,
     tokens: jax.Array,
@@ -69,8 +69,21 @@ def remove_each_head(
     Returns:
         ``Removed``, in the metric's unit.
 
+    Raises:
+        TypeError: an argument is no array, or one of another kind.
+        ValueError: shapes that do not fit, a token, a position or a target that is not
+            there.
+
     Source: Olsson et al. 2022, ablations (full and pattern-preserving).
     """
+    check_tokens(tokens, config, segments=segments)
+    check_positions(at, "at", tokens.shape[1])
+    check_targets(metric, targets, config.vocab_size, at.shape)
+    return _remove_each_head(params, tokens, at, targets, config, segments, metric)
+
+
+@functools.partial(jax.jit, static_argnames="metric")
+def _remove_each_head(params, tokens, at, targets, config, segments, metric):
     model = family(config.model_type)
     clean = forward(
         params,

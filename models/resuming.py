@@ -10,13 +10,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from jaxheads.models import family
-from jaxheads.models.ablation import Ablations, Applied
+from jaxheads.models.ablation import Ablations, Applied, interventions
+from jaxheads.models.arguments import check_positions, check_range, check_tokens
 from jaxheads.models.execution import (
     ablation_dims,
-    check_tokens,
     exact_products,
     run_layers,
     sequence_positions,
@@ -48,7 +49,6 @@ class Clean:
     unmixed: tuple[jax.Array, jax.Array] | None = None
 
 
-@functools.partial(jax.jit, static_argnames="first_position")
 def run_clean(params, tokens: jax.Array, config, first_position: int = 0) -> Clean:
     """Run a model over sequences and keep what runs under an ablation start from.
 
@@ -62,14 +62,23 @@ def run_clean(params, tokens: jax.Array, config, first_position: int = 0) -> Cle
         Clean: with ``residual`` and ``heads`` of the T - S positions from S on.
 
     Raises:
-        ValueError: sequences longer than the model's context, S outside of them.
+        TypeError: tokens that are no array of integers.
+        ValueError: sequences longer than the model's context, a token that is not
+            there, S outside of them.
     """
     check_tokens(tokens, config)
-    b, t = tokens.shape
+    t = tokens.shape[1]
     if not 0 <= first_position < t:
         raise ValueError(
             f"first_position must be one of {t} positions, but is {first_position}"
         )
+    return clean_program(params, tokens, config, first_position)
+
+
+@functools.partial(jax.jit, static_argnames="first_position")
+def clean_program(params, tokens, config, first_position: int) -> Clean:
+    """``run_clean`` of checked arguments: what is compiled, and planned before."""
+    b, t = tokens.shape
     s = first_position
 
     def keep(seen):
@@ -85,11 +94,10 @@ def run_clean(params, tokens: jax.Array, config, first_position: int = 0) -> Cle
         x = family(config.model_type).embed(
             params, tokens, sequence_positions(b, t), config
         )
-        x, kept = run_layers(params, x, config, None, keep)
+        x, kept = run_layers(params, x, config, (), keep)
     return Clean(final=x[:, s:], **kept)
 
 
-@jax.jit
 def resume(
     params,
     clean: Clean,
@@ -116,7 +124,24 @@ def resume(
 
     Returns:
         [B, P, V].
+
+    Raises:
+        TypeError: an ablation that is none.
+        ValueError: an ablation that does not fit; a position or a layer that is not
+            there.
     """
+    check_positions(at, "at", clean.final.shape[1])
+    layers = config.num_layers
+    if not isinstance(first_layer, jax.Array):
+        first_layer = np.asarray(first_layer)
+    what = f"the model has {layers} layers"
+    check_range(first_layer, "first_layer", 0, layers - 1, what)
+    ablation = interventions(ablation, config)
+    return _resume(params, clean, config, ablation, at, first_layer)
+
+
+@jax.jit
+def _resume(params, clean: Clean, config, ablation, at, first_layer) -> jax.Array:
     model = family(config.model_type)
     _, b, t = clean.residual.shape[:3]
     start = clean.keys.shape[2]  # S

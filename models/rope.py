@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxheads.models.settings import given, refuse_unless
+from jaxheads.models.settings import check_numbers, given, refuse_unless
 
 SCALINGS = ("none", "linear", "dynamic", "llama3", "yarn")
 
@@ -53,6 +53,7 @@ class Rope:
 
     def __post_init__(self):
         _check_scaling(self.scaling)
+        check_numbers(self, may_be_zero=("original_context",))
         if self.theta <= 1:
             raise ValueError(f"the rotary base must exceed 1, but is {self.theta}")
         if self.factor < 1:

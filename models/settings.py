@@ -1,6 +1,8 @@
 """Reading checkpoints' settings: sizes by their names of every age, loud refusals."""
 
-from collections.abc import Mapping
+import dataclasses
+import math
+from collections.abc import Collection, Mapping
 from typing import Any
 
 
@@ -104,7 +106,52 @@ def refuse_unless(checks: Mapping[str, tuple[Any, tuple]]) -> None:
 
 
 def check_sizes(sizes: Mapping[str, int]) -> None:
-    """Raise ValueError at the first size, by name, that is not positive."""
+    """Raise ValueError at the first size, by name, that no model can have."""
     for name, value in sizes.items():
-        if value < 1:
-            raise ValueError(f"{name} must be positive, but is {value}")
+        _check_size(name, value, may_be_zero=False)
+
+
+LARGEST = 2**31 - 1
+"""Of a size: positions and ids are int32."""
+
+MOST_LAYERS = 100_000
+"""Each has tensors of its own names, which are looked for one by one."""
+
+
+def check_numbers(config: Any, may_be_zero: Collection[str] = ()) -> None:
+    """Raise ValueError at the first number of a config that no model can have.
+
+    Sizes are whole numbers from 1 to ``LARGEST``; all others are finite and above 0.
+
+    Args:
+        config: a dataclass; its fields of type int and float, float or None, and tuple
+            of floats are looked at.
+        may_be_zero: names of fields that 0 is right for, too.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.type is int:
+            _check_size(field.name, value, field.name in may_be_zero)
+        elif field.type in (float, float | None, tuple[float, ...]):
+            several = value if isinstance(value, tuple) else (value,)
+            for each in several:
+                if each is not None or field.type is float:
+                    _check_number(field.name, each, field.name in may_be_zero)
+
+
+def _check_size(name: str, value: Any, may_be_zero: bool) -> None:
+    least = 0 if may_be_zero else 1
+    most = MOST_LAYERS if name == "num_layers" else LARGEST
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name} must be a whole number, but is {value!r}")
+    if not least <= value <= most:
+        said = "0 or more" if may_be_zero else "positive"
+        raise ValueError(f"{name} must be {said} and at most {most}, but is {value}")
+
+
+def _check_number(name: str, value: Any, may_be_zero: bool) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name} must be a number, but is {value!r}")
+    if not math.isfinite(value) or value < 0 or (value == 0 and not may_be_zero):
+        said = "0 or more and finite" if may_be_zero else "positive and finite"
+        raise ValueError(f"{name} must be {said}, but is {value}")

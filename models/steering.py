@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxheads.models import family
+from jaxheads.models.arguments import check_array, check_finite, check_range
 from jaxheads.models.execution import exact_products, windows
 from jaxheads.models.last_position import Prefix, before_last
 from jaxheads.models.layers import shared_prefix_attention
+from jaxheads.models.metrics import check_targets
 
 
-@functools.partial(jax.jit, static_argnames="metric")
 def steer(
     params,
     prefix: Prefix,
@@ -46,13 +47,28 @@ def steer(
     Returns:
         [C, R, B], in the metric's unit.
 
+    Raises:
+        TypeError: an argument is no array, or one of another kind.
+        ValueError: shapes that do not fit, a layer or a target that is not there.
+
     Source: Todd et al. 2024, section 2.3 (h_l + v at the last token).
     """
+    check_array(vectors, "vectors", "float", "[C, R, D]")
+    check_array(starts, "starts", "int", "[C, R]")
     if vectors.shape[:2] != starts.shape or vectors.shape[2:] != prefix.final.shape[1:]:
         raise ValueError(
             f"vectors must be [C, R, D] with D = {prefix.final.shape[1]} and starts "
             f"[C, R], not {vectors.shape} and {starts.shape}"
         )
+    check_finite(vectors, "vectors")
+    layers = config.num_layers
+    check_range(starts, "starts", 0, layers, f"the model has {layers} layers")
+    check_targets(metric, targets, config.vocab_size, prefix.lengths.shape)
+    return _steer(params, prefix, vectors, starts, targets, config, metric)
+
+
+@functools.partial(jax.jit, static_argnames="metric")
+def _steer(params, prefix: Prefix, vectors, starts, targets, config, metric):
     model = family(config.model_type)
     b, layers = len(prefix.lengths), config.num_layers
     vectors = vectors.astype(prefix.residual.dtype)

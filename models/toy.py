@@ -37,7 +37,7 @@ from jaxheads.models.layers import (
 )
 from jaxheads.models.parameters import leaf_maker
 from jaxheads.models.rope import Rope, rotary
-from jaxheads.models.settings import check_sizes, refuse_unless, size
+from jaxheads.models.settings import check_numbers, refuse_unless, size
 
 POSITIONS = ("sinusoidal", "rotary")
 
@@ -82,9 +82,7 @@ class Config:
     model_type: str = "toy"
 
     def __post_init__(self):
-        check_sizes({name: getattr(self, name) for name in _sizes()})
-        if self.mlp_width < 0:
-            raise ValueError(f"mlp_width must be 0 or more, but is {self.mlp_width}")
+        check_numbers(self, may_be_zero=("mlp_width",))
         refuse_unless({"positions": (self.positions, POSITIONS)})
         split = "head_dim" if self.positions == "rotary" else "width"
         if getattr(self, split) % 2:

@@ -16,6 +16,11 @@ from safetensors.numpy import load_file, save_file
 from torch_files import write_torch
 
 from jaxheads.errors import UserError
+from jaxheads.icl.prompts import build_prompts, encode_prompts
+from jaxheads.icl.tasks import Task
+from jaxheads.icl.templates import Template
+from jaxheads.icl.texts import encode_documents, encode_stream
+from jaxheads.inspection import inspect_source
 from jaxheads.model import load
 from jaxheads.weights.digest import params_sha256
 from jaxheads.weights.folder import open_folder
@@ -91,11 +96,82 @@ def test_a_folders_tokenizer_comes_with_it(tmp_path, tiny_gqa, extra):
     inner.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text('{"bos_token": "b"}')
     if extra:
-        with pytest.warns(UserWarning, match="has 50 tokens, the model only 41"):
+        said = "its ids go up to 49, but the model has only 41 .* 9 of 50 tokens cannot"
+        with pytest.warns(UserWarning, match=said):
             model = load(folder)
     else:
         model = load(folder)
     assert model.require_tokenizer().encode("cab", bos=True) == [1, 2, 0, 1]
+
+
+def test_a_text_with_a_token_beyond_the_embedding_is_refused(tmp_path, tiny_gqa):
+    """Its highest id counts: here are 31 tokens, and one of them has id 90."""
+    folder = write(tmp_path / "m", tiny_gqa)
+    vocabulary = {chr(97 + i): i for i in range(30)} | {"?": 90}
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=[]))
+    inner.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"bos_token": "?"}')
+    with pytest.warns(UserWarning, match="ids go up to 90.* only 41 .* 1 of 31 tokens"):
+        tokenizer = load(folder).require_tokenizer()
+    assert tokenizer.vocab_size == 91 and len(tokenizer.ids) == 31
+    said = r"the text 'why\?' needs the token '\?' with id 90, .* has 41 rows"
+    task = Task("t", "abstractive", ("why?", "a", "b"), ("c", "d", "e"), source="here")
+    shown = build_prompts(task, 3, shots=2, seed=0, template=Template("", "", "", ""))
+    for run in (
+        lambda: tokenizer.encode("why?"),
+        lambda: tokenizer.encode_batch(["a", "why?"]),
+        lambda: encode_documents(["why?"], tokenizer, bos=False, length=2),
+        lambda: encode_stream(["why?"], tokenizer, bos=False, length=2),
+    ):
+        with pytest.raises(UserError, match=said):
+            run()
+    with pytest.raises(UserError, match=r"needs the token '.' with id 90"):
+        encode_prompts(shown, tokenizer, bos=False)
+    with pytest.raises(UserError, match=r"'abc' needs the token '.' with id 90"):
+        tokenizer.encode("abc", bos=True)
+
+
+def test_another_models_tokenizer_is_refused(tmp_path, tiny_gqa):
+    folder = write(tmp_path / "m", tiny_gqa)
+    vocabulary = {chr(97 + i): 10 * i for i in range(8)}  # 4 of 8 in 41 rows
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=[]))
+    inner.save(str(folder / "tokenizer.json"))
+    with pytest.warns(UserWarning, match="3 of 8 tokens cannot be used"):
+        load(folder)
+    vocabulary |= {"y": 500, "z": 600}
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=[]))
+    inner.save(str(folder / "tokenizer.json"))
+    with pytest.raises(
+        UserError, match=r"another model's: its ids go up to 600, .* 5 of"
+    ):
+        load(folder)
+    assert "is another model's" in inspect_source(folder).refusal
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rms_norm_eps": -1}, "norm_epsilon must be positive and finite, but is -1"),
+        ({"rms_norm_eps": float("nan")}, "norm_epsilon must be .* but is nan"),
+        ({"rms_norm_eps": 0}, "norm_epsilon must be .* but is 0"),
+        ({"rope_theta": float("nan")}, "theta must be .* but is nan"),
+        ({"rope_theta": -10000.0}, "theta must be .* but is -10000"),
+        (
+            {"rope_scaling": {"type": "linear", "factor": float("nan")}},
+            "factor must be .* but is nan",
+        ),
+        ({"num_hidden_layers": 10**9}, "num_layers must be .* at most 100000, but is"),
+        ({"vocab_size": 2**40}, "vocab_size must be .* at most 2147483647, but is"),
+        ({"intermediate_size": -34}, "mlp_width must be positive .* but is -34"),
+    ],
+)
+def test_a_number_that_no_model_has_is_refused(tmp_path, tiny_gqa, changes, said):
+    folder = write(tmp_path / "m", tiny_gqa)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(UserError, match=said):
+        load(folder)
+    assert re.search(said, inspect_source(folder).refusal)
 
 
 def without_index(folder):
