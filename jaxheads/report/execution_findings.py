@@ -237,10 +237,9 @@ def reading(found: Executed, kind: str) -> str:
     plain = found.interval(found.right(kind))
     said = []
     for at, (over_plain, over_random) in found.differences(kind).items():
-        text = f"added {where(found, at)} it {_verb(over_plain)} it "
-        text += f"({effect(over_plain)})"
+        text = f"added {where(found, at)} it changes it by {effect(over_plain)}"
         if over_random is not None:
-            text += f", {_against(over_random)}"
+            text += f", {effect(over_random)} against those of as many random heads"
         said.append(text)
     return (
         f"With {KINDS[kind]} accuracy is {shown(plain)} without a function vector; "
@@ -253,17 +252,3 @@ def where(found: Executed, at: str) -> str:
     if at == "papers":
         return f"at layer {found.part['layer']}"
     return "at a layer chosen on the other tasks"
-
-
-def _verb(interval: Interval) -> str:
-    if interval.low > 0:
-        return "raises"
-    return "lowers" if interval.high < 0 else "does not measurably change"
-
-
-def _against(interval: Interval) -> str:
-    if interval.low > 0:
-        return f"{effect(interval)} against those of as many random heads"
-    if interval.high < 0:
-        return f"less than those of as many random heads ({effect(interval)})"
-    return f"not distinguishable from those of random heads ({effect(interval)})"
