@@ -9,6 +9,7 @@ Queries of two tasks count as two, also where their texts are equal.
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -223,8 +224,16 @@ class Estimate(NamedTuple):
         distance = float(mean - bound)
         if error == 0:
             return 0.5**self.size if distance > 0 else 1.0
-        half = student_t_p(distance / error, self.freedom) / 2
+        half = float(student_t_p(distance / error, self.freedom)) / 2
         return half if distance > 0 else 1 - half
+
+    def p_other(self, value: float = 0.0) -> float:
+        """Two-sided p value of a true mean of ``value``; small: it is another."""
+        above, below = (
+            self.p_above(value),
+            self._replace(mean=-self.mean).p_above(-value),
+        )
+        return min(1.0, 2 * min(above, below))
 
 
 def estimate(
@@ -287,25 +296,49 @@ def _studentised(
     return np.divide(distance, error, out=np.zeros_like(distance), where=error > least)
 
 
-def resampled_means(
-    values: np.ndarray,
-    seed: int,
-    samples: int = SAMPLES,
-    queries: np.ndarray | None = None,
-    counted: np.ndarray | None = None,
-) -> np.ndarray:
-    """Give the mean of the tasks' means as other queries might have given it.
+def mean_and_error(
+    values: np.ndarray, queries: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of the tasks' means and its standard error over queries: two [...].
 
     Args:
-        values: [..., E, B], or [B]; the leading axes share the resamples.
-        seed: of the resampling.
-        samples: S.
+        values: [..., E, B].
         queries: see ``units``.
-        counted: likewise.
+    """
+    found = estimate(values, queries)
+    return np.asarray(found.mean), np.sqrt(found.variance)
+
+
+def of_means(
+    values: np.ndarray,
+    function: Callable[[np.ndarray], Any],
+    queries: np.ndarray | None = None,
+) -> Estimate:
+    """Estimate a smooth function of several means over the same units.
+
+    By the delta method: its variance is that of the mean of sum_m d f / d mean_m x_m.
+
+    Args:
+        values: [M, E, B], or [M, B]; sets on the same prompts, in the same order.
+        function: of the means, [M], to a number.
+        queries: see ``units``.
 
     Returns:
-        [..., S].
+        The function of the measured means, with its variance; nan where it is not
+        finite there.
+
+    Source: Davison & Hinkley 1997, section 2.7.
     """
-    values = np.atleast_2d(np.asarray(values, np.float64))
-    found = units(values.shape[-2:], queries, counted)
-    return found.resampled(found.sums(values), found.drawn(seed, samples))
+    values = np.asarray(values, np.float64)
+    values = values.reshape(len(values), -1, values.shape[-1])
+    found = units(values.shape[1:], queries)
+    means = found.sums(values).sum(-1)
+    steps = np.diag(1e-6 * np.maximum(np.abs(means), 1e-3))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        made = float(function(means))
+        slopes = [
+            (function(means + step) - function(means - step)) / (2 * step.max())
+            for step in steps
+        ]
+    linear = estimate(np.tensordot(np.array(slopes, np.float64), values, 1), queries)
+    return linear._replace(mean=made)
