@@ -61,7 +61,7 @@ def _at_work(found: Executed) -> Section:
         f"likeliest first token is right. {words.sentence(part['items'])}. The papers "
         f"add it at a third of the depth, layer {part['layer']}; the chosen layer is, "
         "for each task, the one where the other tasks' right tokens are likeliest, so "
-        "that it does not flatter itself. Bars and bands: 95 % bootstrap intervals "
+        "that it does not flatter itself. Bars and bands: 95 % intervals "
         "over queries within tasks; around the mean of random heads' vectors, the "
         "range of the draws."
     )
