@@ -296,6 +296,28 @@ def _studentised(
     return np.divide(distance, error, out=np.zeros_like(distance), where=error > least)
 
 
+def resampled_means(
+    values: np.ndarray,
+    seed: int,
+    samples: int = SAMPLES,
+    queries: np.ndarray | None = None,
+) -> np.ndarray:
+    """Give the mean of the tasks' means as other queries might have given it.
+
+    Args:
+        values: [..., E, B], or [B]; the leading axes share the resamples.
+        seed: of the resampling.
+        samples: S.
+        queries: see ``units``.
+
+    Returns:
+        [..., S].
+    """
+    values = np.atleast_2d(np.asarray(values, np.float64))
+    found = units(values.shape[-2:], queries)
+    return found.resampled(found.sums(values), found.drawn(seed, samples))
+
+
 def mean_and_error(
     values: np.ndarray, queries: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
