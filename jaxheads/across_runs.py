@@ -14,13 +14,19 @@ from typing import Any
 import numpy as np
 
 from jaxheads import statistics
-from jaxheads.claims.ablation_effects import few_shot, gap, place
+from jaxheads.claims.ablation_effects import (
+    clean_mean,
+    few_shot,
+    gap_over_samples,
+    place,
+)
 from jaxheads.claims.rules import Claim, Definition, Measured, Rules, Untested, judge
 from jaxheads.heads import head_name, top
 from jaxheads.report import words
 from jaxheads.run_scores import errors, score, top_count
 from jaxheads.runs import Run
 from jaxheads.statistics.distributions import student_t_p, student_t_quantile
+from jaxheads.statistics.units import Estimate
 
 _PERMUTATIONS = 9999
 
@@ -172,27 +178,17 @@ def _honesty(heads: Sequence[TopHead], runs: int) -> tuple[float, float, float]:
     """Deviation over seeds in units of the reported error, with a 95 % interval.
 
     The sum over heads of (R - 1) deviation^2 / error^2 has a chi-square distribution;
-    its quantiles by Wilson & Hilferty 1931.
+    a score of weights alone has no error, and does not count.
     """
-    squares = [
-        (head.deviation / head.error) ** 2
-        for head in heads
-        if head.error > 0  # a score of weights alone has none
-    ]
+    from scipy import stats
+
+    squares = [(head.deviation / head.error) ** 2 for head in heads if head.error > 0]
     if not squares:
         return math.nan, math.nan, math.nan
     freedom = (runs - 1) * len(squares)
-    mean = float(np.mean(squares))
-    z, part = student_t_quantile(0.95, math.inf), 2 / (9 * freedom)
-    # The smaller root is below 0 where there are too few to say how large it may be.
-    low, high = (
-        max(1 - part + side * z * math.sqrt(part), 0.0) ** 3 for side in (1, -1)
-    )
-    return (
-        math.sqrt(mean),
-        math.sqrt(mean / low),
-        math.sqrt(mean / high) if high else math.inf,
-    )
+    total = freedom * float(np.mean(squares))
+    low, high = (total / stats.chi2.ppf(end, freedom) for end in (0.975, 0.025))
+    return math.sqrt(total / freedom), math.sqrt(low), math.sqrt(high)
 
 
 def gap_grows_with_size(runs: Sequence[Run], rules: Rules) -> Measured:
@@ -209,10 +205,10 @@ def gap_grows_with_size(runs: Sequence[Run], rules: Rules) -> Measured:
         if not params or not made:
             continue
         sizes.append(math.log10(params))
-        gaps.append(float(np.mean([one.effect for one in made])))
+        gaps.append(float(np.mean([one.mean for one, _ in made])))
         # Seeds share most of their items: their mean is no more certain than one.
-        noise.append(float(np.mean([(one.high - one.low) / 2 for one in made])) / 1.96)
-        clean.append(float(np.mean([one.smallest for one in made])) / rules.smallest)
+        noise.append(math.sqrt(np.mean([one.variance for one, _ in made])))
+        clean.append(float(np.mean([whole for _, whole in made])))
     if len(set(sizes)) < 3:
         raise Untested(
             "not measured", f"The runs are of {words.plural(len(set(sizes)), 'size')}."
@@ -228,7 +224,7 @@ def gap_grows_with_size(runs: Sequence[Run], rules: Rules) -> Measured:
         student_t_quantile(0.95, math.inf) * by_noise,
         student_t_quantile(0.95, freedom) * by_models,
     )
-    p_noise = student_t_p(slope / by_noise, math.inf) if by_noise else float(slope == 0)
+    p_noise = float(student_t_p(slope / by_noise, math.inf))
     p_models = _permuted_p(x, y, rules.seed)
     order = np.argsort(sizes)
     listed = ", ".join(
@@ -246,10 +242,12 @@ def gap_grows_with_size(runs: Sequence[Run], rules: Rules) -> Measured:
     )
 
 
-def _gap_of(run: Run, rules: Rules) -> Measured | None:
+def _gap_of(run: Run, rules: Rules) -> tuple[Estimate, float] | None:
+    """A run's gap over queries, and its clean accuracy."""
     try:
         outcome = few_shot(run)
-        return gap(outcome, place(outcome, "exclusion", rules.fraction), rules)
+        at = place(outcome, "exclusion", rules.fraction)
+        return gap_over_samples(outcome, at), clean_mean(outcome)
     except Untested:
         return None
 

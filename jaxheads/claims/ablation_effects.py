@@ -1,11 +1,15 @@
 """What replacing one set of heads does more than another, with its uncertainty.
 
-The measured differences that claims and sensitivity tables rest on.
+The measured differences that claims and sensitivity tables rest on. Any two sets of
+heads differ: that one set costs more than another says something of their kinds only
+where the difference is larger than between random sets of that size. So every effect
+is tested twice, over queries (or documents) and over sets, whose spread the random
+draws show, p is the larger one, and the interval has both sources of variance.
 """
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,16 +17,8 @@ from jaxheads.claims.rules import Measured, Rules, Untested
 from jaxheads.report import outcomes, words
 from jaxheads.report.outcomes import Outcome
 from jaxheads.runs import Run
-from jaxheads.statistics import Interval, bootstrap_task_mean, resampled_means
-from jaxheads.statistics.paired_tests import (
-    AgainstDraws,
-    Discordant,
-    against_draws,
-    estimate,
-    mcnemar,
-    sign_flip_p,
-    strata,
-)
+from jaxheads.statistics.paired_tests import AgainstDraws, against_draws, sign_flip_p
+from jaxheads.statistics.units import Estimate
 
 FV, INDUCTION = "function_vector", "induction"
 NOUN = {FV: "FV", INDUCTION: "induction"}
@@ -95,10 +91,7 @@ def clean_mean(outcome: Outcome) -> float:
     """Give the clean value, which must be above 0: else there is nothing to lose."""
     if outcome.clean is None:
         raise Untested("not measured", "The run has no clean value to compare with.")
-    clean = outcome.values[outcome.clean]
-    interval = estimate(clean).interval()
-    if not interval.low > 0:  # decided by the interval that the page shows
-        interval = bootstrap(clean, outcomes.SEED)
+    interval = outcome.interval(outcome.clean)
     if interval.low <= 0:
         raise Untested(
             "undecided",
@@ -108,18 +101,106 @@ def clean_mean(outcome: Outcome) -> float:
     return interval.mean
 
 
-def bootstrap(values: np.ndarray, seed: int) -> Interval:
-    """Give the mean of [E, B] or [B] with its interval over prompts within tasks."""
-    return bootstrap_task_mean(strata(values), seed)
+class OfSets(NamedTuple):
+    """What an effect varies by because sets of heads differ by themselves.
+
+    Attributes:
+        variance: of the effect; nan where fewer than two random sets were measured.
+        freedom: its degrees of freedom.
+        least_p: the smallest p value that the sets' ranks can give, which is all there
+            is where the random sets tie.
+    """
+
+    variance: float
+    freedom: float
+    least_p: float
 
 
-def resampled(rows: np.ndarray, seed: int) -> np.ndarray:
-    """Resample the means of sets together: [N, E, B] or [N, B] -> [S, N]."""
-    return resampled_means(np.stack([strata(row) for row in rows]), seed).T
+def of_sets(each: np.ndarray, share: float, chosen: int) -> OfSets:
+    """Read the variance of an effect off what each of R random sets gives, [R].
+
+    Args:
+        each: a value for each random set.
+        share: variance of the effect, in variances of ``each``.
+        chosen: sets in the effect that were not drawn, 1 or 2.
+    """
+    count = len(each)
+    if count < 2:
+        return OfSets(math.nan, math.nan, math.nan)
+    tied = np.ptp(each) <= 1e-12 * max(1.0, float(np.abs(each).max()))
+    variance = 0.0 if tied else share * float(each.var(ddof=1))
+    return OfSets(variance, count - 1, chosen / (count + chosen))
+
+
+def judged(
+    found: Estimate,
+    p: float,
+    sets: OfSets,
+    over: str,
+    evidence: str,
+    unit: str,
+    smallest: float,
+) -> Measured:
+    """Join what is known over queries and over sets.
+
+    Args:
+        found: the effect over queries, or over documents.
+        p: likewise.
+        sets: the effect's variance over sets.
+        over: what both are over, such as "documents".
+        evidence: a sentence with the numbers.
+        unit: of the effect.
+        smallest: of interest.
+    """
+    if math.isnan(sets.variance):
+        return Measured(
+            *found.interval(),
+            p=math.nan,
+            evidence=f"{evidence} With fewer than two random sets it is not known how "
+            "far sets of heads differ by themselves.",
+            unit=unit,
+            smallest=smallest,
+        )
+    if sets.variance > 0:
+        p_sets = Estimate(found.mean, sets.variance, sets.freedom).p_other()
+    else:
+        p_sets = sets.least_p if abs(found.mean) > 1e-12 else 1.0
+    return Measured(
+        *found.with_source(sets.variance, sets.freedom).interval(),
+        p=float(np.max((p, p_sets))),
+        evidence=f"{evidence} The p value is {words.p_value(p)} over {over}, "
+        f"{words.p_value(p_sets)} over sets of heads.",
+        unit=unit,
+        smallest=smallest,
+    )
+
+
+def random_sets(outcome: Outcome, at: At, mode: str, ranking: str = "") -> list[int]:
+    """Find the random sets of a mode that are as large as the sets ``at``."""
+    # Random sets know no exclusion.
+    wanted = {key: value for key, value in at.items() if key != "exclusion"}
+    wanted["mode"] = mode
+    if mode == "layer_matched":
+        wanted["matched_to"] = ranking
+    return outcome.find(**wanted)
+
+
+def set_means(outcome: Outcome, found: list[int]) -> np.ndarray:
+    """Mean of each set, [R]."""
+    return outcome.values[found].mean(tuple(range(1, outcome.values.ndim)))
+
+
+def gap_over_samples(outcome: Outcome, at: At, sign: int = 1) -> Estimate:
+    """Estimate ``gap`` with these two sets as given: over queries or documents."""
+    left = [outcome.values[top_set(outcome, name, at)] for name in (INDUCTION, FV)]
+    return outcome.estimate(sign * (left[0] - left[1]), difference=True)
 
 
 def gap(outcome: Outcome, at: At, rules: Rules, sign: int = 1) -> Measured:
     """Measure what the top induction heads leave minus what the top FV heads leave.
+
+    Which matters more is asked of heads that matter: p is that of the set which leaves
+    less costing anything, where that is larger.
 
     Args:
         outcome: answers, or token-loss differences.
@@ -130,7 +211,6 @@ def gap(outcome: Outcome, at: At, rules: Rules, sign: int = 1) -> Measured:
     clean = clean_mean(outcome)
     left = {name: outcome.values[top_set(outcome, name, at)] for name in NOUN}
     difference = sign * (left[INDUCTION] - left[FV])
-    interval = honest(bootstrap(difference, outcomes.SEED), difference, outcome)
     means = words.aligned(*(left[name].mean() for name in NOUN), clean)
     text = (
         f"{where(outcome, at)}, the {outcome.quantity} is {means[0]} without the FV "
@@ -139,42 +219,48 @@ def gap(outcome: Outcome, at: At, rules: Rules, sign: int = 1) -> Measured:
     if difference.ndim == 2 and len(difference) > 1:
         right = int(np.sum(difference.mean(1) > 0))
         text += f"; so in {right} of {len(difference)} tasks"
-    split = discordant(left[INDUCTION], left[FV])
-    if split is not None:
+    if np.isin((left[INDUCTION], left[FV]), (0, 1)).all():
+        only = [int(np.sum(sign * difference * side > 0)) for side in (1, -1)]
         text += (
-            f". {words.plural(split.only_a, 'answer')} lost with the FV heads only, "
-            f"{split.only_b} with the induction heads only"
+            f". {words.plural(only[0], 'answer')} lost with the FV heads only, "
+            f"{only[1]} with the induction heads only"
         )
-    return Measured(
-        *interval,
-        p=sign_flip_p(difference, rules.seed),
-        evidence=text + ".",
-        unit=outcome.unit or "accuracy",
-        smallest=rules.smallest * clean,
+    worse = min(NOUN, key=lambda name: float(left[name].mean()))
+    whole = outcome.values[outcome.clean or 0]
+    p_cost = sign_flip_p(
+        whole - left[worse], rules.seed, queries=outcome.queries, alternative="greater"
     )
-
-
-def discordant(a: np.ndarray, b: np.ndarray) -> Discordant | None:
-    """Count prompts that only one set got right; None where values are no answers."""
-    if not np.isin((a, b), (0, 1)).all():
-        return None
-    return mcnemar(a, b)
+    text += "."
+    if p_cost >= rules.level:
+        text += " Replacing either costs nothing that can be told from nothing."
+    p = sign_flip_p(difference, rules.seed, queries=outcome.queries)
+    draws = set_means(outcome, random_sets(outcome, at, "uniform"))
+    return judged(
+        gap_over_samples(outcome, at, sign),
+        float(np.max((p, p_cost))),
+        of_sets(draws, share=2, chosen=2),
+        "documents" if outcome.values.ndim == 2 else "queries",
+        text,
+        outcome.unit or "accuracy",
+        rules.smallest * clean,
+    )
 
 
 def against(
     outcome: Outcome, ranking: str, at: At, control: str, rules: Rules
 ) -> AgainstDraws:
     """Set a ranking's top heads against the random sets of a mode, of the same size."""
-    # Random sets know no exclusion.
-    wanted = {key: value for key, value in at.items() if key != "exclusion"}
-    wanted["mode"] = control
-    if control == "layer_matched":
-        wanted["matched_to"] = ranking
-    draws = outcome.find(**wanted)
+    draws = random_sets(outcome, at, control, ranking)
     if not draws:
         raise Untested("not measured", "The run has no random sets to compare with.")
     found = outcome.values[top_set(outcome, ranking, at)]
-    return against_draws(found, outcome.values[draws], rules.seed)
+    return against_draws(
+        found,
+        outcome.values[draws],
+        rules.seed,
+        outcome.queries,
+        outcome.bounds(difference=True),
+    )
 
 
 def against_random(
@@ -192,23 +278,45 @@ def against_random(
     """
     clean = clean_mean(outcome)
     found = against(outcome, ranking, at, control, rules)
-    if found.draws < 2:
-        raise Untested(
-            "undecided", "One random set does not tell how far random sets differ."
-        )
-    mean, low, high = found.difference.interval()
-    low, high = sorted((sign * low, sign * high))
     left = outcome.values[top_set(outcome, ranking, at)]
     verb = "keeping only" if at["mode"] == "keep_only" else "replacing"
-    own, random, whole = words.aligned(left.mean(), left.mean() - mean, clean)
+    difference = found.difference
+    own, random, whole = words.aligned(
+        left.mean(), left.mean() - difference.mean, clean
+    )
     return Measured(
-        *honest(Interval(sign * mean, low, high), left, outcome),
+        *like_sets(found, outcome, at, control, ranking, sign).interval(),
         p=found.p,
         evidence=f"{where(outcome, at)}, {verb} the {NOUN[ranking]} heads leaves "
         f"{own}, random ones {random} (clean {whole}). {ranked(found)}",
         unit=outcome.unit or "accuracy",
         smallest=rules.smallest * clean,
     )
+
+
+def like_sets(
+    found: AgainstDraws,
+    outcome: Outcome,
+    at: At,
+    control: str,
+    ranking: str,
+    sign: int = 1,
+) -> Estimate:
+    """A set minus the mean of the random ones, as far as sets of its kind may be.
+
+    What ``against`` gives varies with queries and with the random sets alone; another
+    set of the kind would differ from it as random sets do among themselves.
+    """
+    if found.draws < 2:
+        raise Untested(
+            "undecided", "One random set does not tell how far random sets differ."
+        )
+    draws = set_means(outcome, random_sets(outcome, at, control, ranking))
+    sets = of_sets(draws, share=1, chosen=1)
+    difference = found.difference._replace(mean=sign * found.difference.mean)
+    if difference.tails is not None:
+        difference = difference._replace(tails=sign * difference.tails)
+    return difference.with_source(sets.variance, sets.freedom)
 
 
 def ranked(found: AgainstDraws) -> str:
@@ -229,41 +337,14 @@ def ranked(found: AgainstDraws) -> str:
     )
 
 
-def honest(interval: Interval, values: np.ndarray, outcome: Outcome) -> Interval:
-    """Widen an interval of no width: prompts that all agree are still a sample.
-
-    Of n answers that all do the same, a share of up to 1 - 0.05^(1 / n) of others may
-    still differ.
-    """
-    if interval.low < interval.high or outcome.unit:
-        return interval
-    half = 1 - 0.05 ** (1 / values.size)
-    mean = interval.mean
-    return Interval(mean, max(mean - half, -1.0), min(mean + half, 1.0))
-
-
-def bootstrapped(
-    effect: float, made: np.ndarray, evidence: str, rules: Rules
+def share_of_clean(
+    found: Estimate, sets: OfSets, over: str, evidence: str, rules: Rules
 ) -> Measured:
-    """Judge a share of the clean value by its bootstrap, [S].
-
-    p is twice the smaller share of resamples on either side of 0, the measured one
-    counted among them.
-    """
-    known = made[np.isfinite(made)]
-    if not math.isfinite(effect) or len(known) < 0.95 * len(made):
+    """Judge a share of the clean value, by Student's t."""
+    if not math.isfinite(found.mean):
         raise Untested("undecided", "A clean value is too near 0 to take shares of.")
-    low, high = np.percentile(known, [2.5, 97.5])
-    beyond = min(int(np.sum(known <= 0)), int(np.sum(known >= 0)))
-    return Measured(
-        effect,
-        float(low),
-        float(high),
-        p=min(1.0, 2 * (1 + beyond) / (1 + len(known))),
-        evidence=evidence,
-        unit="share of clean",
-        smallest=rules.smallest,
-    )
+    p, unit = found.p_other(), "share of clean"
+    return judged(found, p, sets, over, evidence, unit, rules.smallest)
 
 
 def where(outcome: Outcome, at: At) -> str:

@@ -1,6 +1,6 @@
 """What a run found of function vectors at work, in numbers and words (numpy only).
 
-Dims: S bootstrap samples, U tasks, B prompts, X layers, Y draws of random heads.
+Dims: U tasks, B prompts, X layers, Y draws of random heads.
 """
 
 import dataclasses
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from jaxheads.report import words
-from jaxheads.report.outcomes import SEED
 from jaxheads.runs import Run
-from jaxheads.statistics import LEVEL, SAMPLES, Interval
+from jaxheads.statistics import Interval
+from jaxheads.statistics.units import ANSWERS, DIFFERENCES, estimate
 
 AMONG = ("all", "answered")
 PLACES = {"leaving": "behind a layer", "entering": "before a layer"}
@@ -33,9 +33,9 @@ class Condition:
 class Executed:
     """A run's execution part, read for statistics.
 
-    Intervals are over prompts within tasks: queries are drawn again, so that prompts
-    that ask one query stay together. Tasks count alike; among the prompts answered
-    right with clean demonstrations, those tasks count that have some.
+    Intervals are over queries within tasks, see ``statistics.units``. Tasks count
+    alike; among the prompts answered right with clean demonstrations, those tasks count
+    that have some.
     """
 
     run: Run
@@ -66,47 +66,25 @@ class Executed:
         """Whether a condition was run."""
         return f"execution/right/{name}" in self.run.arrays
 
-    @functools.cached_property
-    def _counts(self) -> np.ndarray:
-        """How often each resample takes each prompt: [S, U, B]."""
-        queries = self.run.arrays["execution/queries"]
-        rng, drawn = np.random.default_rng(SEED), []
-        for row in queries:
-            number = row.max() + 1
-            each = rng.multinomial(number, np.full(number, 1 / number), SAMPLES)
-            drawn.append(each[:, row])
-        return np.stack(drawn, axis=1).astype(np.float64)
-
-    def interval(self, values: np.ndarray, among: str = "all") -> Interval | None:
+    def interval(
+        self, values: np.ndarray, among: str = "all", *, difference: bool = False
+    ) -> Interval | None:
         """Mean over prompts, then tasks, with its interval: [..., U, B] -> [...].
 
         Args:
-            values: of prompts; the leading axes share the resamples.
+            values: of prompts.
             among: "all" prompts, or those "answered" right with clean demonstrations.
+            difference: whether they are differences of two conditions' values.
 
         Returns:
             The mean with its 95 % interval; None where no prompt was answered.
         """
-        kept = self.right("clean") if among == "answered" else np.ones_like(self._one)
-        if not kept.any():
+        counted = self.right("clean") > 0 if among == "answered" else None
+        if counted is not None and not counted.any():
             return None
-        tasks = kept.any(axis=1)
-        kept, values = kept[tasks], values[..., tasks, :]
-        counts = self._counts[:, tasks]
-        mean = _task_mean(values, kept[None])[..., 0]
-        flat = values.reshape(-1, *values.shape[-2:])
-        means = _task_mean(flat, kept[None] * counts)  # [N, S]
-        tail = 50 * (1 - LEVEL)
-        low, high = np.nanpercentile(means, [tail, 100 - tail], axis=-1)
-        shape = values.shape[:-2]
-        low, high = low.reshape(shape), high.reshape(shape)
-        if not shape:
-            return Interval(float(mean), float(low), float(high))
-        return Interval(mean, low, high)
-
-    @property
-    def _one(self) -> np.ndarray:
-        return self.right("clean")
+        queries = self.run.arrays.get("execution/queries")
+        bounds = DIFFERENCES if difference else ANSWERS
+        return estimate(values, queries, counted=counted, bounds=bounds).interval()
 
     @functools.cached_property
     def chosen_layers(self) -> dict[str, list[int]] | None:
@@ -115,7 +93,8 @@ class Executed:
         Its index among the layers, by kind of prompts. A layer chosen on the prompts
         that it is measured on would flatter itself. None with one task, or one layer.
         """
-        layers, tasks = len(self.run.arrays["execution/layers"]), len(self._one)
+        layers = len(self.run.arrays["execution/layers"])
+        tasks = len(self.right("clean"))
         if tasks < 2 or layers < 2:
             return None
         chosen = {}
@@ -176,10 +155,11 @@ class Executed:
             picks["chosen"] = lambda name: self.chosen(self.right(name), kind)
         for where, pick in picks.items():
             with_vector = pick(vector)
-            over_plain = self.interval(with_vector - plain)
+            over_plain = self.interval(with_vector - plain, difference=True)
             over_random = None
             if self.has(random):
-                over_random = self.interval(with_vector - pick(random).mean(axis=0))
+                paired = with_vector - pick(random).mean(axis=0)
+                over_random = self.interval(paired, difference=True)
             found[where] = (over_plain, over_random)
         return found
 
@@ -189,19 +169,6 @@ class Executed:
         draws = self.part["random_sets"]
         random = float(lengths[:, 1 : 1 + draws].mean()) if draws else None
         return float(lengths[:, 0].mean()), random
-
-
-def _task_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean over prompts, then tasks: [..., U, B] by weights [S, U, B] -> [..., S].
-
-    A resample leaves out a task of which it has no prompt.
-    """
-    total = weights.sum(axis=-1).T  # [U, S]
-    sums = np.einsum("...ub,sub->...us", values, weights)
-    means = np.divide(sums, total, out=np.full(sums.shape, np.nan), where=total > 0)
-    there = (total > 0).sum(axis=0)  # [S]
-    with_some = np.where(there > 0, there, np.nan)
-    return np.nansum(means, axis=-2) / with_some
 
 
 def _one(values: np.ndarray) -> np.ndarray:
@@ -215,21 +182,14 @@ def of(run: Run) -> Executed | None:
 
 
 def shown(interval: Interval | None) -> str:
-    """Write a mean with its interval, or that no resample differed."""
-    if interval is None:
-        return words.NONE
-    if interval.low == interval.high:
-        return f"{words.number(interval.mean)} in every resample"
-    return words.with_interval(*interval)
+    """Write a mean with its interval, or that there is none."""
+    return words.NONE if interval is None else words.with_interval(*interval)
 
 
 def effect(interval: Interval) -> str:
-    """Say whether a difference is one: "+0.21 [0.08, 0.33]"."""
-    if interval.low == interval.high:
-        return shown(interval)
-    mean, low, high = words.aligned(*interval)
+    """Write a difference with its sign: "+0.21 [0.08, 0.33]"."""
     sign = "+" if interval.mean > 0 else ""
-    return f"{sign}{mean} [{low}, {high}]"
+    return f"{sign}{words.with_interval(*interval)}"
 
 
 def reading(found: Executed, kind: str) -> str:
@@ -237,10 +197,9 @@ def reading(found: Executed, kind: str) -> str:
     plain = found.interval(found.right(kind))
     said = []
     for at, (over_plain, over_random) in found.differences(kind).items():
-        text = f"added {where(found, at)} it {_verb(over_plain)} it "
-        text += f"({effect(over_plain)})"
+        text = f"added {where(found, at)} it changes it by {effect(over_plain)}"
         if over_random is not None:
-            text += f", {_against(over_random)}"
+            text += f", {effect(over_random)} against those of as many random heads"
         said.append(text)
     return (
         f"With {KINDS[kind]} accuracy is {shown(plain)} without a function vector; "
@@ -253,17 +212,3 @@ def where(found: Executed, at: str) -> str:
     if at == "papers":
         return f"at layer {found.part['layer']}"
     return "at a layer chosen on the other tasks"
-
-
-def _verb(interval: Interval) -> str:
-    if interval.low > 0:
-        return "raises"
-    return "lowers" if interval.high < 0 else "does not measurably change"
-
-
-def _against(interval: Interval) -> str:
-    if interval.low > 0:
-        return f"{effect(interval)} against those of as many random heads"
-    if interval.high < 0:
-        return f"less than those of as many random heads ({effect(interval)})"
-    return f"not distinguishable from those of random heads ({effect(interval)})"
