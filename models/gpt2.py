@@ -35,7 +35,6 @@ from jaxheads.models.layers import (
 from jaxheads.models.parameters import leaf_maker
 from jaxheads.models.settings import (
     check_numbers,
-    check_sizes,
     flag,
     given,
     refuse_unless,
