@@ -403,6 +403,7 @@ class _Maker:
             # A sum over one document more, or over all where there is none.
             min(scored, chosen.documents),
             chosen.side_by_side,
+            chosen.draws_elsewhere,
         )
 
     def built_in(self, names: Collection[str]) -> list[str]:
