@@ -30,6 +30,9 @@ WORK = {
 }  # fmt: skip
 
 
+QUERIES = np.arange(12).reshape(2, 6)  # of two tasks, each prompt its own
+
+
 def evaluator(seed: int, prompts: int = 12):
     """Heads 0 and 1 need each other, 2 and 3 can stand in for each other."""
     noise = np.random.default_rng(seed).uniform(0.5, 1.5, (3, prompts))
@@ -54,11 +57,11 @@ def redundancy_run(parts=("scores",), **settings) -> Run:
     for name, search in (("backward", greedy_backward), ("forward", greedy_forward)):
         path = search(here, universe, asked.share, scale)
         values = there(universe.replaced(path.kept))
-        found[name] = Found(universe, path, scale, values, other)
+        found[name] = Found(universe, path, scale, values, other, QUERIES, QUERIES)
     result = Result(
         universe,
-        shapley(here, universe, 5, 0, groups=2),
-        interactions(here, universe, groups=2),
+        shapley(here, universe, 5, 0, queries=QUERIES),
+        interactions(here, universe, QUERIES),
         found,
         [1.0, 2.0, 3.0, 4.0],
         asked,
