@@ -48,6 +48,9 @@ class Measured:
         low: lower end of its 95 % interval.
         high: upper end.
         p: of an effect of ``null``.
+        over: what the interval varies, such as "queries of these tasks".
+        p_over: what the test varies; a test may be over heads where the interval is
+            over prompts.
         evidence: a sentence with the numbers.
         unit: of the effect.
         smallest: the claim does not hold if ``high`` is below it.
@@ -62,6 +65,8 @@ class Measured:
     unit: str
     smallest: float
     null: float = 0.0
+    over: str = ""
+    p_over: str = ""
 
 
 class Untested(Exception):
@@ -119,6 +124,8 @@ class Claim:
         effect: positive where the claim is right.
         low: lower end of the effect's 95 % interval.
         high: upper end.
+        over: what the interval varies.
+        p_over: what the test varies.
         unit: of the effect.
         smallest: effect below which the claim does not hold.
         p: of no effect.
@@ -140,6 +147,8 @@ class Claim:
     smallest: float = math.nan
     p: float = math.nan
     p_adjusted: float = math.nan
+    over: str = ""
+    p_over: str = ""
 
 
 def judge(definitions: Sequence[Definition], run: Any, rules: Rules) -> list[Claim]:
@@ -210,4 +219,6 @@ def _claim(
         smallest=found.smallest,
         p=found.p,
         p_adjusted=adjusted,
+        over=found.over,
+        p_over=found.p_over,
     )
