@@ -254,7 +254,7 @@ def _pairs(run: Run, count: int = 8) -> Table:
     table.add_column("interaction", justify="right")
     table.add_column("reading")
     for first, second, value, error in told.strongest(run, count):
-        reading = told.reading(value, error, told.num_pairs(run))
+        reading = told.reading(value, error, told.threshold(run))
         table.add_row(
             f"{first}, {second}", f"{value:+.4f} ± {error:.4f}", escape(reading)
         )
