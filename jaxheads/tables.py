@@ -247,7 +247,7 @@ def _attribution(run: Run) -> Table:
 
 def _pairs(run: Run, count: int = 8) -> Table:
     table = Table(
-        title="strongest interactions (± standard error over prompts): positive, the "
+        title="strongest interactions (± standard error over queries): positive, the "
         "losses overlap; negative, the heads back each other up"
     )
     table.add_column("pair")

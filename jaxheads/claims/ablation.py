@@ -95,8 +95,6 @@ def induction_like_random_excluded(run: Run, rules: Rules) -> Measured:
     return Measured(
         *difference.interval(),
         p=difference.p_above(-margin),
-        over=f"{outcome.over}, and random draws",
-        p_over=f"{outcome.over}, and random draws",
         evidence=f"{where(outcome, at)}, replacing the induction heads leaves {own}, "
         f"random ones {random}; no worse means by less than {words.number(margin)}, "
         f"equal by less either way: {_EQUAL[equal]}. {ranked(found)}",
@@ -136,7 +134,6 @@ def zero_shot_less_affected(run: Run, rules: Rules) -> Measured:
     clean, left, clean_zero, left_zero = words.aligned(*rows.mean((1, 2)))
     return share_of_clean(
         of_means(rows, difference, few.queries),
-        few.over,
         f"{where(few, at)}, replacing the FV heads takes few-shot accuracy from "
         f"{clean} to {left}, zero-shot accuracy from {clean_zero} to {left_zero}.",
         rules,
@@ -160,7 +157,7 @@ def accuracy_and_loss_differ(run: Run, rules: Rules) -> Measured:
     A cost is the share of the clean value that replacing a set takes away; with
     exclusion where that was measured. Student's t over queries and over documents.
     """
-    costs, over, said, shown = [], [], [], ""
+    costs, said, shown = [], [], ""
     for outcome in (few_shot(run), token_loss(run)):
         clean_mean(outcome)
         mode = "exclusion" if outcome.find(mode="exclusion") else "top"
@@ -168,14 +165,12 @@ def accuracy_and_loss_differ(run: Run, rules: Rules) -> Measured:
         sets = [outcome.clean or 0, *(top_set(outcome, name, at) for name in NOUN)]
         rows = outcome.values[sets]
         costs.append(of_means(rows, _extra_cost, outcome.queries))
-        over.append(outcome.over)
         said.append(_costs(outcome, rows.reshape(3, -1).mean(1)))
         shown = shown or where(outcome, at)
     few, loss = costs
     both = few.with_source(loss.variance, loss.freedom)
     return share_of_clean(
         both._replace(mean=few.mean - loss.mean),
-        " and ".join(over),
         f"{shown}, {' and '.join(said)}.",
         rules,
     )

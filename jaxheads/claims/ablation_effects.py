@@ -127,8 +127,6 @@ def gap(outcome: Outcome, at: At, rules: Rules, sign: int = 1) -> Measured:
     return Measured(
         *interval,
         p=sign_flip_p(difference, rules.seed, queries=outcome.queries),
-        over=outcome.over,
-        p_over=outcome.over,
         evidence=text + ".",
         unit=outcome.unit or "accuracy",
         smallest=rules.smallest * clean,
@@ -186,8 +184,6 @@ def against_random(
         low,
         high,
         p=found.p,
-        over=f"{outcome.over}, and random draws",
-        p_over=f"the larger of two: {outcome.over}; random draws",
         evidence=f"{where(outcome, at)}, {verb} the {NOUN[ranking]} heads leaves "
         f"{own}, random ones {random} (clean {whole}). {ranked(found)}",
         unit=outcome.unit or "accuracy",
@@ -213,15 +209,13 @@ def ranked(found: AgainstDraws) -> str:
     )
 
 
-def share_of_clean(found: Estimate, over: str, evidence: str, rules: Rules) -> Measured:
+def share_of_clean(found: Estimate, evidence: str, rules: Rules) -> Measured:
     """Judge a share of the clean value, by Student's t."""
     if not math.isfinite(found.mean):
         raise Untested("undecided", "A clean value is too near 0 to take shares of.")
     return Measured(
         *found.interval(),
         p=found.p_other(),
-        over=over,
-        p_over=over,
         evidence=evidence,
         unit="share of clean",
         smallest=rules.smallest,

@@ -23,14 +23,14 @@ from jaxheads.run_scores import top_count
 from jaxheads.runs import Run
 
 _PAIR = ("function_vector", "induction")
-_RANKED = "prompts, heads ranked anew"
+_RANKED = "queries, heads ranked anew"
 _FEWEST = 3  # heads of a set below which its share or its depth says too little
 
 
 def top_sets_differ(run: Run, rules: Rules) -> Measured:
     """One half minus the share of the top 2 % of heads that both rankings share.
 
-    Top sets of 3 heads or more. Bootstrap over prompts, heads ranked anew each time,
+    Top sets of 3 heads or more. Bootstrap over queries, heads ranked anew each time,
     corrected for the noise that this adds.
     """
     pair, count = _scores(run), _count(run, rules)
@@ -94,7 +94,7 @@ def fv_heads_deeper(run: Run, rules: Rules) -> Measured:
     """Mean layer of the top 2 % FV heads minus that of the top 2 % induction heads.
 
     Top sets of 3 heads or more. Permutation test over heads, those of both sets left
-    out; interval by bootstrap over prompts, heads ranked anew each time.
+    out; interval by bootstrap over queries, heads ranked anew each time.
     """
     pair, count = _scores(run), _count(run, rules)
     tops = [top(scores, count) for scores in pair]

@@ -110,7 +110,7 @@ def shapley(run: Run) -> Figure:
         ),
         tooltip=[
             alt.Tooltip("h:N", title="head"),
-            alt.Tooltip("t:N", title="Shapley value ± error over prompts"),
+            alt.Tooltip("t:N", title="Shapley value ± error over queries"),
             alt.Tooltip("p:N", title="± error over permutations"),
             alt.Tooltip("u:N", title="lost when replaced alone"),
         ],
@@ -128,11 +128,11 @@ def shapley(run: Run) -> Figure:
     )
     count = words.plural(int(part["permutations"]), "permutation")
     note = (
-        f"bars: mean over {count}; thin line: 95 % over prompts, thick: 95 % over "
+        f"bars: mean over {count}; thin line: 95 % over queries, thick: 95 % over "
         "permutations; diamond: lost when replaced alone"
     )
     data = [
-        {"head": name, title: value, f"{title}, standard error over prompts": wide}
+        {"head": name, title: value, f"{title}, standard error over queries": wide}
         | {f"{title}, standard error over permutations": error}
         | {"lost when replaced alone": -effect}
         for name, value, error, wide, effect in measured
