@@ -235,6 +235,8 @@ def gap_grows_with_size(runs: Sequence[Run], rules: Rules) -> Measured:
         slope - half,
         slope + half,
         p=max(p_noise, p_models),
+        over="queries, or models where they vary more",
+        p_over="the larger of two: queries; models",
         evidence=f"The gap is {listed} parameters (p {words.p_value(p_noise)} over "
         f"prompts, {words.p_value(p_models)} over models).",
         unit="accuracy for ten times the parameters",

@@ -80,6 +80,9 @@ class Measured:
         low: lower end of its 95 % interval.
         high: upper end.
         p: of an effect of ``null``.
+        over: what the interval varies, such as "queries of these tasks".
+        p_over: what the test varies; a test may be over heads where the interval is
+            over prompts.
         evidence: a sentence with the numbers.
         unit: of the effect.
         smallest: smaller effects, in either direction, count as none.
@@ -94,6 +97,8 @@ class Measured:
     unit: str
     smallest: float
     null: float = 0.0
+    over: str = ""
+    p_over: str = ""
 
 
 class Untested(Exception):
@@ -151,6 +156,8 @@ class Claim:
         effect: positive where the claim is right.
         low: lower end of the effect's 95 % interval.
         high: upper end.
+        over: what the interval varies.
+        p_over: what the test varies.
         unit: of the effect.
         smallest: smaller effects, in either direction, count as none.
         p: of no effect.
@@ -172,6 +179,8 @@ class Claim:
     smallest: float = math.nan
     p: float = math.nan
     p_adjusted: float = math.nan
+    over: str = ""
+    p_over: str = ""
 
 
 def judge(definitions: Sequence[Definition], run: Any, rules: Rules) -> list[Claim]:
@@ -267,4 +276,6 @@ def _claim(
         smallest=found.smallest,
         p=found.p,
         p_adjusted=adjusted,
+        over=found.over,
+        p_over=found.p_over,
     )

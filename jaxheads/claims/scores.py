@@ -23,13 +23,14 @@ from jaxheads.run_scores import top_count
 from jaxheads.runs import Run
 
 _PAIR = ("function_vector", "induction")
+_RANKED = "queries, heads ranked anew"
 _FEWEST = 3  # heads of a set below which its share or its depth says too little
 
 
 def top_sets_differ(run: Run, rules: Rules) -> Measured:
     """One half minus the share of the top 2 % of heads that both rankings share.
 
-    Top sets of 3 heads or more. Bootstrap over prompts, heads ranked anew each time,
+    Top sets of 3 heads or more. Bootstrap over queries, heads ranked anew each time,
     corrected for the noise that this adds.
     """
     pair, count = _scores(run), _count(run, rules)
@@ -50,6 +51,8 @@ def top_sets_differ(run: Run, rules: Rules) -> Measured:
         0.5 - float(high),
         0.5 - float(low),
         p=min(1.0, 2 * (1 + beyond) / (1 + SAMPLES)),
+        over=_RANKED,
+        p_over=_RANKED,
         evidence=f"The top {words.percent(rules.top)} share {round(shared * count)} of "
         f"{count} heads, {words.percent(round(shared, 2))}; by chance "
         f"{words.percent(round(count / total, 3))} (so many or more: p "
@@ -79,6 +82,8 @@ def scores_correlate(run: Run, rules: Rules) -> Measured:
         low,
         high,
         p=spearman_p(rho, fv.size),
+        over="heads",
+        p_over="heads",
         evidence=text + ".",
         unit="rank correlation",
         smallest=rules.smallest,
@@ -89,7 +94,7 @@ def fv_heads_deeper(run: Run, rules: Rules) -> Measured:
     """Mean layer of the top 2 % FV heads minus that of the top 2 % induction heads.
 
     Top sets of 3 heads or more. Permutation test over heads, those of both sets left
-    out; interval by bootstrap over prompts, heads ranked anew each time.
+    out; interval by bootstrap over queries, heads ranked anew each time.
     """
     pair, count = _scores(run), _count(run, rules)
     tops = [top(scores, count) for scores in pair]
@@ -106,6 +111,8 @@ def fv_heads_deeper(run: Run, rules: Rules) -> Measured:
         low,
         high,
         p=depth_p(*tops, seed=rules.seed),
+        over=_RANKED,
+        p_over="heads",
         evidence=f"The top {count} FV heads lie in layer {first} on average, the top "
         f"{count} induction heads in layer {second}, of {len(pair[0])}.",
         unit="layers",
