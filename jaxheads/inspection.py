@@ -92,7 +92,8 @@ def inspect_source(
 ) -> Inspection:
     """Find out what a source holds, as far as it can be read.
 
-    Values of weights are not read. What is on the hub is fetched first, as by ``load``.
+    Values of weights are not read, but of a head that is stored beside a tied embedding
+    and has to be compared with it. What is on the hub is fetched first, as by ``load``.
 
     Args:
         source: as for ``jaxheads.load``.

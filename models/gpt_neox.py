@@ -37,8 +37,8 @@ from jaxheads.models.settings import (
     check_sizes,
     flag,
     given,
+    refuse_unbuilt,
     refuse_unless,
-    refuse_unlike_transformers,
     refuse_unread,
     refuse_window,
     size,
@@ -113,7 +113,7 @@ class Config(FromSizes):
             ValueError: a size is missing, or a setting that changes the arithmetic has
                 a value that this file does not implement.
         """
-        refuse_unlike_transformers(settings)
+        refuse_unbuilt(settings)
         refuse_window(settings)
         heads = size(settings, "num_attention_heads")
         width = size(settings, "hidden_size")

@@ -14,8 +14,8 @@ from jaxheads.models.settings import (
     check_sizes,
     flag,
     given,
+    refuse_unbuilt,
     refuse_unless,
-    refuse_unlike_transformers,
     refuse_unread,
     size,
 )
@@ -103,7 +103,7 @@ def hf_sizes(settings: Mapping[str, Any], supported: Mapping[str, tuple]) -> dic
         ValueError: a size is missing, or a setting that changes the arithmetic has a
             value that is not built.
     """
-    refuse_unlike_transformers(settings)
+    refuse_unbuilt(settings)
     part = given(nested_settings(settings), "partial_rotary_factor", default=1)
     checks = {name: (settings.get(name), ok) for name, ok in supported.items()}
     checks |= {

@@ -40,8 +40,8 @@ def flag(settings: Mapping[str, Any], name: str, default: bool) -> bool:
     return value
 
 
-def refuse_unlike_transformers(settings: Mapping[str, Any]) -> None:
-    """Raise ValueError where a config.json changes what every family computes.
+def refuse_unbuilt(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError at settings of a config.json that no family has built.
 
     Args:
         settings: the parsed file.

@@ -21,7 +21,13 @@ from jax.sharding import Mesh
 from jaxheads.errors import UserError
 from jaxheads.models.parameters import Leaf, is_leaf
 from jaxheads.sharding import shardings
-from jaxheads.weights.checkpoint import StoredTensor, listed, quoted, warn_of_not_finite
+from jaxheads.weights.checkpoint import (
+    MOST_NAMED,
+    StoredTensor,
+    listed,
+    quoted,
+    warn_of_not_finite,
+)
 from jaxheads.weights.copying import aligned_empty, copy_into
 from jaxheads.weights.digest import ParamsDigest, dotted
 from jaxheads.weights.reshape import Reshape
@@ -311,7 +317,7 @@ def _wrapped(
     missing: Mapping[str, str], left: Mapping[str, None], own: str
 ) -> dict[str, str]:
     """Missing names and what is there for them, behind one more prefix than ``own``."""
-    for name in missing:
+    for name in list(missing)[:MOST_NAMED]:
         for there in left:
             if not there.endswith(f".{name}"):
                 continue

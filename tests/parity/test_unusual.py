@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tokenizers
@@ -53,7 +54,7 @@ def ours(folder: Path) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* is tied by its config")
         model = load(folder)
-    return np.asarray(forward(model.params, TOKENS, model.config).logits)
+    return np.asarray(forward(model.params, jnp.asarray(TOKENS), model.config).logits)
 
 
 def edit(folder: Path, change: Callable[[dict, dict[str, np.ndarray]], None]) -> None:
