@@ -212,8 +212,9 @@ class SubsetValues:
         """Of one group of prompts."""
         if number in self._prefixes:
             return self._prefixes[number]
-        given = replicate(self._padded(self._groups[number]), self._mesh)
-        prefix = prefill(self._params, *given, self._config)
+        given = self._padded(self._groups[number])
+        tokens, lengths = replicate(given, self._mesh)
+        prefix = prefill(self._params, tokens, lengths, self._config)
         if self._fits:
             self._prefixes[number] = prefix
         return prefix

@@ -16,7 +16,7 @@ import numpy as np
 from flax import struct
 
 from jaxheads.models.addition import Addition, by_layer, check_addition
-from jaxheads.models.arguments import check_array, check_finite
+from jaxheads.models.arguments import Array, check_array, check_finite
 from jaxheads.models.head_names import named_heads
 
 SITES = ("z", "q", "k", "v", "pattern")
@@ -58,9 +58,9 @@ class Ablation:
         site: one of ``SITES``; static.
     """
 
-    keep: jax.Array
-    fill: jax.Array | None = None
-    where: jax.Array | None = None
+    keep: Array
+    fill: Array | None = None
+    where: Array | None = None
     site: str = struct.field(pytree_node=False, default="z")
 
     def __post_init__(self):
@@ -76,8 +76,8 @@ class Ablation:
     def of(
         cls,
         *replaced: Any,
-        fill: jax.Array | None = None,
-        where: jax.Array | None = None,
+        fill: Array | None = None,
+        where: Array | None = None,
         site: str = "z",
     ) -> "Ablation":
         """The ablation of a set of heads.
@@ -302,15 +302,14 @@ def interventions(ablation: Ablations, config) -> tuple[Intervention, ...]:
 def _checked(part: Any, config) -> Intervention:
     """One intervention, its arrays' dtypes and values checked."""
     if isinstance(part, StopGradient):
-        layers = part.layers
-        if getattr(layers, "dtype", None) != jnp.bool_:
-            check_array(layers, "layers of a StopGradient", "float", "[L]")
+        shape = (config.num_layers,)
+        _check_layers(part.layers, "layers of a StopGradient", shape)
         return part
     if isinstance(part, Addition):
         check_array(part.vector, "addition.vector", "float", "[D]")
-        check_array(part.layers, "addition.layers", "number", "[L]")
-        _check_where(part.where, "addition.where", "[B, T]")
         check_finite(part.vector, "addition.vector")
+        _check_layers(part.layers, "addition.layers")
+        _check_where(part.where, "addition.where", "[B, T]")
         return part
     if not isinstance(part, Ablation):
         raise TypeError(
@@ -334,6 +333,13 @@ def _checked(part: Any, config) -> Intervention:
     edges = "[B, T, S]" if part.site == "pattern" else "[B, T]"
     _check_where(part.where, "ablation.where", edges)
     return part
+
+
+def _check_layers(layers: Any, name: str, shape: tuple | None = None) -> None:
+    """Raise unless it is bool or finite, for each layer."""
+    kind = "bool" if getattr(layers, "dtype", None) == jnp.bool_ else "number"
+    check_array(layers, name, kind, "[L]", shape)
+    check_finite(layers, name)
 
 
 def _check_where(where: Any, name: str, letters: str) -> None:

@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+Array = jax.Array | np.ndarray
+"""What every public function takes: numpy's arrays and jax's."""
+
 KINDS = {
     "int": jnp.integer,
     "float": jnp.floating,

@@ -16,7 +16,7 @@ from flax import struct
 
 from jaxheads.models import family
 from jaxheads.models.ablation import Ablations, interventions
-from jaxheads.models.arguments import check_positions, check_tokens
+from jaxheads.models.arguments import Array, check_positions, check_tokens
 from jaxheads.models.execution import (
     exact_products,
     lengths_or_whole,
@@ -73,15 +73,15 @@ class Output:
 
 def forward(
     params,
-    tokens: jax.Array,
+    tokens: Array,
     config,
     *,
-    lengths: jax.Array | None = None,
+    lengths: Array | None = None,
     ablation: Ablations = None,
-    logits: Literal["all", "last"] | jax.Array = "all",
+    logits: Literal["all", "last"] | Array = "all",
     capture: tuple[str, ...] = (),
     rematerialise: bool = False,
-    segments: jax.Array | None = None,
+    segments: Array | None = None,
 ) -> Output:
     """Run a model over whole sequences, with heads ablated if asked.
 
@@ -151,7 +151,7 @@ def _forward(
         return Output(logits=model.unembed(params, x, config), **captured)
 
 
-def heads_under(params, tokens: jax.Array, config, ablation: Ablations) -> jax.Array:
+def heads_under(params, tokens: Array, config, ablation: Ablations) -> jax.Array:
     """Head outputs if a layer alone were ablated, for every layer in one pass.
 
     Each layer reads the stream of the run without the ablation, so that heads do not

@@ -13,7 +13,7 @@ from flax import struct
 
 from jaxheads.models import family
 from jaxheads.models.ablation import Ablations, Applied, interventions
-from jaxheads.models.arguments import check_answers, check_tokens
+from jaxheads.models.arguments import Array, check_answers, check_tokens
 from jaxheads.models.execution import (
     ablation_dims,
     exact_products,
@@ -61,8 +61,8 @@ class Prefix:
 
 def prefill(
     params,
-    tokens: jax.Array,
-    lengths: jax.Array | None,
+    tokens: Array,
+    lengths: Array | None,
     config,
     *,
     ablation: Ablations = None,

@@ -6,24 +6,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxheads.models.arguments import check_array, check_ids
+from jaxheads.models.arguments import Array, check_array, check_ids
 
 Metric = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def probability(logits: jax.Array, targets: jax.Array) -> jax.Array:
+def probability(logits: Array, targets: Array) -> jax.Array:
     """p(target): logits [..., V], targets int [...] -> [...]."""
     return jnp.exp(log_probability(logits, targets))
 
 
-def log_probability(logits: jax.Array, targets: jax.Array) -> jax.Array:
+def log_probability(logits: Array, targets: Array) -> jax.Array:
     """Log p(target) in nats: logits [..., V], targets int [...] -> [...]."""
     _check(targets, logits)
     picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     return picked - jax.nn.logsumexp(logits, axis=-1)
 
 
-def logit_difference(logits: jax.Array, targets: jax.Array) -> jax.Array:
+def logit_difference(logits: Array, targets: Array) -> jax.Array:
     """Logit of one token minus that of another.
 
     Args:
@@ -66,6 +66,6 @@ def check_targets(metric: Any, targets: Any, vocab_size: int, shape: tuple) -> N
         )
 
 
-def _check(targets: Any, logits: jax.Array) -> None:
+def _check(targets: Any, logits: Array) -> None:
     check_array(targets, "targets", "int")
     check_ids(targets, "targets", logits.shape[-1])

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxheads.models import family
-from jaxheads.models.arguments import check_array, check_finite
+from jaxheads.models.arguments import Array, check_array, check_finite
 from jaxheads.models.execution import exact_products, windows
 from jaxheads.models.last_position import Prefix, before_last
 from jaxheads.models.layers import shared_prefix_attention
@@ -17,8 +17,8 @@ from jaxheads.models.metrics import Metric, check_targets, probability
 def patch_each_head(
     params,
     prefix: Prefix,
-    fill: jax.Array,
-    targets: jax.Array,
+    fill: Array,
+    targets: Array,
     config,
     *,
     metric: Metric = probability,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxheads.models import family
-from jaxheads.models.arguments import check_positions, check_tokens
+from jaxheads.models.arguments import Array, check_positions, check_tokens
 from jaxheads.models.execution import (
     exact_products,
     previous_of,
@@ -42,12 +42,12 @@ class Removed:
 
 def remove_each_head(
     params,
-    tokens: jax.Array,
-    at: jax.Array,
-    targets: jax.Array,
+    tokens: Array,
+    at: Array,
+    targets: Array,
     config,
     *,
-    segments: jax.Array | None = None,
+    segments: Array | None = None,
     metric: Metric = log_probability,
 ) -> Removed:
     """Set each head's output to zero, alone, with patterns fixed and without.

@@ -15,7 +15,7 @@ from flax import struct
 
 from jaxheads.models import family
 from jaxheads.models.ablation import Ablations, Applied, interventions
-from jaxheads.models.arguments import check_positions, check_range, check_tokens
+from jaxheads.models.arguments import Array, check_positions, check_range, check_tokens
 from jaxheads.models.execution import (
     ablation_dims,
     exact_products,
@@ -49,7 +49,7 @@ class Clean:
     unmixed: tuple[jax.Array, jax.Array] | None = None
 
 
-def run_clean(params, tokens: jax.Array, config, first_position: int = 0) -> Clean:
+def run_clean(params, tokens: Array, config, first_position: int = 0) -> Clean:
     """Run a model over sequences and keep what runs under an ablation start from.
 
     Args:
@@ -103,8 +103,8 @@ def resume(
     clean: Clean,
     config,
     ablation: Ablations,
-    at: jax.Array,
-    first_layer: jax.Array | int = 0,
+    at: Array,
+    first_layer: Array | int = 0,
 ) -> jax.Array:
     """Logits under an ablation, from the first layer and position that it replaces.
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxheads.models import family
-from jaxheads.models.arguments import check_array, check_finite, check_range
+from jaxheads.models.arguments import Array, check_array, check_finite, check_range
 from jaxheads.models.execution import exact_products, windows
 from jaxheads.models.last_position import Prefix, before_last
 from jaxheads.models.layers import shared_prefix_attention
@@ -21,9 +21,9 @@ from jaxheads.models.metrics import check_targets
 def steer(
     params,
     prefix: Prefix,
-    vectors: jax.Array,
-    starts: jax.Array,
-    targets: jax.Array,
+    vectors: Array,
+    starts: Array,
+    targets: Array,
     config,
     *,
     metric: Any,

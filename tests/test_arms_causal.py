@@ -286,9 +286,7 @@ def later_scores(params, x, first: int, config, edges) -> np.ndarray:
     layers = jax.tree.map(lambda leaf: leaf[first:], params.layers)
     rest = dataclasses.replace(config, **rest)
     run = jax.jit(
-        lambda params, x: run_layers(
-            params, x, rest, None, lambda seen: seen["patterns"]
-        )
+        lambda params, x: run_layers(params, x, rest, (), lambda seen: seen["patterns"])
     )
     _, patterns = run(params.replace(layers=layers), x)
     return np.einsum("lbhts,ts->lh", np.asarray(patterns), edges) / x.shape[0]

@@ -285,7 +285,8 @@ def _task(
     for index in chunks(count, rows):
         prompts = (batch.tokens[index], batch.lengths[index])
         own = fill_of_rows(fill, index)
-        prefix = prefill(params, *replicate(prompts, mesh_of(params)), config)
+        given, lengths = replicate(prompts, mesh_of(params))
+        prefix = prefill(params, given, lengths, config)
         share = len(np.unique(index)) / (count * len(run))
         tokens[:, index] = engine.generate_under_subsets(
             params,
