@@ -12,6 +12,7 @@ from jaxheads import runs, score_inputs, vector_execution
 from jaxheads.checks import check_disjoint, check_ranking, check_scores
 from jaxheads.errors import UserError
 from jaxheads.icl import published, texts
+from jaxheads.icl.answers import Answers
 from jaxheads.icl.prompts import (
     Batch,
     Prompt,
@@ -243,8 +244,8 @@ class _Maker:
         for task, (plain, shuffled) in zip(tasks, drawn, strict=True):
             # Together, so that both kinds are padded to one length.
             both = self._encode([*plain, *shuffled])
-            clean[task.name] = _part(both, slice(len(plain)))
-            corrupted[task.name] = _part(both, slice(len(plain), None))
+            clean[task.name] = both[: len(plain)]
+            corrupted[task.name] = both[len(plain) :]
             self.tasks[task.name]["unchanged_share"] = unchanged_share(shuffled)
         return clean, corrupted
 
@@ -319,6 +320,12 @@ class _Maker:
         # Two halves of the items: sets are chosen on one and measured on the other.
         halves: dict[str, list[Prompt]] = {"first": [], "second": []}
         for task in self._load(chosen.tasks):
+            if self.tasks[task.name]["collisions"] == 1:
+                raise UserError(
+                    f"--redundancy.tasks has {task.name}, but in this tokenizer all "
+                    "its answers have the same first token, so that it tells nothing: "
+                    "leave it out, or give --targets informative"
+                )
             for pool, made in halves.items():
                 made += self._draw(
                     task,
@@ -348,15 +355,15 @@ class _Maker:
             # Together, so that all with demonstrations are padded to one length.
             made = self._encode([*clean, *shuffled, *draw(own, pool="first")])
             kinds = (
-                _part(made, slice(len(clean))),
-                _part(made, slice(len(clean), 2 * len(clean))),
+                made[: len(clean)],
+                made[len(clean) : 2 * len(clean)],
                 self._encode(alone, multiple=QUERY_MULTIPLE),
             )
             conditions[task.name] = dict(
                 zip(vector_execution.PROMPTS, kinds, strict=True)
             )
             if own:
-                vector[task.name] = _part(made, slice(2 * len(clean), None))
+                vector[task.name] = made[2 * len(clean) :]
             asked = np.unique([prompt.query for prompt in clean], return_inverse=True)
             queries[task.name] = asked[1].astype(np.int32)
             self.tasks[task.name]["unchanged_share"] = unchanged_share(shuffled)
@@ -406,10 +413,17 @@ class _Maker:
     def _load(self, names: tuple[str, ...]) -> list[Task]:
         loaded = load_tasks(names, self.config.tasks, min_items=self.config.shots + 1)
         for task in loaded:
+            answers = task.answers
+            if self.config.drawing == "published":
+                answers = published.answers_of(task)
+            made = Answers(answers, self.template, self.tokenizer, self.config.targets)
             self.tasks[task.name] = {
                 "kind": task.kind,
                 "items": len(task),
                 "source": task.source,
+                "shared": self.tokenizer.decode(made.shared),
+                "shared_tokens": made.shared,
+                "collisions": made.collisions(),
             }
         return loaded
 
@@ -426,6 +440,7 @@ class _Maker:
             bos=self.bos,
             max_length=self.model.config.context_length - max(new_tokens - 1, 0),
             multiple=multiple,
+            targets=self.config.targets,
         )
 
     def _documents(
@@ -470,7 +485,3 @@ class _Maker:
                 f"sequences of {length} tokens are asked for, but the model's context "
                 f"is {context}: lower {option}"
             )
-
-
-def _part(batch: Batch, rows: slice) -> Batch:
-    return Batch(batch.tokens[rows], batch.lengths[rows], batch.targets[rows])

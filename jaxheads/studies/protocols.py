@@ -129,6 +129,7 @@ _YIN_CODE = StudyConfig(
     seed=42,
     protocol="yin2025-code",
     drawing="published",
+    targets="published",
     bos=True,
 )
 
@@ -258,6 +259,16 @@ DEVIATIONS: tuple[Deviation, ...] = (
         "published",
         "demonstrations come from 10 % of a file: as few as 13 different ones; seed "
         "32, prompt i asks item i",
+    ),
+    Deviation(
+        "first token of an answer",
+        "3, A.6; find_fv_heads.py, evaluate_function_vector.py",
+        "targets",
+        "informative",
+        "published",
+        "where a tokenizer makes of \" 5\" a space and a digit (Llama 2's does, those of "
+        "Pythia and GPT-2 do not), all answers in digits have one first token, whose "
+        "probability tells nothing; such tasks are in no mean accuracy",
     ),
     Deviation(
         "seed",
