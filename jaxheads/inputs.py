@@ -320,12 +320,7 @@ class _Maker:
         # Two halves of the items: sets are chosen on one and measured on the other.
         halves: dict[str, list[Prompt]] = {"first": [], "second": []}
         for task in self._load(chosen.tasks):
-            if self.tasks[task.name]["collisions"] == 1:
-                raise UserError(
-                    f"--redundancy.tasks has {task.name}, but in this tokenizer all "
-                    "its answers have the same first token, so that it tells nothing: "
-                    "leave it out, or give --targets informative"
-                )
+            self._require_telling([task.name], "--redundancy.tasks")
             for pool, made in halves.items():
                 made += self._draw(
                     task,
@@ -367,7 +362,17 @@ class _Maker:
             asked = np.unique([prompt.query for prompt in clean], return_inverse=True)
             queries[task.name] = asked[1].astype(np.int32)
             self.tasks[task.name]["unchanged_share"] = unchanged_share(shuffled)
+        self._require_telling(queries, "--execution.tasks")
         return execution.Inputs(vector, conditions, queries, chosen, self.config.seed)
+
+    def _require_telling(self, tasks: Collection[str], option: str) -> None:
+        """Refuse tasks in none of which a first token tells anything."""
+        if all(self.tasks[task]["collisions"] == 1 for task in tasks):
+            raise UserError(
+                f"{option} needs answers that a first token tells apart, but in this "
+                f"tokenizer all those of {', '.join(tasks)} have the same one: name "
+                "other tasks, or give --targets informative"
+            )
 
     def losses(self) -> token_loss.Inputs:
         chosen = self.config.token_loss

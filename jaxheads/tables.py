@@ -10,9 +10,9 @@ from jaxheads.claims import tables as claim_tables
 from jaxheads.comparison import Comparison
 from jaxheads.execution_terminal import execution_table
 from jaxheads.heads import head_name
-from jaxheads.report import attribution_findings, words
+from jaxheads.report import attribution_findings, first_tokens, words
 from jaxheads.report import redundancy_findings as told
-from jaxheads.report.outcomes import token_loss
+from jaxheads.report.outcomes import Outcome, accuracy, token_loss, zero_shot
 from jaxheads.runs import Run
 from jaxheads.statistics import bootstrap_mean, bootstrap_task_mean
 
@@ -49,9 +49,9 @@ def print_run(run: Run, console: Console, heads: int = 5) -> None:
     for start in range(0, len(names), _COLUMNS):
         console.print(_top_heads(run, names[start : start + _COLUMNS], heads))
     if "ablation" in run.result:
-        console.print(_accuracy(run, "few-shot", "ablation"))
+        console.print(_accuracy(run, "few-shot", accuracy(run)))
         if "ablation/zero_shot/f1" in run.arrays:
-            console.print(_accuracy(run, "zero-shot", "ablation/zero_shot"))
+            console.print(_accuracy(run, "zero-shot", zero_shot(run)))
     if "token_loss" in run.result:
         console.print(_token_loss(run))
     if "redundancy" in run.result:
@@ -63,6 +63,8 @@ def print_run(run: Run, console: Console, heads: int = 5) -> None:
         console.print(attribution_findings.work(run), highlight=False)
     if "execution" in run.result:
         console.print(execution_table(run))
+    if told_apart := first_tokens.say(run):
+        console.print(escape(told_apart), highlight=False, soft_wrap=True)
     if (judged := claim_tables.claims(run)) is not None:
         console.print(judged)
 
@@ -117,7 +119,7 @@ def _groups(sets: list[dict]) -> dict[tuple, list[int]]:
     return groups
 
 
-def _accuracy(run: Run, kind: str, place: str) -> Table:
+def _accuracy(run: Run, kind: str, measured: list[Outcome]) -> Table:
     told = run.result["ablation"]
     table = Table(
         title=f"{kind} accuracy, heads at the last position := {told['value']} "
@@ -125,15 +127,16 @@ def _accuracy(run: Run, kind: str, place: str) -> Table:
     )
     for name in ("ranking", "set", "share"):
         table.add_column(name)
-    for name in ("heads", "first token", "F1"):
-        table.add_column(name, justify="right")
-    metrics = [run.arrays[f"{place}/first_token"], run.arrays[f"{place}/f1"]]
+    table.add_column("heads", justify="right")
+    for outcome in measured:
+        first = outcome.name.endswith("first_token")
+        table.add_column("first token" if first else "F1", justify="right")
     for key, rows in _groups(told["sets"]).items():
         cells = [
             "{:.3f} [{:.3f}, {:.3f}]".format(
-                *bootstrap_task_mean(values[rows].mean(axis=0), seed=0)
+                *bootstrap_task_mean(outcome.values[rows].mean(axis=0), seed=0)
             )
-            for values in metrics
+            for outcome in measured
         ]
         table.add_row(*key[:4], *cells)
     return table

@@ -6,7 +6,7 @@ Each function measures one claim on a run; its docstring is the rule of its judg
 import numpy as np
 
 from jaxheads.claims.rules import Measured, Rules, Untested
-from jaxheads.report import words
+from jaxheads.report import first_tokens, words
 from jaxheads.runs import Run
 from jaxheads.statistics.paired_tests import Estimate, estimate, sign_flip_p
 
@@ -113,7 +113,8 @@ def _right(run: Run, name: str) -> np.ndarray:
     values = run.arrays.get(f"execution/right/{name}")
     if values is None or "execution" not in run.result:
         raise Untested("not measured", "The run adds no function vectors to prompts.")
-    values = np.asarray(values, np.float64)
+    told = first_tokens.telling(run, run.result["execution"]["tasks"])
+    values = np.asarray(values, np.float64)[told]
     if name.endswith(("_vector", "_random")):
         layers = np.asarray(run.arrays["execution/layers"])
         found = np.flatnonzero(layers == run.result["execution"]["layer"])
@@ -129,7 +130,8 @@ def _right(run: Run, name: str) -> np.ndarray:
 def _queries(run: Run) -> np.ndarray:
     right = run.arrays["execution/right/clean"]
     each = np.tile(np.arange(right.shape[1]), (len(right), 1))
-    return np.asarray(run.arrays.get("execution/queries", each))
+    told = first_tokens.telling(run, run.result["execution"]["tasks"])
+    return np.asarray(run.arrays.get("execution/queries", each))[told]
 
 
 def _clean(run: Run) -> float:

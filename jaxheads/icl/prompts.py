@@ -14,7 +14,7 @@ from jaxheads.errors import UserError
 from jaxheads.icl.answers import Answers
 from jaxheads.icl.encoding import Tokenizer, encode_text
 from jaxheads.icl.tasks import Task
-from jaxheads.icl.templates import Template
+from jaxheads.icl.templates import TEMPLATES, Template
 
 # Each use of randomness has a number of its own, so that none shifts another.
 _POOL, _SPLIT, _QUERIES, _DEMONSTRATIONS, _LABELS = range(5)
@@ -43,7 +43,7 @@ class Prompt:
     query: str
     shots: tuple[tuple[str, str], ...]
     clean_shots: tuple[tuple[str, str], ...]
-    template: Template = Template()
+    template: Template = TEMPLATES["qa"]
     answers: tuple[str, ...] = ()
 
 

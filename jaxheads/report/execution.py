@@ -4,7 +4,7 @@ import numpy as np
 
 from jaxheads.report import execution_figures as drawn
 from jaxheads.report import execution_findings as told
-from jaxheads.report import words
+from jaxheads.report import first_tokens, words
 from jaxheads.report.execution_findings import KINDS, Executed
 from jaxheads.report.findings import Findings
 from jaxheads.report.layout import Key, Row, Section
@@ -75,6 +75,9 @@ def _at_work(found: Executed) -> Section:
         "over queries within tasks; around the mean of random heads' vectors, the "
         "range of the draws."
     )
+    text = " ".join(
+        filter(None, [text, first_tokens.left_out(found.run, part["tasks"])])
+    )
     rows = [Row("By condition", [drawn.conditions(found, kind) for kind in KINDS])]
     if len(found.run.arrays["execution/layers"]) > 1:
         rows.append(Row("By layer", drawn.by_layer(found)))
@@ -131,7 +134,7 @@ def _tasks(found: Executed) -> Table:
     if not part["random_sets"]:
         columns = [name for name in columns if name != "+ random"]
     rows = []
-    for at, task in enumerate(part["tasks"]):
+    for at, task in enumerate(found.tasks):
         one = part["by_task"][task]
         answered = f"{one['answered']} of {part['prompts']}"
         cells = [Cell(task), Cell(answered), Cell(f"{one['queries']:,}")]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxheads.report import words
+from jaxheads.report import first_tokens, words
 from jaxheads.report.outcomes import SEED
 from jaxheads.runs import Run
 from jaxheads.statistics import LEVEL, SAMPLES, Interval
@@ -58,9 +58,18 @@ class Executed:
         """Probabilities of the right token, [..., U, B]."""
         return self._read("probability", name)
 
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks, U, but those whose answers all have the same first token."""
+        return np.array(self.part["tasks"])[self._telling].tolist()
+
+    @functools.cached_property
+    def _telling(self) -> np.ndarray:
+        return first_tokens.telling(self.run, self.part["tasks"])
+
     def _read(self, kind: str, name: str) -> np.ndarray:
         array = self.run.arrays[f"execution/{kind}/{name}"].astype(np.float64)
-        return np.moveaxis(array, 0, -2)
+        return np.moveaxis(array[self._telling], 0, -2)
 
     def has(self, name: str) -> bool:
         """Whether a condition was run."""
@@ -69,7 +78,7 @@ class Executed:
     @functools.cached_property
     def _counts(self) -> np.ndarray:
         """How often each resample takes each prompt: [S, U, B]."""
-        queries = self.run.arrays["execution/queries"]
+        queries = self.run.arrays["execution/queries"][self._telling]
         rng, drawn = np.random.default_rng(SEED), []
         for row in queries:
             number = row.max() + 1

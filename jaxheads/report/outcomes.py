@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxheads.report import words
+from jaxheads.report import first_tokens, words
 from jaxheads.runs import Run
 from jaxheads.statistics import (
     Interval,
@@ -67,7 +67,7 @@ class Outcome:
     measured on the same prompts. ``replaced`` [N] counts the heads of a set. With
     ``from_clean`` a figure's interval is that of the set's change from clean, over
     the same documents. ``scale`` is what the values were multiplied by, so that their
-    mean is the one asked for.
+    mean is the one asked for. ``tasks`` names the E tasks.
     """
 
     name: str
@@ -78,6 +78,7 @@ class Outcome:
     replaced: np.ndarray
     from_clean: bool = False
     scale: float = 1.0
+    tasks: tuple[str, ...] = ()
 
     @functools.cached_property
     def intervals(self) -> Interval:
@@ -131,9 +132,12 @@ class Outcome:
         """Give the mean and interval of one set."""
         return Interval(*(float(part[n]) for part in self.intervals))
 
-    def of_task(self, task: int) -> "Outcome":
-        """The outcome in one of the E tasks alone."""
-        return dataclasses.replace(self, values=self.values[:, task : task + 1])
+    def of_task(self, task: str) -> "Outcome":
+        """The outcome in one of its tasks alone."""
+        at = self.tasks.index(task)
+        return dataclasses.replace(
+            self, values=self.values[:, at : at + 1], tasks=(task,)
+        )
 
     def of_draws(self, found: list[int]) -> np.ndarray:
         """Give each draw's mean, [draws]."""
@@ -177,7 +181,11 @@ class Outcome:
 
 
 def accuracy(run: Run) -> list[Outcome]:
-    """Read the few-shot accuracies of a run, one outcome a metric."""
+    """Read the few-shot accuracies of a run, one outcome a metric.
+
+    Tasks whose answers all have the same first token are left out of first-token
+    accuracies; where there are no others, there is no such accuracy.
+    """
     return _accuracy(run, "ablation")
 
 
@@ -193,18 +201,28 @@ def _accuracy(run: Run, place: str, kind: str = "") -> list[Outcome]:
     part = run.result.get("ablation")
     if not part:
         return []
-    return [
-        Outcome(
-            name="-".join(filter(None, [kind, metric])),
-            quantity=" ".join(filter(None, [kind, words.short(metric)])),
-            unit="",
-            sets=part["sets"],
-            values=np.asarray(run.arrays[f"{place}/{metric}"], np.float64),
-            replaced=run.arrays["ablation/replaced"].sum((1, 2)),
+    names, found = np.array(run.result.get("evaluation_tasks") or []), []
+    for metric in part["metrics"]:
+        if f"{place}/{metric}" not in run.arrays:
+            continue
+        values = np.asarray(run.arrays[f"{place}/{metric}"], np.float64)
+        kept = np.ones(len(names), bool)
+        if metric == "first_token":
+            kept = first_tokens.telling(run, names)
+        if not kept.any():
+            continue
+        found.append(
+            Outcome(
+                name="-".join(filter(None, [kind, metric])),
+                quantity=" ".join(filter(None, [kind, words.short(metric)])),
+                unit="",
+                sets=part["sets"],
+                values=values[:, kept],
+                replaced=run.arrays["ablation/replaced"].sum((1, 2)),
+                tasks=tuple(names[kept].tolist()),
+            )
         )
-        for metric in part["metrics"]
-        if f"{place}/{metric}" in run.arrays
-    ]
+    return found
 
 
 def token_loss(run: Run) -> Outcome | None:

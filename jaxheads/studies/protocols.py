@@ -266,9 +266,9 @@ DEVIATIONS: tuple[Deviation, ...] = (
         "targets",
         "informative",
         "published",
-        "where a tokenizer makes of \" 5\" a space and a digit (Llama 2's does, those of "
-        "Pythia and GPT-2 do not), all answers in digits have one first token, whose "
-        "probability tells nothing; such tasks are in no mean accuracy",
+        'where a tokenizer makes of " 5" a space and a digit (Llama 2: yes, GPT-2 and '
+        "Pythia: no), all answers in digits have one first token, whose probability "
+        "tells nothing; such tasks are in no mean accuracy",
     ),
     Deviation(
         "seed",

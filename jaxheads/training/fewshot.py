@@ -17,7 +17,7 @@ import numpy as np
 from jaxheads.chunks import over_prompts
 from jaxheads.errors import UserError
 from jaxheads.icl.prompts import build_prompts, encode_answers
-from jaxheads.icl.tasks import Task, load_tasks
+from jaxheads.icl.tasks import load_tasks
 from jaxheads.models.forward import forward
 from jaxheads.tokenizer import Tokenizer
 from jaxheads.training.evidence_probes import BUDGET_BYTES
