@@ -101,6 +101,20 @@ def test_figures_are_those_of_one_prompt_after_the_other(text, model):
             assert log_probability == pytest.approx(np.mean(given), rel=1e-4)
 
 
+def test_the_token_that_counts_follows_what_all_answers_share(text, model):
+    config, (one, _), params = model
+    few = draw_fewshot(TASKS, text[3], bos=True, max_length=120, shots=2, prompts=3)
+    for shift in (0, 1):  # the likeliest tokens in place of one answer's token
+        answers, place = few.answers.copy(), few.shared + shift
+        for task, prompt in np.ndindex(few.shared.shape):
+            logits = forward(one, few.tokens[task, prompt][None], config).logits[0]
+            at = few.at[task, prompt, place[task, prompt]]
+            answers[task, prompt, place[task, prompt]] = logits[at].argmax()
+        told = dataclasses.replace(few, answers=answers)
+        found = fewshot_figures(params, told, config)["fewshot_accuracy"][0]
+        assert (found == 1).all() if shift == 0 else (found < 1).all()
+
+
 def test_a_model_that_knows_the_answers_is_right(text):
     *_, tokenizer = text
     few = draw_fewshot(TASKS, tokenizer, bos=True, max_length=120, shots=1, prompts=3)

@@ -113,8 +113,7 @@ def _right(run: Run, name: str) -> np.ndarray:
     values = run.arrays.get(f"execution/right/{name}")
     if values is None or "execution" not in run.result:
         raise Untested("not measured", "The run adds no function vectors to prompts.")
-    told = first_tokens.telling(run, run.result["execution"]["tasks"])
-    values = np.asarray(values, np.float64)[told]
+    values = _of_telling(run, np.asarray(values, np.float64))
     if name.endswith(("_vector", "_random")):
         layers = np.asarray(run.arrays["execution/layers"])
         found = np.flatnonzero(layers == run.result["execution"]["layer"])
@@ -130,8 +129,13 @@ def _right(run: Run, name: str) -> np.ndarray:
 def _queries(run: Run) -> np.ndarray:
     right = run.arrays["execution/right/clean"]
     each = np.tile(np.arange(right.shape[1]), (len(right), 1))
-    told = first_tokens.telling(run, run.result["execution"]["tasks"])
-    return np.asarray(run.arrays.get("execution/queries", each))[told]
+    return _of_telling(run, np.asarray(run.arrays.get("execution/queries", each)))
+
+
+def _of_telling(run: Run, values: np.ndarray) -> np.ndarray:
+    """Of [U, ...], the tasks whose answers a first token tells apart."""
+    tasks = run.result["execution"].get("tasks")
+    return first_tokens.of_telling(run, values, tasks, 0)
 
 
 def _clean(run: Run) -> float:

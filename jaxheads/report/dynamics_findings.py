@@ -49,8 +49,9 @@ def answered(run: Run, metric: str) -> np.ndarray | None:
     values = run.arrays.get(f"dynamics/{metric}")
     if values is None or metric != "first_token":
         return values
-    kept = first_tokens.telling(run, run.result["evaluation_tasks"])
-    return values[..., kept, :] if kept.any() else None
+    tasks = run.result.get("evaluation_tasks")
+    values = first_tokens.of_telling(run, values, tasks, -2)
+    return values if values.size else None
 
 
 def followed(run: Run) -> dict[str, list[tuple[int, int]]]:

@@ -61,15 +61,17 @@ class Executed:
     @property
     def tasks(self) -> list[str]:
         """The tasks, U, but those whose answers all have the same first token."""
-        return np.array(self.part["tasks"])[self._telling].tolist()
-
-    @functools.cached_property
-    def _telling(self) -> np.ndarray:
         return first_tokens.telling(self.run, self.part["tasks"])
 
+    def _of_telling(self, name: str) -> np.ndarray:
+        """An array of the run without the tasks that are left out: [U, ...]."""
+        return first_tokens.of_telling(
+            self.run, self.run.arrays[name], self.part["tasks"], 0
+        )
+
     def _read(self, kind: str, name: str) -> np.ndarray:
-        array = self.run.arrays[f"execution/{kind}/{name}"].astype(np.float64)
-        return np.moveaxis(array[self._telling], 0, -2)
+        array = self._of_telling(f"execution/{kind}/{name}").astype(np.float64)
+        return np.moveaxis(array, 0, -2)
 
     def has(self, name: str) -> bool:
         """Whether a condition was run."""
@@ -78,7 +80,7 @@ class Executed:
     @functools.cached_property
     def _counts(self) -> np.ndarray:
         """How often each resample takes each prompt: [S, U, B]."""
-        queries = self.run.arrays["execution/queries"][self._telling]
+        queries = self._of_telling("execution/queries")
         rng, drawn = np.random.default_rng(SEED), []
         for row in queries:
             number = row.max() + 1

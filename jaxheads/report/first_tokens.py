@@ -16,13 +16,38 @@ CROWDED = 0.2
 """Share of pairs of answers with one first token above which a task is named."""
 
 
-def telling(run: Run, tasks: Sequence[str]) -> np.ndarray:
-    """Which tasks' first tokens tell anything: bool [E].
+def telling(run: Run, tasks: Sequence[str]) -> list[str]:
+    """Name the tasks whose first tokens tell anything.
 
-    Those of the others are the same whatever the answer: accuracies of these are always
-    near 1 or 0, and are left out wherever first-token accuracies of tasks are averaged.
+    Those of the others are the same whatever the answer: an accuracy of these says
+    whether the model begins an answer at all, and is left out of means over tasks.
     """
-    return np.array([_collisions(run, task) < 1 for task in tasks], bool)
+    return [task for task in tasks if _collisions(run, task) < 1]
+
+
+def of_telling(
+    run: Run, values: np.ndarray, tasks: Sequence[str] | None, axis: int
+) -> np.ndarray:
+    """Leave out the tasks whose first tokens tell nothing.
+
+    Args:
+        run: that says of its tasks what they are.
+        values: of E tasks along ``axis``.
+        tasks: their names, E; none: the run names none, and all stay.
+        axis: of the tasks.
+
+    Raises:
+        ValueError: there are more or fewer names than tasks.
+    """
+    if not tasks:
+        return values
+    if len(tasks) != values.shape[axis]:
+        raise ValueError(
+            f"{len(tasks)} names of tasks must go with as many along axis {axis}, but "
+            f"the shape is {values.shape}"
+        )
+    kept = [_collisions(run, task) < 1 for task in tasks]
+    return np.compress(kept, values, axis)
 
 
 def left_out(run: Run, tasks: Sequence[str]) -> str:

@@ -201,15 +201,16 @@ def _accuracy(run: Run, place: str, kind: str = "") -> list[Outcome]:
     part = run.result.get("ablation")
     if not part:
         return []
-    names, found = np.array(run.result.get("evaluation_tasks") or []), []
+    names, found = run.result.get("evaluation_tasks"), []
     for metric in part["metrics"]:
         if f"{place}/{metric}" not in run.arrays:
             continue
         values = np.asarray(run.arrays[f"{place}/{metric}"], np.float64)
-        kept = np.ones(len(names), bool)
+        tasks = names or ()
         if metric == "first_token":
-            kept = first_tokens.telling(run, names)
-        if not kept.any():
+            values = first_tokens.of_telling(run, values, names, 1)
+            tasks = first_tokens.telling(run, tasks)
+        if not values.size:
             continue
         found.append(
             Outcome(
@@ -217,9 +218,9 @@ def _accuracy(run: Run, place: str, kind: str = "") -> list[Outcome]:
                 quantity=" ".join(filter(None, [kind, words.short(metric)])),
                 unit="",
                 sets=part["sets"],
-                values=values[:, kept],
+                values=values,
                 replaced=run.arrays["ablation/replaced"].sum((1, 2)),
-                tasks=tuple(names[kept].tolist()),
+                tasks=tuple(tasks),
             )
         )
     return found
