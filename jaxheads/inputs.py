@@ -422,11 +422,14 @@ class _Maker:
             if self.config.drawing == "published":
                 answers = published.answers_of(task)
             made = Answers(answers, self.template, self.tokenizer, self.config.targets)
+            # Alone, a first space would be dropped by some tokenizers.
+            after = self.tokenizer.encode(":")
+            text = self.tokenizer.decode([*after, *made.shared])
             self.tasks[task.name] = {
                 "kind": task.kind,
                 "items": len(task),
                 "source": task.source,
-                "shared": self.tokenizer.decode(made.shared),
+                "shared": text.removeprefix(self.tokenizer.decode(after)),
                 "shared_tokens": made.shared,
                 "collisions": made.collisions(),
             }

@@ -67,7 +67,7 @@ class FewShot:
             "shots": list(self.shots),
             "left_out": list(self.left_out),
             "bos": self.bos,
-            "shared_tokens": self.shared[:, 0].tolist(),
+            "shared_tokens": self.shared[:, 0].tolist(),  # how many
             "sha256": sha256.hexdigest(),
         }
 
