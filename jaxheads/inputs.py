@@ -244,8 +244,8 @@ class _Maker:
         for task, (plain, shuffled) in zip(tasks, drawn, strict=True):
             # Together, so that both kinds are padded to one length.
             both = self._encode([*plain, *shuffled])
-            clean[task.name] = both[: len(plain)]
-            corrupted[task.name] = both[len(plain) :]
+            clean[task.name] = both.part(slice(len(plain)))
+            corrupted[task.name] = both.part(slice(len(plain), None))
             self.tasks[task.name]["unchanged_share"] = unchanged_share(shuffled)
         return clean, corrupted
 
@@ -350,15 +350,15 @@ class _Maker:
             # Together, so that all with demonstrations are padded to one length.
             made = self._encode([*clean, *shuffled, *draw(own, pool="first")])
             kinds = (
-                made[: len(clean)],
-                made[len(clean) : 2 * len(clean)],
+                made.part(slice(len(clean))),
+                made.part(slice(len(clean), 2 * len(clean))),
                 self._encode(alone, multiple=QUERY_MULTIPLE),
             )
             conditions[task.name] = dict(
                 zip(vector_execution.PROMPTS, kinds, strict=True)
             )
             if own:
-                vector[task.name] = made[2 * len(clean) :]
+                vector[task.name] = made.part(slice(2 * len(clean), None))
             asked = np.unique([prompt.query for prompt in clean], return_inverse=True)
             queries[task.name] = asked[1].astype(np.int32)
             self.tasks[task.name]["unchanged_share"] = unchanged_share(shuffled)

@@ -11,7 +11,7 @@ from jaxheads.errors import UserError
 from jaxheads.icl.answers import Answers
 from jaxheads.icl.encoding import decode_answers
 from jaxheads.icl.metrics import f1_scores
-from jaxheads.icl.prompts import Batch, Prompt, build_prompts, encode_prompts
+from jaxheads.icl.prompts import Prompt, build_prompts, encode_prompts
 from jaxheads.icl.tasks import Task, load_task
 from jaxheads.icl.templates import TEMPLATES, Template
 from jaxheads.tokenizer import Tokenizer
@@ -203,8 +203,7 @@ def test_tasks_in_one_batch_share_what_is_theirs():
     batch = encode_prompts(mixed, tokenizer, bos=False)
     assert batch.shared is not None
     assert batch.shared.tolist() == [1, 1, 1, 2, 2, 2]  # " ", then " n"
-    part = batch[3:]
-    assert isinstance(part, Batch) and part.begun() == batch.begun()[3:]
+    assert batch.part(slice(3, None)).begun() == batch.begun()[3:]
 
 
 def test_a_prompt_whose_own_tokens_begin_otherwise_gets_those_of_the_others():

@@ -107,7 +107,8 @@ def test_the_token_that_counts_follows_what_all_answers_share(text, model):
     for shift in (0, 1):  # the likeliest tokens in place of one answer's token
         answers, place = few.answers.copy(), few.shared + shift
         for task, prompt in np.ndindex(few.shared.shape):
-            logits = forward(one, few.tokens[task, prompt][None], config).logits[0]
+            tokens = jnp.array(few.tokens[[task], prompt])
+            logits = forward(one, tokens, config).logits[0]
             at = few.at[task, prompt, place[task, prompt]]
             answers[task, prompt, place[task, prompt]] = logits[at].argmax()
         told = dataclasses.replace(few, answers=answers)

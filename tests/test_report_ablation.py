@@ -91,8 +91,11 @@ def test_where_no_first_token_tells_anything_f1_is_the_accuracy(run: Run):
     assert only.name == "f1"
     (claim,) = [c for c in claims.of_run(told) if c.name == "fv_matters_more"]
     assert only.quantity in claim.evidence
-    sections.collect(told)
+    page = {section.anchor: section for section in sections.collect(told).sections}
+    assert "score is a mean over them" not in page["tasks"].text
     print_run(told, Console(record=True, width=200))
+    scoring = with_collisions(run, **{run.result["scoring_tasks"][0]: 1.0})
+    assert "score is a mean over them too" in first_tokens.say(scoring)
 
 
 def test_shared_tokens_are_named(run: Run):

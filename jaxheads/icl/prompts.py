@@ -35,7 +35,7 @@ class Prompt:
         clean_shots: The same demonstrations with their own labels.
         template: How the text is written.
         answers: All answers of the task, this one among them: what they share is no
-            answer (see ``jaxheads.icl.answers``). None: this one alone is known.
+            answer (see ``jaxheads.icl.answers``). Empty: this one alone is known.
     """
 
     text: str
@@ -64,11 +64,11 @@ class Batch:
     targets: np.ndarray
     shared: np.ndarray | None = None
 
-    def __getitem__(self, rows: slice | np.ndarray) -> "Batch":
+    def part(self, rows: slice | np.ndarray) -> "Batch":
         """Some of the prompts, at the same padded length."""
         shared = None if self.shared is None else self.shared[rows]
-        arrays = (self.tokens, self.lengths, self.targets)
-        return Batch(*(array[rows] for array in arrays), shared)
+        tokens, lengths = self.tokens[rows], self.lengths[rows]
+        return Batch(tokens, lengths, self.targets[rows], shared)
 
     def begun(self) -> list[list[int]]:
         """The ids of each answer that stand in its prompt already, [B] lists."""

@@ -75,6 +75,9 @@ def say(run: Run) -> str:
         for text, tasks in given.items()
     ]
     said += [left_out(run, list(info))]
+    scoring = run.result.get("scoring_tasks") or []
+    if left_out(run, scoring):
+        said.append("The function-vector score is a mean over them too, as published.")
     crowded = [
         f"{task} ({words.percent(share)})"
         for task in info
