@@ -95,6 +95,7 @@ def study_config(command: StudyCommand) -> StudyConfig:
         shots=command.shots,
         seed=command.seed,
         drawing=command.drawing,
+        targets=command.targets,
         template=command.template,
         no_label_overlap=command.no_label_overlap,
         tasks=command.tasks,

@@ -55,6 +55,10 @@ class StudyCommand:
     drawing: Literal["jaxheads", "published"] = "jaxheads"
     """How items are split and drawn for scores and few-shot accuracy; published: as the
     reference study's code does, item for item."""
+    targets: Literal["informative", "published"] = "informative"
+    """What counts as an answer's first token: the first after those that all answers of
+    its task begin with, which go to the prompt; published: the first of the answer,
+    though in some tokenizers all answers begin with it."""
     template: TemplateName = "qa"
     """How prompts are written; qa is the papers' (Q: x, A: y)."""
     no_label_overlap: bool = False

@@ -12,6 +12,7 @@ from jaxheads import runs, score_inputs, vector_execution
 from jaxheads.checks import check_disjoint, check_ranking, check_scores
 from jaxheads.errors import UserError
 from jaxheads.icl import published, texts
+from jaxheads.icl.answers import Answers
 from jaxheads.icl.prompts import (
     Batch,
     Prompt,
@@ -255,8 +256,8 @@ class _Maker:
         for task, (plain, shuffled) in zip(tasks, drawn, strict=True):
             # Together, so that both kinds are padded to one length.
             both = self._encode([*plain, *shuffled])
-            clean[task.name] = _part(both, slice(len(plain)))
-            corrupted[task.name] = _part(both, slice(len(plain), None))
+            clean[task.name] = both.part(slice(len(plain)))
+            corrupted[task.name] = both.part(slice(len(plain), None))
             queries[task.name] = {
                 "clean": query_numbers(plain),
                 "corrupted": query_numbers(shuffled),
@@ -340,6 +341,7 @@ class _Maker:
         halves: dict[str, list[Prompt]] = {"first": [], "second": []}
         queries: dict[str, list[np.ndarray]] = {"first": [], "second": []}
         for task in self._load(chosen.tasks):
+            self._require_telling([task.name], "--redundancy.tasks")
             for pool, made in halves.items():
                 drawn = self._draw(
                     task,
@@ -373,18 +375,28 @@ class _Maker:
             # Together, so that all with demonstrations are padded to one length.
             made = self._encode([*clean, *shuffled, *draw(own, pool="first")])
             kinds = (
-                _part(made, slice(len(clean))),
-                _part(made, slice(len(clean), 2 * len(clean))),
+                made.part(slice(len(clean))),
+                made.part(slice(len(clean), 2 * len(clean))),
                 self._encode(alone, multiple=QUERY_MULTIPLE),
             )
             conditions[task.name] = dict(
                 zip(vector_execution.PROMPTS, kinds, strict=True)
             )
             if own:
-                vector[task.name] = _part(made, slice(2 * len(clean), None))
+                vector[task.name] = made.part(slice(2 * len(clean), None))
             queries[task.name] = query_numbers(clean)
             self.tasks[task.name]["unchanged_share"] = unchanged_share(shuffled)
+        self._require_telling(queries, "--execution.tasks")
         return execution.Inputs(vector, conditions, queries, chosen, self.config.seed)
+
+    def _require_telling(self, tasks: Collection[str], option: str) -> None:
+        """Refuse tasks in none of which a first token tells anything."""
+        if all(self.tasks[task]["collisions"] == 1 for task in tasks):
+            raise UserError(
+                f"{option} needs answers that a first token tells apart, but in this "
+                f"tokenizer all those of {', '.join(tasks)} have the same one: name "
+                "other tasks, or give --targets informative"
+            )
 
     def losses(self) -> token_loss.Inputs:
         chosen = self.config.token_loss
@@ -431,10 +443,20 @@ class _Maker:
     def _load(self, names: tuple[str, ...]) -> list[Task]:
         loaded = load_tasks(names, self.config.tasks, min_items=self.config.shots + 1)
         for task in loaded:
+            answers = task.answers
+            if self.config.drawing == "published":
+                answers = published.answers_of(task)
+            made = Answers(answers, self.template, self.tokenizer, self.config.targets)
+            # Alone, a first space would be dropped by some tokenizers.
+            after = self.tokenizer.encode(":")
+            text = self.tokenizer.decode([*after, *made.shared])
             self.tasks[task.name] = {
                 "kind": task.kind,
                 "items": len(task),
                 "source": task.source,
+                "shared": text.removeprefix(self.tokenizer.decode(after)),
+                "shared_tokens": made.shared,
+                "collisions": made.collisions(),
             }
         return loaded
 
@@ -451,6 +473,7 @@ class _Maker:
             bos=self.bos,
             max_length=self.model.config.context_length - max(new_tokens - 1, 0),
             multiple=multiple,
+            targets=self.config.targets,
         )
 
     def _documents(
@@ -495,7 +518,3 @@ class _Maker:
                 f"sequences of {length} tokens are asked for, but the model's context "
                 f"is {context}: lower {option}"
             )
-
-
-def _part(batch: Batch, rows: slice) -> Batch:
-    return Batch(batch.tokens[rows], batch.lengths[rows], batch.targets[rows])

@@ -13,6 +13,7 @@ from jaxheads.studies.protocols import DEVIATIONS, MEANING, PROTOCOLS, value_of
 _NUMBERS = {
     "shots": "shots",
     "prompts": "drawing",
+    "first tokens": "targets",
     "BOS first": "bos",
     "seed": "seed",
     "scoring tasks": "scores.tasks",

@@ -10,8 +10,9 @@ from jaxheads.claims import tables as claim_tables
 from jaxheads.comparison import Comparison
 from jaxheads.execution_terminal import execution_table
 from jaxheads.heads import head_name
-from jaxheads.report import attribution_findings, outcomes, words
+from jaxheads.report import attribution_findings, first_tokens, words
 from jaxheads.report import redundancy_findings as told
+from jaxheads.report.outcomes import Outcome, accuracy, token_loss, zero_shot
 from jaxheads.runs import Run
 
 TITLES = {
@@ -47,9 +48,9 @@ def print_run(run: Run, console: Console, heads: int = 5) -> None:
     for start in range(0, len(names), _COLUMNS):
         console.print(_top_heads(run, names[start : start + _COLUMNS], heads))
     if "ablation" in run.result:
-        console.print(_accuracy(run, "few-shot", "ablation"))
+        console.print(_accuracy(run, "few-shot", accuracy(run)))
         if "ablation/zero_shot/f1" in run.arrays:
-            console.print(_accuracy(run, "zero-shot", "ablation/zero_shot"))
+            console.print(_accuracy(run, "zero-shot", zero_shot(run)))
     if "token_loss" in run.result:
         console.print(_token_loss(run))
     if "redundancy" in run.result:
@@ -61,6 +62,8 @@ def print_run(run: Run, console: Console, heads: int = 5) -> None:
         console.print(attribution_findings.work(run), highlight=False)
     if "execution" in run.result:
         console.print(execution_table(run))
+    if told_apart := first_tokens.say(run):
+        console.print(escape(told_apart), highlight=False, soft_wrap=True)
     if (judged := claim_tables.claims(run)) is not None:
         console.print(judged)
 
@@ -115,18 +118,18 @@ def _groups(sets: list[dict]) -> dict[tuple, list[int]]:
     return groups
 
 
-def _accuracy(run: Run, kind: str, place: str) -> Table:
+def _accuracy(run: Run, kind: str, measured: list[Outcome]) -> Table:
     told = run.result["ablation"]
-    read = outcomes.accuracy if place == "ablation" else outcomes.zero_shot
-    measured = read(run)
     table = Table(
         title=f"{kind} accuracy, heads at the last position := {told['value']} "
         f"(95 % intervals over {measured[0].over})"
     )
     for name in ("ranking", "set", "share"):
         table.add_column(name)
-    for name in ("heads", "first token", "F1"):
-        table.add_column(name, justify="right")
+    table.add_column("heads", justify="right")
+    for outcome in measured:
+        first = outcome.name.endswith("first_token")
+        table.add_column("first token" if first else "F1", justify="right")
     for key, rows in _groups(told["sets"]).items():
         cells = [
             "{:.3f} [{:.3f}, {:.3f}]".format(
@@ -155,7 +158,7 @@ def _token_loss(run: Run) -> Table:
         table.add_column(name)
     for name in ("heads", "value", "nats", "median"):
         table.add_column(name, justify="right")
-    outcome = outcomes.token_loss(run)
+    outcome = token_loss(run)
     assert outcome is not None
     for key, rows in _groups(told["sets"]).items():
         each = outcome.values[rows].mean(axis=0)  # [B]

@@ -38,6 +38,7 @@ def build_conditions(
     corrupt: str = "permutation",
     template: Template | None = None,
     max_length: int | None = None,
+    targets: str = "informative",
 ) -> dict[str, Batch]:
     """The same queries after clean demonstrations, shuffled ones, and none.
 
@@ -52,9 +53,10 @@ def build_conditions(
         corrupt: "permutation" (the papers') or "derangement".
         template: how prompts are written; None: ``Template()``.
         max_length: the model's context, in tokens.
+        targets: as for ``encode_prompts``.
 
     Returns:
-        A batch for each of ``PROMPTS``.
+        A batch for each of ``PROMPTS``; all end with the same tokens of an answer.
 
     Raises:
         UserError: as ``build_prompts`` and ``encode_prompts`` do.
@@ -72,7 +74,9 @@ def build_conditions(
     ]
     of = {"clean": clean, "shuffled": build(corrupt=corrupt), "zero_shot": bare}
     return {
-        name: encode_prompts(of[name], tokenizer, bos=bos, max_length=max_length)
+        name: encode_prompts(
+            of[name], tokenizer, bos=bos, max_length=max_length, targets=targets
+        )
         for name in PROMPTS
     }
 

@@ -150,6 +150,7 @@ def test_a_config_becomes_one_of_the_source():
     [
         (dict(text=Path("a")), "--text"),
         (dict(drawing="published"), "--drawing"),
+        (dict(targets="published"), "--targets"),
         (dict(bos=False), "--bos"),
         (dict(shots=1), "2 demonstrations"),
         (dict(scores=ScoresConfig(tasks=("shift-1", "antonym"))), "'antonym'"),

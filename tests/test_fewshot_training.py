@@ -67,6 +67,14 @@ def model():
     return config, each, jax.tree.map(lambda *x: jnp.stack(x), *each)
 
 
+def shared_of(name, tokenizer):
+    """Ids with which all answers of a task begin; here none begins another."""
+    every = [tokenizer.encode(f"\nA: {one}") for one in load_task(name).outputs]
+    begin = len(tokenizer.encode("\nA:"))
+    same = [len(set(column)) == 1 for column in zip(*every, strict=False)]
+    return every[0][begin : same.index(False)]
+
+
 def test_figures_are_those_of_one_prompt_after_the_other(text, model):
     *_, tokenizer = text
     config, each, params = model
@@ -75,7 +83,7 @@ def test_figures_are_those_of_one_prompt_after_the_other(text, model):
     found = fewshot_figures(params, few, config)
     for run, one in enumerate(each):
         for place, name in enumerate(TASKS):
-            right, given = [], []
+            right, given, shared = [], [], len(shared_of(name, tokenizer))
             for prompt in build_prompts(load_task(name), 3, 2, 0):
                 ids = [tokenizer.bos_id, *tokenizer.encode(prompt.text)]
                 whole = tokenizer.encode(f"{prompt.text} {prompt.answer}")
@@ -85,11 +93,27 @@ def test_figures_are_those_of_one_prompt_after_the_other(text, model):
                 steps = jax.nn.log_softmax(logits)[len(ids) - 1 : -1]
                 answer = np.array(whole[len(ids) :])
                 given.append(float(steps[jnp.arange(len(answer)), answer].sum()))
-                right.append(int(logits[len(ids) - 1].argmax()) == answer[0])
+                told = int(logits[len(ids) - 1 + shared].argmax())
+                right.append(told == answer[shared])
             accuracy = found["fewshot_accuracy"][run, place]
             assert accuracy == pytest.approx(np.mean(right))
             log_probability = found["fewshot_log_probability"][run, place]
             assert log_probability == pytest.approx(np.mean(given), rel=1e-4)
+
+
+def test_the_token_that_counts_follows_what_all_answers_share(text, model):
+    config, (one, _), params = model
+    few = draw_fewshot(TASKS, text[3], bos=True, max_length=120, shots=2, prompts=3)
+    for shift in (0, 1):  # the likeliest tokens in place of one answer's token
+        answers, place = few.answers.copy(), few.shared + shift
+        for task, prompt in np.ndindex(few.shared.shape):
+            tokens = jnp.array(few.tokens[[task], prompt])
+            logits = forward(one, tokens, config).logits[0]
+            at = few.at[task, prompt, place[task, prompt]]
+            answers[task, prompt, place[task, prompt]] = logits[at].argmax()
+        told = dataclasses.replace(few, answers=answers)
+        found = fewshot_figures(params, told, config)["fewshot_accuracy"][0]
+        assert (found == 1).all() if shift == 0 else (found < 1).all()
 
 
 def test_a_model_that_knows_the_answers_is_right(text):
@@ -98,8 +122,11 @@ def test_a_model_that_knows_the_answers_is_right(text):
     batch = encode_prompts(
         build_prompts(load_task("antonym"), 3, 1, 0), tokenizer, bos=True
     )
-    np.testing.assert_array_equal(few.answers[1, :, 0], batch.targets)
-    np.testing.assert_array_equal(few.at[1, :, 0], batch.lengths - 1)
+    space = shared_of("antonym", tokenizer)
+    assert len(space) == 1 and few.describe()["shared_tokens"][1] == 1
+    np.testing.assert_array_equal(few.answers[1, :, 0], [space[0]] * 3)
+    np.testing.assert_array_equal(few.answers[1, :, 1], batch.targets)
+    np.testing.assert_array_equal(few.at[1, :, 1], batch.lengths - 1)
     assert few.scored[..., 0].all() and few.scored.sum() > few.scored[..., 0].sum()
 
 

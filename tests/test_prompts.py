@@ -92,7 +92,7 @@ def test_the_template_is_data():
     assert template.write([("a", "b")], "c") == "a ->b\nc ->"
     (prompt,) = build_prompts(task_of(3), 1, 0, seed=0, template=template)
     assert prompt.text == f"{prompt.query} ->"
-    assert prompt.answer_prefix == ""
+    assert prompt.template == template
 
 
 @pytest.mark.parametrize("corrupt", [None, "permutation", "derangement"])
@@ -345,7 +345,7 @@ def test_tokens_that_merge_across_the_border_fall_back_to_the_answer_alone(
     dummy_prefix,
 ):
     words = dummy_prefix.inner.get_vocab()
-    prompt = Prompt("Q: A:", "x", "", (), (), answer_prefix="")
+    prompt = Prompt("Q: A:", "x", "", (), (), Template(answer_prefix=""))
     assert dummy_prefix.encode("Q: A:x")[1] != words["▁A:"]
     assert encode_prompts([prompt], dummy_prefix, bos=False).targets == words["?"]
 
@@ -355,7 +355,7 @@ def test_empty_batches_and_answers_are_refused(byte_level):
         encode_prompts([], byte_level, bos=False)
     with pytest.raises(UserError, match="has no token"):
         encode_prompts(
-            [Prompt("Q: a\nA:", "", "a", (), (), answer_prefix="")],
+            [Prompt("Q: a\nA:", "", "a", (), (), Template(answer_prefix=""))],
             byte_level,
             bos=False,
         )

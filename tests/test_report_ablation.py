@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from synthetic_run import Sizes, make_run
 
-from jaxheads import statistics
-from jaxheads.report import findings, outcomes
+from jaxheads import claims, statistics
+from jaxheads.report import findings, first_tokens, outcomes, words
 from jaxheads.runs import Run
 
 pytest.importorskip("altair")
@@ -48,20 +48,65 @@ def replaced(run: Run, **wanted) -> set[int]:
     raise AssertionError(wanted)
 
 
-def test_tasks_whose_first_token_says_nothing_are_named(run: Run, made):
-    assert "begins with the same token" not in made["few-shot"].text
-    first, second = run.result["evaluation_tasks"][:2]
-    targets = {
-        f"prompts/evaluation/{first}/targets": np.array([5, 5, 5]),
-        f"prompts/evaluation/{second}/targets": np.array([5, 6, 5]),
-    }
-    told = dataclasses.replace(run, arrays=run.arrays | targets)
-    (text,) = [
-        section.text
-        for section in sections.collect(told).sections
-        if section.anchor == "few-shot"
-    ]
-    assert f"every answer of {first} begins with the same token" in text
+def with_collisions(run: Run, **shares: float) -> Run:
+    """The run as if so many pairs of a task's answers began with the same token."""
+    info = run.result["task_info"]
+    told = {task: info[task] | {"collisions": share} for task, share in shares.items()}
+    return dataclasses.replace(run, result=run.result | {"task_info": info | told})
+
+
+def test_tasks_whose_first_token_tells_nothing_are_named_and_left_out(run: Run, made):
+    assert "same first token" not in made["few-shot"].text + made["tasks"].text
+    names = run.result["evaluation_tasks"]
+    mute, crowded, *others = names
+    told = with_collisions(run, **{mute: 1.0, crowded: 0.21, others[0]: 0.19})
+    first, f1 = outcomes.accuracy(told)
+    values = run.arrays["ablation/first_token"]
+    np.testing.assert_array_equal(first.values, values[:, 1:])
+    assert first.tasks == (crowded, *others) and f1.tasks == tuple(names)
+    np.testing.assert_array_equal(f1.values, run.arrays["ablation/f1"])
+    assert first.interval(0).mean == pytest.approx(values[0, 1:].mean())
+    np.testing.assert_array_equal(
+        outcomes.zero_shot(told)[0].values,
+        run.arrays["ablation/zero_shot/first_token"][:, 1:],
+    )
+    assert [one.title for one in ablation_figures.task_panels(told)] == names[1:]
+    page = {section.anchor: section for section in sections.collect(told).sections}
+    said = f"all answers of {mute} have the same first token"
+    assert said in page["few-shot"].text and said in page["tasks"].text
+    assert f"same one: {crowded} (21 %)." in page["tasks"].text
+    (left, *kept) = page["tasks"].tables[0].rows
+    assert left[0].text == mute and {cell.text for cell in left[3:]} == {words.NONE}
+    assert all(cell.small.startswith("F1 ") for cell in left[3:])
+    assert kept[0][3].text == f"{values[0, 1].mean():.2f}"
+    console = Console(record=True, width=200)
+    print_run(told, console)
+    text = console.export_text()
+    assert f"{values[0, 1:].mean():.3f} [" in text and said in text
+
+
+def test_where_no_first_token_tells_anything_f1_is_the_accuracy(run: Run):
+    told = with_collisions(run, **dict.fromkeys(run.result["evaluation_tasks"], 1.0))
+    (only,) = outcomes.accuracy(told)
+    assert only.name == "f1"
+    (claim,) = [c for c in claims.of_run(told) if c.name == "fv_matters_more"]
+    assert only.quantity in claim.evidence
+    page = {section.anchor: section for section in sections.collect(told).sections}
+    assert "score is a mean over them" not in page["tasks"].text
+    print_run(told, Console(record=True, width=200))
+    scoring = with_collisions(run, **{run.result["scoring_tasks"][0]: 1.0})
+    assert "score is a mean over them too" in first_tokens.say(scoring)
+
+
+def test_shared_tokens_are_named(run: Run):
+    info = run.result["task_info"]
+    name, *_ = run.result["evaluation_tasks"]
+    own = info[name] | {"shared": " ", "shared_tokens": [216], "collisions": 0.0}
+    result = run.result | {"task_info": info | {name: own}}
+    said = first_tokens.say(dataclasses.replace(run, result=result))
+    assert said.startswith(f"All answers of {name} begin with ' ' in this tokenizer")
+    with pytest.raises(ValueError, match="2 names of tasks must go with as many"):
+        first_tokens.of_telling(run, np.zeros((3, 4)), ["a", "b"], 0)
 
 
 def test_further_exclusions_stay_out_of_what_is_said_of_the_first(run: Run):

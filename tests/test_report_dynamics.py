@@ -111,3 +111,13 @@ def test_the_browser_draws_the_charts(page, tmp_path):
     root = re.search(r"<html[^>]*>", dom)
     assert root and "data-error" not in root[0]
     assert f'data-drawn="{len(payload(page)["charts"])}"' in root[0]
+
+
+def test_answers_that_a_first_token_does_not_tell_are_in_no_accuracy(run):
+    names = ["one", "two", "three"][: run.arrays["dynamics/first_token"].shape[1]]
+    info = run.result["task_info"] | {"one": {"collisions": 1.0}}
+    result = run.result | {"evaluation_tasks": names, "task_info": info}
+    measured = told.accuracy(dataclasses.replace(run, result=result))
+    for name, kept in (("first_token", slice(1, None)), ("f1", slice(None))):
+        values = run.arrays[f"dynamics/{name}"][:, kept]
+        np.testing.assert_allclose(measured[name].mean, values.mean(axis=(1, 2)))

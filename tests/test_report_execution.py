@@ -1,5 +1,6 @@
 """Function vectors at work on the page: statistics and sentences of made-up runs."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -122,3 +123,24 @@ def test_the_page_says_what_was_found(works):
     assert len(work.rows) == 2  # one size alone is no curve
     figures = [figure for row in work.rows for figure in row.figures]
     assert len({figure.name for figure in figures}) == 4
+
+
+def test_tasks_whose_first_token_tells_nothing_are_left_out():
+    clean = [[1, 1, 1, 1], [1, 0, 0, 0]]
+    layers = np.zeros((2, 3, 4), bool)
+    layers[0] = True
+    run = conditions(clean, layers)
+    info = {"one": {"collisions": 1.0}, "two": {"collisions": 0.3}}
+    told = dataclasses.replace(run, result=run.result | {"task_info": info})
+    found = execution_findings.Executed(told)
+    assert found.tasks == ["two"]
+    assert interval(found, found.right("clean")).mean == 0.25
+    over_plain, _ = found.differences("zero_shot")["papers"]
+    assert over_plain.mean == 0  # the vectors worked in the other task alone
+    work = execution.sections(told)[0]
+    assert "all answers of one have the same first token" in work.text
+    assert [row[0].text for row in work.tables[1].rows] == ["two"]
+    judged = {claim.name: claim for claim in claims.of_run(told)}
+    (gain, whole) = (judged["vector_raises_zero_shot"], judged["random_vectors_do_not"])
+    assert gain.effect == 0 and "(clean 0.25)" in gain.evidence
+    assert whole.effect == 0

@@ -6,7 +6,7 @@ Each function measures one claim on a run; its docstring is the rule of its judg
 import numpy as np
 
 from jaxheads.claims.rules import Measured, Rules, Untested
-from jaxheads.report import words
+from jaxheads.report import first_tokens, words
 from jaxheads.runs import Run
 from jaxheads.statistics.paired_tests import sign_flip_p
 from jaxheads.statistics.units import DIFFERENCES, estimate
@@ -87,7 +87,7 @@ def _right(run: Run, name: str) -> np.ndarray:
     values = run.arrays.get(f"execution/right/{name}")
     if values is None or "execution" not in run.result:
         raise Untested("not measured", "The run adds no function vectors to prompts.")
-    values = np.asarray(values, np.float64)
+    values = _of_telling(run, np.asarray(values, np.float64))
     if name.endswith(("_vector", "_random")):
         layers = np.asarray(run.arrays["execution/layers"])
         found = np.flatnonzero(layers == run.result["execution"]["layer"])
@@ -101,7 +101,14 @@ def _right(run: Run, name: str) -> np.ndarray:
 
 
 def _queries(run: Run) -> np.ndarray | None:
-    return run.arrays.get("execution/queries")
+    queries = run.arrays.get("execution/queries")
+    return None if queries is None else _of_telling(run, queries)
+
+
+def _of_telling(run: Run, values: np.ndarray) -> np.ndarray:
+    """Of [U, ...], the tasks whose answers a first token tells apart."""
+    tasks = run.result["execution"].get("tasks")
+    return first_tokens.of_telling(run, values, tasks, 0)
 
 
 def _clean(run: Run) -> float:

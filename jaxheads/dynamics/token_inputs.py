@@ -34,6 +34,7 @@ _TEXT_OPTIONS = {
     "tasks": ("--tasks", None),
     "text": ("--text", None),
     "drawing": ("--drawing", "jaxheads"),
+    "targets": ("--targets", "informative"),
     "template": ("--template", "qa"),
 }
 """Options about text, by field: their names, and what they are if left out."""

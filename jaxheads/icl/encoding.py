@@ -1,5 +1,7 @@
-"""Text to ids with at most one BOS token, for every tokenizer that speaks so."""
+"""Text to ids with at most one BOS token, and ids of answers to text."""
 
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import Protocol
 
 from jaxheads.errors import UserError
@@ -16,6 +18,39 @@ class Tokenizer(Protocol):
     def encode(self, text: str, bos: bool = False) -> list[int]:
         """Turn text into ids."""
         ...
+
+
+class Decoder(Protocol):
+    """What is asked of a tokenizer where ids are read."""
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of control tokens, such as the end of a text."""
+        ...
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Turn ids into text."""
+        ...
+
+
+def decode_answers(rows: Iterable[Sequence[int]], tokenizer: Decoder) -> list[str]:
+    """Turn generated ids into texts, each up to the first control token.
+
+    What a model generates after the end of a text, such as "<|im_end|>", is no part of
+    its answer, and neither is that token's name.
+
+    Args:
+        rows: Ids of each answer, those that its prompt ends with among them.
+        tokenizer: The model's.
+
+    Returns:
+        A text for each.
+    """
+    special = tokenizer.special_ids
+    return [
+        tokenizer.decode(takewhile(lambda token: token not in special, row))
+        for row in rows
+    ]
 
 
 def encode_text(text: str, tokenizer: Tokenizer, bos: bool) -> list[int]:

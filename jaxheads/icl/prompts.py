@@ -5,15 +5,16 @@ Let B be the number of prompts and T the padded length.
 
 import math
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from jaxheads.errors import UserError
+from jaxheads.icl.answers import Answers
 from jaxheads.icl.encoding import Tokenizer, encode_text
 from jaxheads.icl.tasks import Task
-from jaxheads.icl.templates import Template
+from jaxheads.icl.templates import TEMPLATES, Template
 
 # Each use of randomness has a number of its own, so that none shifts another.
 _POOL, _SPLIT, _QUERIES, _DEMONSTRATIONS, _LABELS = range(5)
@@ -32,7 +33,9 @@ class Prompt:
         query: The query's input.
         shots: The demonstrations as the text shows them.
         clean_shots: The same demonstrations with their own labels.
-        answer_prefix: What stands between the text and the answer, a space.
+        template: How the text is written.
+        answers: All answers of the task, this one among them: what they share is no
+            answer (see ``jaxheads.icl.answers``). Empty: this one alone is known.
     """
 
     text: str
@@ -40,7 +43,8 @@ class Prompt:
     query: str
     shots: tuple[tuple[str, str], ...]
     clean_shots: tuple[tuple[str, str], ...]
-    answer_prefix: str = " "
+    template: Template = TEMPLATES["qa"]
+    answers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,12 +54,27 @@ class Batch:
     Attributes:
         tokens: Ids, padded on the right with 0, int32 [B, T].
         lengths: Tokens of each prompt, int32 [B].
-        targets: First token of each answer as it goes on from the prompt, int32 [B].
+        targets: The token of each answer that follows the prompt, int32 [B].
+        shared: How many of a prompt's last tokens begin its answer, because all answers
+            of its task begin with them, int32 [B]; None: no prompt has such tokens.
     """
 
     tokens: np.ndarray
     lengths: np.ndarray
     targets: np.ndarray
+    shared: np.ndarray | None = None
+
+    def part(self, rows: slice | np.ndarray) -> "Batch":
+        """Some of the prompts, at the same padded length."""
+        shared = None if self.shared is None else self.shared[rows]
+        tokens, lengths = self.tokens[rows], self.lengths[rows]
+        return Batch(tokens, lengths, self.targets[rows], shared)
+
+    def begun(self) -> list[list[int]]:
+        """The ids of each answer that stand in its prompt already, [B] lists."""
+        shared = np.zeros_like(self.lengths) if self.shared is None else self.shared
+        rows = zip(self.tokens.tolist(), self.lengths, shared, strict=True)
+        return [row[length - count : length] for row, length, count in rows]
 
 
 def build_prompts(
@@ -131,6 +150,7 @@ def build_prompts(
     order = generator(_SPLIT).permutation(len(items))
     cut = min(max(1, round(_QUERY_SHARE * len(items))), len(items) - shots)
     queries, demonstrations = order[:cut], order[cut:]
+    answers = task.answers
     prompts = []
     for index in range(count):
         turn, place = divmod(index, cut)
@@ -144,9 +164,7 @@ def build_prompts(
         clean = tuple(items[item] for item in drawn)
         shown = _corrupted(clean, corrupt, generator(_LABELS, index))
         text = template.write(shown, query)
-        prompts.append(
-            Prompt(text, answer, query, shown, clean, template.answer_prefix)
-        )
+        prompts.append(Prompt(text, answer, query, shown, clean, template, answers))
     return prompts
 
 
@@ -200,21 +218,24 @@ def encode_prompts(
     bos: bool,
     max_length: int | None = None,
     multiple: int = 32,
+    targets: str = "informative",
 ) -> Batch:
-    """Turn prompts into right-padded tokens and first answer tokens.
+    """Turn prompts into right-padded tokens, up to the token that tells the answer.
 
-    The target is the token that follows the prompt's ids in the ids of prompt and
-    answer together; where the tokenizer merges across the border, it is the first
-    token of the answer with its leading space. A tokenizer that cuts " 5" into a space
-    and a digit gives all answers in digits the same target.
+    A prompt's ids are those of its text, then those with which all answers of its task
+    begin; its target is the id that follows in the ids of prompt and answer together.
+    Where the tokenizer merges across the border, the answer's ids are those of the
+    answer with its leading space. See ``jaxheads.icl.answers``.
 
     Args:
-        prompts: Prompts, B of them.
+        prompts: Prompts, B of them; of several tasks, if need be.
         tokenizer: The model's tokenizer.
         bos: Whether each prompt begins with the tokenizer's BOS token.
         max_length: Longest prompt allowed, in tokens: the model's context.
         multiple: T is the longest prompt, rounded up to this, and no more than
             ``max_length``: few shapes, few compiles.
+        targets: "informative", as above; "published": the first token of the answer,
+            though all answers may begin with it.
 
     Returns:
         The batch.
@@ -222,12 +243,17 @@ def encode_prompts(
     Raises:
         UserError: There is no prompt; a prompt is too long; ``bos`` is asked of a
             tokenizer without one, or of a text that already begins with it.
+        ValueError: A prompt's answer is not among its ``answers``.
     """
     if not prompts:
         raise UserError("at least one prompt is needed, there is none: ask for more.")
     if multiple < 1:
         raise UserError(f"the padding multiple must be 1 or more, not {multiple}.")
-    rows = [encode_text(prompt.text, tokenizer, bos) for prompt in prompts]
+    rows, wanted, shared = [], [], []
+    for ids, answer, count in encode_answers(prompts, tokenizer, bos, targets):
+        rows.append([*ids, *answer[:count]])
+        wanted.append(answer[count])
+        shared.append(count)
     longest = max(range(len(rows)), key=lambda row: len(rows[row]))
     if max_length is not None and len(rows[longest]) > max_length:
         raise UserError(
@@ -239,40 +265,47 @@ def encode_prompts(
     tokens = np.zeros((len(rows), min(width, max_length or width)), np.int32)
     for row, ids in enumerate(rows):
         tokens[row, : len(ids)] = ids
-    targets = [
-        answer_ids(prompt, ids[1:] if bos else ids, tokenizer)[0]
-        for prompt, ids in zip(prompts, rows, strict=True)
-    ]
     lengths = [len(ids) for ids in rows]
-    return Batch(tokens, np.array(lengths, np.int32), np.array(targets, np.int32))
+    return Batch(tokens, *(np.array(x, np.int32) for x in (lengths, wanted, shared)))
 
 
-def answer_ids(prompt: Prompt, ids: list[int], tokenizer: Tokenizer) -> list[int]:
-    """Turn a prompt's right answer into ids, as it goes on from the prompt.
+def encode_answers(
+    prompts: Sequence[Prompt],
+    tokenizer: Tokenizer,
+    bos: bool,
+    targets: str = "informative",
+) -> Iterator[tuple[list[int], list[int], int]]:
+    """Turn prompts and their right answers into ids, one after the other.
 
     Args:
-        prompt: The prompt.
-        ids: Its text's ids, without BOS.
-        tokenizer: That made them.
+        prompts: Prompts, of several tasks if need be.
+        tokenizer: The model's tokenizer.
+        bos: Whether each prompt begins with the tokenizer's BOS token.
+        targets: As for ``encode_prompts``.
 
-    Returns:
-        The ids that follow ``ids`` in those of prompt and answer together; where the
-        tokenizer merges across the border, those of the answer with its leading space.
+    Yields:
+        Ids of the text; those of the answer as it goes on from it, all of them; and how
+        many of these all answers of the task begin with, so that they tell nothing.
 
     Raises:
-        UserError: The answer has no token.
+        UserError: An answer has no token, or as ``encode_text``.
+        ValueError: A prompt's answer is not among its ``answers``.
     """
-    answer = prompt.answer_prefix + prompt.answer
-    whole = tokenizer.encode(prompt.text + answer)
-    if len(whole) > len(ids) and whole[: len(ids)] == ids:
-        return whole[len(ids) :]
-    alone = tokenizer.encode(answer)
-    if not alone:
-        raise UserError(
-            f"the answer {prompt.answer!r} to {prompt.query!r} has no token in this "
-            "tokenizer: leave the item out."
-        )
-    return alone
+    of_task: dict[tuple, Answers] = {}
+    for prompt in prompts:
+        answers = prompt.answers or (prompt.answer,)
+        key = (answers, prompt.template)
+        if key not in of_task:
+            of_task[key] = Answers(answers, prompt.template, tokenizer, targets)
+        if prompt.answer not in answers:
+            raise ValueError(
+                f"the answer {prompt.answer!r} to {prompt.query!r} must be among the "
+                f"{len(answers)} answers of its prompt's task, it is not"
+            )
+        ids = encode_text(prompt.text, tokenizer, bos)
+        own = ids[1:] if bos else ids
+        found = of_task[key]
+        yield ids, found.after(prompt.text, own, prompt.answer), len(found.shared)
 
 
 def _check(count: int, shots: int, seed: int, pool: str, corrupt: str | None) -> None:

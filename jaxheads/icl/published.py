@@ -152,6 +152,7 @@ def evaluation_prompts(
     drawn = []
     for task in tasks:
         shown, queries = _pools(task, EVALUATION, shots)
+        answers = answers_of(task)
         if count > len(queries):
             raise UserError(
                 f"task {task.name} has {len(queries)} queries when its items are split "
@@ -160,7 +161,7 @@ def evaluation_prompts(
             )
         drawn.append(
             [
-                _prompt(query, _shots(shown, rng, shots), template)
+                _prompt(query, _shots(shown, rng, shots), template, answers)
                 for query in queries[:count]
             ]
         )
@@ -177,12 +178,12 @@ def _scoring(
 ) -> list[Prompt]:
     """Prompts of one task, demonstrations first, then the query, then the labels."""
     shown, queries = _pools(task, SCORING, shots)
-    prompts = []
+    prompts, answers = [], answers_of(task)
     for _ in range(count):
         clean = _shots(shown, rng, shots)
         query = queries[rng.choice(len(queries), 1, replace=False)[0]]
         order = rng.permutation(shots) if shuffled else np.arange(shots)
-        prompts.append(_prompt(query, clean, template, order))
+        prompts.append(_prompt(query, clean, template, answers, order))
     return prompts
 
 
@@ -207,6 +208,7 @@ def _prompt(
     query: Item,
     clean: list[Item],
     template: Template,
+    answers: tuple[str, ...],
     order: np.ndarray | None = None,
 ) -> Prompt:
     pairs = tuple((item.given, item.shown) for item in clean)
@@ -214,8 +216,7 @@ def _prompt(
     if order is not None:
         shown = tuple((pairs[i][0], pairs[j][1]) for i, j in enumerate(order))
     text = template.write(shown, query.given)
-    prefix = template.answer_prefix
-    return Prompt(text, query.answer, query.given, shown, pairs, prefix)
+    return Prompt(text, query.answer, query.given, shown, pairs, template, answers)
 
 
 def items_of(task: Task) -> list[Item]:
@@ -234,6 +235,11 @@ def items_of(task: Task) -> list[Item]:
         )
         for given, output in zip(inputs, outputs, strict=True)
     ]
+
+
+def answers_of(task: Task) -> tuple[str, ...]:
+    """All right answers of a task's items, each once."""
+    return tuple(dict.fromkeys(item.answer for item in items_of(task)))
 
 
 def _column(values: list[Any]) -> list[Any]:

@@ -39,6 +39,11 @@ class Task:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """All answers, each once, in the order of the source."""
+        return tuple(dict.fromkeys(self.outputs))
+
 
 def task_names(kind: str | None = None) -> tuple[str, ...]:
     """List the built-in tasks.

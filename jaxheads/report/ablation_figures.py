@@ -66,11 +66,10 @@ def _ablated(run: Run) -> Section | None:
 def task_panels(run: Run) -> list[Panel]:
     """Make a panel of few-shot accuracy for each task, with exclusion if measured."""
     measured = outcomes.accuracy(run)[:1]
-    names = run.result.get("evaluation_tasks") or []
     made = []
     for outcome in measured:
-        for task, name in enumerate(names):
-            panels = outcomes.panels(outcome.of_task(task))
+        for name in outcome.tasks:
+            panels = outcomes.panels(outcome.of_task(name))
             made += [
                 dataclasses.replace(panel, name=f"{name}-{panel.name}", title=name)
                 for panel in panels[-1:]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jaxheads.report import curves, findings, outcomes, words
+from jaxheads.report import curves, findings, first_tokens, outcomes, words
 from jaxheads.report.layout import Key, Row, Section
 from jaxheads.report.outcomes import Panel
 from jaxheads.runs import Run
@@ -40,7 +40,8 @@ def accuracy(run: Run) -> Section | None:
     if not rows:
         return None
     part = run.result["ablation"]
-    tasks = words.plural(len(run.result.get("evaluation_tasks") or []), "task")
+    names = run.result.get("evaluation_tasks") or []
+    tasks = words.plural(len(names), "task")
     text = (
         f"Heads are replaced by {_fill(part)} at the {_positions(part)}, in {tasks}. "
         f"Bands: 95 % intervals over {measured[0].over}"
@@ -51,7 +52,7 @@ def accuracy(run: Run) -> Section | None:
     return Section(
         "few-shot",
         "Few-shot accuracy while heads are replaced",
-        f"{text}.{_same_first_token(run)}",
+        " ".join(filter(None, [f"{text}.", first_tokens.left_out(run, names)])),
         keys=_keys([panel for _, panels in drawn for panel in panels], curves.CLEAN),
         rows=rows,
     )
@@ -110,22 +111,6 @@ def _keys(panels: list[Panel], clean: str) -> list[Key]:
             mark = "dashes" if line.dashed else "line"
             keys.setdefault(line.label, Key(line.label, line.colour, mark))
     return list(keys.values())
-
-
-def _same_first_token(run: Run) -> str:
-    """Name the tasks whose first token says nothing; a sentence, or nothing."""
-    named = []
-    for task in run.result.get("evaluation_tasks") or []:
-        targets = run.arrays.get(f"prompts/evaluation/{task}/targets")
-        if targets is not None and len(targets) > 1 and len(set(targets.tolist())) == 1:
-            named.append(task)
-    if not named:
-        return ""
-    return (
-        f" In this tokenizer every answer of {' and of '.join(named)} begins with the "
-        "same token (such as a space before digits): there the first token says "
-        "nothing of the answer, and F1 does."
-    )
 
 
 def _range_of_draws(panels: list[Panel]) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxheads.dynamics import emergence
 from jaxheads.heads import head_name
-from jaxheads.report import words
+from jaxheads.report import first_tokens, words
 from jaxheads.report.sentences import Statement
 from jaxheads.run_scores import top_count
 from jaxheads.runs import Run
@@ -35,10 +35,23 @@ def curve(run: Run, name: str, which: str = "top") -> Interval:
 def accuracy(run: Run) -> dict[str, Interval]:
     """Clean few-shot accuracy at each step by metric, each [U]; {} if not measured."""
     return {
-        name: estimate(run.arrays[f"dynamics/{name}"], bounds=ANSWERS).interval()
+        name: estimate(values, bounds=ANSWERS).interval()
         for name in METRICS
-        if f"dynamics/{name}" in run.arrays
+        if (values := answered(run, name)) is not None
     }
+
+
+def answered(run: Run, metric: str) -> np.ndarray | None:
+    """Clean few-shot answers [..., U, E, B] of a metric; None if not measured.
+
+    Tasks whose answers all have the same first token are left out of first tokens.
+    """
+    values = run.arrays.get(f"dynamics/{metric}")
+    if values is None or metric != "first_token":
+        return values
+    tasks = run.result.get("evaluation_tasks")
+    values = first_tokens.of_telling(run, values, tasks, -2)
+    return values if values.size else None
 
 
 def followed(run: Run) -> dict[str, list[tuple[int, int]]]:

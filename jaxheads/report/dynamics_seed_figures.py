@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxheads.report import words
 from jaxheads.report.dynamics_figures import SHADES, named_rows, places, step_axis
+from jaxheads.report.dynamics_findings import answered
 from jaxheads.report.figures import Figure, figure
 from jaxheads.runs import Run
 
@@ -27,7 +28,7 @@ def curves(run: Run) -> list[Figure]:
         )
         for name, shade in SHADES.items()
     ]
-    measured = run.arrays.get("dynamics/first_token")
+    measured = answered(run, "first_token")
     if measured is not None:
         values = measured.mean(axis=(2, 3))
         title = "Few-shot accuracy"

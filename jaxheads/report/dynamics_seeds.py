@@ -4,7 +4,7 @@ from typing import Any
 
 from jaxheads.report import dynamics_seed_figures as drawn
 from jaxheads.report import words
-from jaxheads.report.dynamics_findings import NO_CAUSE, date
+from jaxheads.report.dynamics_findings import NO_CAUSE, answered, date
 from jaxheads.report.layout import Key, Row, Section
 from jaxheads.report.sentences import Statement
 from jaxheads.report.tables import Cell, Table
@@ -40,7 +40,7 @@ def say(run: Run) -> list[Statement]:
     strict, loose = _counts(run)[:2]
     turned = f"{_turned(strict)} {_loosely(loose)} {NO_CAUSE}"
     said = [Statement("Emergence", text), Statement("Induction to FV", turned)]
-    measured = run.arrays.get("dynamics/first_token")
+    measured = answered(run, "first_token")
     if measured is not None:
         last = measured[:, -1].mean(axis=(1, 2))
         text = f"{words.sentence(words.short('first_token'))} at the last step is "

@@ -7,7 +7,7 @@ import numpy as np
 from jaxheads.claims.rules import Claim
 from jaxheads.report import execution_figures as drawn
 from jaxheads.report import execution_findings as told
-from jaxheads.report import words
+from jaxheads.report import first_tokens, words
 from jaxheads.report.claims import quotes
 from jaxheads.report.execution_findings import KINDS, Executed
 from jaxheads.report.findings import Findings
@@ -65,6 +65,9 @@ def _at_work(found: Executed) -> Section:
         "over queries within tasks; around the mean of random heads' vectors, the "
         "range of the draws."
     )
+    text = " ".join(
+        filter(None, [text, first_tokens.left_out(found.run, part["tasks"])])
+    )
     rows = [Row("By condition", [drawn.conditions(found, kind) for kind in KINDS])]
     if len(found.run.arrays["execution/layers"]) > 1:
         rows.append(Row("By layer", drawn.by_layer(found)))
@@ -121,7 +124,7 @@ def _tasks(found: Executed) -> Table:
     if not part["random_sets"]:
         columns = [name for name in columns if name != "+ random"]
     rows = []
-    for at, task in enumerate(part["tasks"]):
+    for at, task in enumerate(found.tasks):
         one = part["by_task"][task]
         answered = f"{one['answered']} of {part['prompts']}"
         cells = [Cell(task), Cell(answered), Cell(f"{one['queries']:,}")]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxheads.report import words
+from jaxheads.report import first_tokens, words
 from jaxheads.runs import Run
 from jaxheads.statistics import Interval
 from jaxheads.statistics.units import ANSWERS, DIFFERENCES, estimate
@@ -58,8 +58,19 @@ class Executed:
         """Probabilities of the right token, [..., U, B]."""
         return self._read("probability", name)
 
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks, U, but those whose answers all have the same first token."""
+        return first_tokens.telling(self.run, self.part["tasks"])
+
+    def _of_telling(self, name: str) -> np.ndarray:
+        """An array of the run without the tasks that are left out: [U, ...]."""
+        return first_tokens.of_telling(
+            self.run, self.run.arrays[name], self.part["tasks"], 0
+        )
+
     def _read(self, kind: str, name: str) -> np.ndarray:
-        array = self.run.arrays[f"execution/{kind}/{name}"].astype(np.float64)
+        array = self._of_telling(f"execution/{kind}/{name}").astype(np.float64)
         return np.moveaxis(array, 0, -2)
 
     def has(self, name: str) -> bool:
@@ -82,7 +93,9 @@ class Executed:
         counted = self.right("clean") > 0 if among == "answered" else None
         if counted is not None and not counted.any():
             return None
-        queries = self.run.arrays.get("execution/queries")
+        queries = None
+        if "execution/queries" in self.run.arrays:
+            queries = self._of_telling("execution/queries")
         bounds = DIFFERENCES if difference else ANSWERS
         return estimate(values, queries, counted=counted, bounds=bounds).interval()
 

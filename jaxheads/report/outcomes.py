@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxheads.report import words
+from jaxheads.report import first_tokens, words
 from jaxheads.runs import Run
 from jaxheads.statistics import Interval
 from jaxheads.statistics.units import ANSWERS, DIFFERENCES, Estimate, estimate
@@ -65,6 +65,7 @@ class Outcome:
     the same documents. ``scale`` is what the values were multiplied by, so that their
     mean is the one asked for. ``queries`` is int [E, B]: prompts of a task with one
     number ask one query; None: the run does not say, and each prompt counts as one.
+    ``tasks`` names the E tasks.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Outcome:
     from_clean: bool = False
     scale: float = 1.0
     queries: np.ndarray | None = None
+    tasks: tuple[str, ...] = ()
 
     @property
     def over(self) -> str:
@@ -163,11 +165,14 @@ class Outcome:
         """Give the mean and interval of one set."""
         return Interval(*(float(part[n]) for part in self.intervals))
 
-    def of_task(self, task: int) -> "Outcome":
-        """The outcome in one of the E tasks alone."""
-        at = slice(task, task + 1)
-        asked = None if self.queries is None else self.queries[at]
-        return dataclasses.replace(self, values=self.values[:, at], queries=asked)
+    def of_task(self, task: str) -> "Outcome":
+        """The outcome in one of its tasks alone."""
+        at = self.tasks.index(task)
+        one = slice(at, at + 1)
+        asked = None if self.queries is None else self.queries[one]
+        return dataclasses.replace(
+            self, values=self.values[:, one], queries=asked, tasks=(task,)
+        )
 
     def of_draws(self, found: list[int]) -> np.ndarray:
         """Give each draw's mean, [draws]."""
@@ -213,7 +218,11 @@ class Outcome:
 
 
 def accuracy(run: Run) -> list[Outcome]:
-    """Read the few-shot accuracies of a run, one outcome a metric."""
+    """Read the few-shot accuracies of a run, one outcome a metric.
+
+    Tasks whose answers all have the same first token are left out of first-token
+    accuracies; where there are no others, there is no such accuracy.
+    """
     return _accuracy(run, "ablation")
 
 
@@ -229,19 +238,32 @@ def _accuracy(run: Run, place: str, kind: str = "") -> list[Outcome]:
     part = run.result.get("ablation")
     if not part:
         return []
-    return [
-        Outcome(
-            name="-".join(filter(None, [kind, metric])),
-            quantity=" ".join(filter(None, [kind, words.short(metric)])),
-            unit="",
-            sets=part["sets"],
-            values=np.asarray(run.arrays[f"{place}/{metric}"], np.float64),
-            replaced=run.arrays["ablation/replaced"].sum((1, 2)),
-            queries=run.arrays.get("ablation/queries"),
+    names, found = run.result.get("evaluation_tasks"), []
+    for metric in part["metrics"]:
+        if f"{place}/{metric}" not in run.arrays:
+            continue
+        values = np.asarray(run.arrays[f"{place}/{metric}"], np.float64)
+        queries, tasks = run.arrays.get("ablation/queries"), names or ()
+        if metric == "first_token":
+            values = first_tokens.of_telling(run, values, names, 1)
+            tasks = first_tokens.telling(run, tasks)
+            if queries is not None:
+                queries = first_tokens.of_telling(run, queries, names, 0)
+        if not values.size:
+            continue
+        found.append(
+            Outcome(
+                name="-".join(filter(None, [kind, metric])),
+                quantity=" ".join(filter(None, [kind, words.short(metric)])),
+                unit="",
+                sets=part["sets"],
+                values=values,
+                replaced=run.arrays["ablation/replaced"].sum((1, 2)),
+                queries=queries,
+                tasks=tuple(tasks),
+            )
         )
-        for metric in part["metrics"]
-        if f"{place}/{metric}" in run.arrays
-    ]
+    return found
 
 
 def token_loss(run: Run) -> Outcome | None:

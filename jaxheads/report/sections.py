@@ -21,6 +21,7 @@ from jaxheads.report import (
     export,
     figures,
     findings,
+    first_tokens,
     headline,
     receipt,
     redundancy,
@@ -152,7 +153,7 @@ def collect(run: Run) -> Page:
 
 def _tasks(run: Run) -> Section | None:
     made = [tables.evaluation_tasks(run), tables.scoring_tasks(run)]
-    listed = [table for table in made if table]
-    if not listed:
+    listed, text = [table for table in made if table], first_tokens.say(run)
+    if not listed and not text:
         return None
-    return Section("tasks", "Task by task", "", tables=listed)
+    return Section("tasks", "Task by task", text, tables=listed)

@@ -75,15 +75,22 @@ def evaluation_tasks(run: Run) -> Table | None:
     columns.append(("random heads", "random", first.find(mode="uniform", **at)))
     columns = [column for column in columns if column[2]]
     rows = []
-    for task, name in enumerate(names):
+    for name in names:
         row = _task_cells(run, name)
         for _, shade, sets in columns:
-            values = [outcome.values[sets, task].mean() for outcome in measured]
+            values = {
+                outcome.name: float(outcome.of_task(name).values[sets].mean())
+                for outcome in measured
+                if name in outcome.tasks
+            }
             small = " · ".join(
-                f"{_metric(outcome)} {value:.2f}"
-                for outcome, value in zip(measured[1:], values[1:], strict=True)
+                f"{_metric(outcome)} {values[outcome.name]:.2f}"
+                for outcome in measured[1:]
+                if outcome.name in values
             )
-            row.append(Cell(f"{values[0]:.2f}", small, float(values[0]), shade))
+            value = values.get(first.name)
+            text = words.NONE if value is None else f"{value:.2f}"
+            row.append(Cell(text, small, value, shade))
         rows.append(row)
     share = f", top {words.percent(fraction)} replaced" if fraction else ""
     return Table(

@@ -2,6 +2,9 @@
 
 Clean prompts give each head's mean output at the last position; the score is the rise
 of the answer's probability when a head of a prompt with shuffled labels is set to it.
+Where all answers of a task begin with the same tokens, prompts of both kinds end with
+these, and the answer's token is the one that follows (see ``jaxheads.icl.answers``):
+the papers' last position and first token wherever a tokenizer gives words one token.
 """
 
 import jax
@@ -33,7 +36,7 @@ def effects(
         params: of the family of ``config``.
         tokens: int [B, T], prompts with shuffled labels, right padded.
         lengths: int [B].
-        targets: int [B], first tokens of the right answers.
+        targets: int [B], the right answers' tokens that follow the prompts.
         fill: [L, H, K], mean head outputs on clean prompts.
         config: of the model.
 

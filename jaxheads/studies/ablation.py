@@ -8,6 +8,7 @@ answers by itself. Source: Yin & Steinhardt 2025, section 4.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from operator import add
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ import numpy as np
 from jaxheads import engine, plan, programs
 from jaxheads.chunks import chunks, fill_of_rows, over_prompts
 from jaxheads.devices import gather, mesh_of, replicate
+from jaxheads.icl.encoding import decode_answers
 from jaxheads.icl.metrics import f1_scores
 from jaxheads.icl.prompts import Batch, by_task
 from jaxheads.memory import Fit, fit
@@ -33,7 +35,8 @@ class Inputs:
     Attributes:
         prompts: by task.
         answers: whole answers, by task; empty where answers are one token.
-        max_new_tokens: M.
+        max_new_tokens: M, besides those that all answers of a task begin with and
+            prompts end with.
         f1_style: see ``jaxheads.icl.metrics``.
         resample_seed: heads are replaced by their outputs on prompts of the next task,
             drawn with this seed; None: by what ``run`` is given.
@@ -113,8 +116,10 @@ class Answers:
     """How right the answers to one kind of prompts are, under every set.
 
     Attributes:
-        first_token: float32 0/1 [N, E, B], whether the first token is right.
-        f1: float32 [N, E, B], token F1 of the answer; None: there is no text.
+        first_token: float32 0/1 [N, E, B], whether the first token is right; which it
+            is, see ``jaxheads.icl.answers``.
+        f1: float32 [N, E, B], token F1 of the whole answer, what stands in the prompt
+            of it included, up to the end of the text; None: there is no text.
         changes: float [L, H], largest change of each head if it is replaced.
         seconds: wall time, earlier tries included.
     """
@@ -255,12 +260,17 @@ def _answers(
         correct.append(unit["tokens"][..., 0] == batch.targets[None])  # [N, B]
         if tokenizer is None:
             continue
-        texts = [
-            [tokenizer.decode(answer) for answer in row]
-            for row in unit["tokens"].tolist()
-        ]
-        answers = inputs.answers[task]
-        f1.append([f1_scores(row, answers, inputs.f1_style) for row in texts])
+        answers, begun = inputs.answers[task], batch.begun()
+        f1.append(
+            [
+                f1_scores(
+                    decode_answers(map(add, begun, row), tokenizer),
+                    answers,
+                    inputs.f1_style,
+                )
+                for row in unit["tokens"].tolist()
+            ]
+        )
     return Answers(
         np.stack(correct, axis=1).astype(np.float32),
         np.stack(f1, axis=1).astype(np.float32) if f1 else None,

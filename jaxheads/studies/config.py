@@ -102,7 +102,7 @@ class AblationConfig:
     """What replaces a head: its mean over the scoring tasks' clean prompts, 0, the mean
     of another head drawn at random, or its output on a prompt of another task."""
     max_new_tokens: int = 5
-    """Tokens of an answer, for F1."""
+    """Tokens of an answer, for F1, besides those that all answers begin with."""
     f1_style: Literal["fixed", "yin2025"] = "fixed"
     """How answers are parsed for F1; yin2025 has the published code's quirks."""
 
@@ -205,8 +205,8 @@ class RedundancyConfig:
     heads: tuple[str, ...] = ()
     """These heads instead, by name, such as 20.5 18.6."""
     metric: Literal["probability", "accuracy"] = "probability"
-    """What a prompt is worth: the probability of the right answer's first token, or
-    whether it is the likeliest."""
+    """What a prompt is worth: the probability of the right answer's first token (see
+    `targets`), or whether it is the likeliest."""
     value: Literal["mean", "zero"] = "mean"
     """What replaces a head: its mean over the scoring tasks' clean prompts, or 0."""
     others: Literal["kept", "replaced"] = "kept"
@@ -269,6 +269,11 @@ class StudyConfig:
     drawing: Literal["jaxheads", "published"] = "jaxheads"
     """How items are split and drawn for scores and few-shot accuracy; published: as the
     reference study's code does, item for item."""
+    targets: Literal["informative", "published"] = "informative"
+    """What counts as an answer's first token: the first after those that all answers of
+    its task begin with, which go to the prompt; published: the first of the answer,
+    though in some tokenizers all answers begin with it (what the reference studies'
+    code does). Tasks whose first token is always the same are in no mean then."""
     template: TemplateName = "qa"
     r"""How prompts are written; qa is the papers' `Q: x\nA: y`."""
     no_label_overlap: bool = False

@@ -131,6 +131,7 @@ _YIN_CODE = StudyConfig(
     seed=42,
     protocol="yin2025-code",
     drawing="published",
+    targets="published",
     bos=True,
 )
 
@@ -260,6 +261,16 @@ DEVIATIONS: tuple[Deviation, ...] = (
         "published",
         "demonstrations come from 10 % of a file: as few as 13 different ones; seed "
         "32, prompt i asks item i",
+    ),
+    Deviation(
+        "first token of an answer",
+        "3, A.6; find_fv_heads.py, evaluate_function_vector.py",
+        "targets",
+        "informative",
+        "published",
+        'where a tokenizer makes of " 5" a space and a digit (Llama 2: yes, GPT-2 and '
+        "Pythia: no), all answers in digits have one first token, whose probability "
+        "tells nothing; such tasks are in no mean accuracy",
     ),
     Deviation(
         "seed",

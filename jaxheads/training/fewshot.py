@@ -16,9 +16,8 @@ import numpy as np
 
 from jaxheads.chunks import over_prompts
 from jaxheads.errors import UserError
-from jaxheads.icl.encoding import encode_text
-from jaxheads.icl.prompts import Prompt, answer_ids, build_prompts
-from jaxheads.icl.tasks import Task, load_tasks
+from jaxheads.icl.prompts import build_prompts, encode_answers
+from jaxheads.icl.tasks import load_tasks
 from jaxheads.models.forward import forward
 from jaxheads.tokenizer import Tokenizer
 from jaxheads.training.evidence_probes import BUDGET_BYTES
@@ -27,6 +26,8 @@ from jaxheads.training.step import over_runs
 ALL = "all"
 """In place of names: every built-in task."""
 _MULTIPLE = 16  # lengths are rounded up to this
+Row = tuple[list[int], list[int], int]
+"""Ids of a prompt, of its answer, and how many of these say nothing of it."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,6 +44,8 @@ class FewShot:
         at: positions whose next tokens are the answer's, int32 [A, B, P].
         answers: the answers' tokens, padded with 0, int32 [A, B, P].
         scored: what of them is no padding, bool [A, B, P].
+        shared: how many of an answer's first tokens all answers of its task begin with
+            (see ``jaxheads.icl.answers``): the next one tells it, int32 [A, B].
     """
 
     tasks: tuple[str, ...]
@@ -53,16 +56,18 @@ class FewShot:
     at: np.ndarray
     answers: np.ndarray
     scored: np.ndarray
+    shared: np.ndarray
 
     def describe(self) -> dict[str, Any]:
         """What is asked, ready for JSON."""
-        content = (self.tokens, self.at, self.answers)
+        content = (self.tokens, self.at, self.answers, self.shared)
         sha256 = hashlib.sha256(b"".join(x.astype("<i4").tobytes() for x in content))
         return {
             "tasks": list(self.tasks),
             "shots": list(self.shots),
             "left_out": list(self.left_out),
             "bos": self.bos,
+            "shared_tokens": self.shared[:, 0].tolist(),  # how many
             "sha256": sha256.hexdigest(),
         }
 
@@ -99,12 +104,13 @@ def draw_fewshot(
             "--evidence-tasks takes different tasks, or all alone, not "
             f"{' '.join(names)!r}: name each once"
         )
-    made: dict[str, tuple[int, list[tuple[list[int], list[int]]]]] = {}
+    made: dict[str, tuple[int, list[Row]]] = {}
     left_out = []
     for task in load_tasks(None if every else names):
         for count in range(min(shots, len(set(task.inputs)) - 1), 0, -1):
-            rows = _encode(task, prompts, count, seed, tokenizer, bos)
-            if max(len(prompt) + len(answer) for prompt, answer in rows) <= max_length:
+            drawn = build_prompts(task, prompts, count, seed)
+            rows = list(encode_answers(drawn, tokenizer, bos))
+            if max(len(ids) + len(answer) for ids, answer, _ in rows) <= max_length:
                 made[task.name] = (count, rows)
                 break
         else:
@@ -120,46 +126,34 @@ def draw_fewshot(
     return FewShot(tuple(made), shown, tuple(left_out), bos, *arrays)
 
 
-def _encode(
-    task: Task, count: int, shots: int, seed: int, tokenizer: Tokenizer, bos: bool
-) -> list[tuple[list[int], list[int]]]:
-    """Ids of prompts and of their answers."""
-
-    def encode(prompt: Prompt) -> tuple[list[int], list[int]]:
-        ids = encode_text(prompt.text, tokenizer, bos)
-        return ids, answer_ids(prompt, ids[bos:], tokenizer)
-
-    return [encode(prompt) for prompt in build_prompts(task, count, shots, seed)]
-
-
-def _arrays(
-    made: list[list[tuple[list[int], list[int]]]], max_length: int
-) -> tuple[np.ndarray, ...]:
-    """Tokens, positions, answers and what of them counts, padded to one shape."""
+def _arrays(made: list[list[Row]], max_length: int) -> tuple[np.ndarray, ...]:
+    """Tokens, positions, answers, what of them counts and what is shared, padded."""
     rows = [row for task in made for row in task]
-    longest = max(len(prompt) + len(answer) - 1 for prompt, answer in rows)
+    longest = max(len(prompt) + len(answer) - 1 for prompt, answer, _ in rows)
     length = min(-(-longest // _MULTIPLE) * _MULTIPLE, max_length)
-    width = max(len(answer) for _, answer in rows)
+    width = max(len(answer) for _, answer, _ in rows)
     tokens = np.zeros((len(rows), length), np.int32)
     at, answers = np.zeros((2, len(rows), width), np.int32)
     scored = np.zeros((len(rows), width), bool)
-    for row, (prompt, answer) in enumerate(rows):
+    for row, (prompt, answer, _) in enumerate(rows):
         ids = [*prompt, *answer[:-1]]
         tokens[row, : len(ids)] = ids
         at[row, : len(answer)] = np.arange(len(prompt) - 1, len(ids))
         answers[row, : len(answer)] = answer
         scored[row, : len(answer)] = True
     shape = (len(made), len(made[0]))
-    return tuple(x.reshape(*shape, -1) for x in (tokens, at, answers, scored))
+    arrays = (x.reshape(*shape, -1) for x in (tokens, at, answers, scored))
+    shared = np.array([count for *_, count in rows], np.int32).reshape(shape)
+    return (*arrays, shared)
 
 
 def fewshot_figures(params: Any, few: FewShot, config: Any) -> dict[str, np.ndarray]:
     """How well models answer, by task.
 
     - "fewshot_accuracy": share of prompts after which the answer's first token is the
-      likeliest one;
-    - "fewshot_log_probability": log-probability of the whole answer, the sum over its
-      tokens, mean over prompts; nats.
+      likeliest one; after those tokens that all answers of the task begin with;
+    - "fewshot_log_probability": log-probability of the whole answer, the sum over all
+      its tokens, mean over prompts; nats.
 
     Args:
         params: leaves [N, ...].
@@ -175,9 +169,8 @@ def fewshot_figures(params: Any, few: FewShot, config: Any) -> dict[str, np.ndar
     runs, width = jax.tree.leaves(params)[0].shape[0], few.at.shape[2]
     wide = 8 * config.width + 2 * config.mlp_width + 2 * config.num_heads * length
     each = 4 * runs * (length * wide + 3 * width * config.vocab_size)
-    rows = tuple(
-        x.reshape(tasks * count, -1) for x in (few.tokens, few.at, few.answers)
-    )
+    arrays = (few.tokens, few.at, few.answers, few.shared)
+    rows = tuple(x.reshape(tasks * count, -1) for x in arrays)
     parts = over_prompts(
         _answered, params, rows, (config,), chunk=max(1, BUDGET_BYTES // each)
     )
@@ -197,13 +190,14 @@ def fewshot_figures(params: Any, few: FewShot, config: Any) -> dict[str, np.ndar
 
 
 @jax.jit
-def _answered(params, tokens, at, answers, config):
+def _answered(params, tokens, at, answers, shared, config):
     """Whether first tokens are right, [N, B]; log-probabilities [N, P, B]."""
 
     def of_run(one):
         logits = forward(one, tokens, config, logits=at).logits.astype(jnp.float32)
         given = jax.nn.log_softmax(logits, axis=-1)
         own = jnp.take_along_axis(given, answers[:, :, None], axis=-1)[:, :, 0]
-        return jnp.argmax(logits[:, 0], axis=-1) == answers[:, 0], own.T
+        right = jnp.argmax(logits, axis=-1) == answers
+        return jnp.take_along_axis(right, shared, axis=1)[:, 0], own.T
 
     return over_runs(of_run)(params)
