@@ -253,8 +253,8 @@ class Applied:
 def apply_to_heads(
     heads: jax.Array,
     keep: jax.Array,
-    fill: jax.Array | None,
-    where: jax.Array | None,
+    fill: Array | None,
+    where: Array | None,
 ) -> jax.Array:
     """One layer's values under an ablation: ``x + w (1 - keep) (fill - x)``.
 

@@ -7,6 +7,7 @@ Types and shapes are known always. Values are looked at where they are there: no
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxheads.models import family
 from jaxheads.models.ablation import Applied, Dims, Intervention
+from jaxheads.models.arguments import Array
 from jaxheads.models.layers import attention
 
 
@@ -169,6 +170,6 @@ def exact_products(params):
     return jax.default_matmul_precision(exact)
 
 
-def lengths_or_whole(lengths: jax.Array | None, b: int, t: int) -> jax.Array:
+def lengths_or_whole(lengths: Array | None, b: int, t: int) -> jax.Array:
     """Lengths int [B]; all T where None were given."""
-    return jnp.full((b,), t) if lengths is None else lengths
+    return jnp.full((b,), t) if lengths is None else jnp.asarray(lengths)
