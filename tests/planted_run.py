@@ -8,13 +8,13 @@ import numpy as np
 from jaxheads.runs import Run
 
 KINDS = ("function_vector", "induction")
-TASKS, PROMPTS, DRAWS = 6, 15, 5
+TASKS, PROMPTS, DRAWS, CLEAN = 6, 15, 5, 0.7
 
 
 def make_run(
     seed: int = 0,
     *,
-    clean: float = 0.7,
+    clean: float = CLEAN,
     costs: dict[str, float] | None = None,
     loss_costs: dict[str, float] | None = None,
     spread: float = 0.0,

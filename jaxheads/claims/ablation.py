@@ -16,6 +16,7 @@ from jaxheads.claims.ablation_effects import (
     few_shot,
     gap,
     like_sets,
+    of_random,
     of_sets,
     place,
     random_sets,
@@ -100,12 +101,14 @@ def induction_like_random_excluded(run: Run, rules: Rules) -> Measured:
     margin = rules.smallest * clean_mean(outcome)
     found = against(outcome, INDUCTION, at, "uniform", rules)
     left = outcome.values[top_set(outcome, INDUCTION, at)]
-    difference = like_sets(found, outcome, at, "uniform", INDUCTION)
+    difference = like_sets(found, of_random(outcome, at, "uniform"))
     equal = equivalence(difference.interval(0.9), margin)
     own, random = words.aligned(left.mean(), left.mean() - difference.mean)
     return Measured(
         *difference.interval(),
         p=difference.p_above(-margin),
+        over=f"{outcome.over}, and sets of heads",
+        p_over=f"{outcome.over}, and sets of heads",
         evidence=f"{where(outcome, at)}, replacing the induction heads leaves {own}, "
         f"random ones {random}; no worse means by less than {words.number(margin)}, "
         f"equal by less either way: {_EQUAL[equal]}. {ranked(found)}",
@@ -152,7 +155,7 @@ def zero_shot_less_affected(run: Run, rules: Rules) -> Measured:
     return share_of_clean(
         of_means(rows, difference, few.queries),
         of_sets(each, share=1, chosen=1),
-        "queries",
+        few.over,
         f"{where(few, at)}, replacing the FV heads takes few-shot accuracy from "
         f"{clean} to {left}, zero-shot accuracy from {clean_zero} to {left_zero}.",
         rules,
@@ -199,7 +202,7 @@ def accuracy_and_loss_differ(run: Run, rules: Rules) -> Measured:
     return share_of_clean(
         both._replace(mean=few.mean - loss.mean),
         OfSets(joined.variance, joined.freedom, least),
-        "queries and documents",
+        "queries, and documents",
         f"{shown}, {' and '.join(said)}.",
         rules,
     )

@@ -160,18 +160,23 @@ def judged(
             "far sets of heads differ by themselves.",
             unit=unit,
             smallest=smallest,
+            over=over,
         )
+    whole = found.with_source(sets.variance, sets.freedom)
     if sets.variance > 0:
         p_sets = Estimate(found.mean, sets.variance, sets.freedom).p_other()
     else:
         p_sets = sets.least_p if abs(found.mean) > 1e-12 else 1.0
     return Measured(
-        *found.with_source(sets.variance, sets.freedom).interval(),
+        *whole.interval(),
         p=float(np.max((p, p_sets))),
         evidence=f"{evidence} The p value is {words.p_value(p)} over {over}, "
         f"{words.p_value(p_sets)} over sets of heads.",
         unit=unit,
         smallest=smallest,
+        over=f"{over}, and sets of heads",
+        p_over=f"{over}, and sets of heads",
+        errors=_errors(found, sets),
     )
 
 
@@ -188,6 +193,20 @@ def random_sets(outcome: Outcome, at: At, mode: str, ranking: str = "") -> list[
 def set_means(outcome: Outcome, found: list[int]) -> np.ndarray:
     """Mean of each set, [R]."""
     return outcome.values[found].mean(tuple(range(1, outcome.values.ndim)))
+
+
+def of_random(outcome: Outcome, at: At, mode: str, ranking: str = "") -> OfSets:
+    """How far another set would be from the mean of the random ones.
+
+    Raises:
+        Untested: there are fewer than two random sets.
+    """
+    draws = set_means(outcome, random_sets(outcome, at, mode, ranking))
+    if len(draws) < 2:
+        raise Untested(
+            "undecided", "One random set does not tell how far random sets differ."
+        )
+    return of_sets(draws, share=1, chosen=1)
 
 
 def gap_over_samples(outcome: Outcome, at: At, sign: int = 1) -> Estimate:
@@ -239,7 +258,7 @@ def gap(outcome: Outcome, at: At, rules: Rules, sign: int = 1) -> Measured:
         gap_over_samples(outcome, at, sign),
         float(np.max((p, p_cost))),
         of_sets(draws, share=2, chosen=2),
-        "documents" if outcome.values.ndim == 2 else "queries",
+        outcome.over,
         text,
         outcome.unit or "accuracy",
         rules.smallest * clean,
@@ -284,9 +303,15 @@ def against_random(
     own, random, whole = words.aligned(
         left.mean(), left.mean() - difference.mean, clean
     )
+    sets = of_random(outcome, at, control, ranking)
+    whole = like_sets(found, sets, sign)
+    over = f"{outcome.over}, and sets of heads"
     return Measured(
-        *like_sets(found, outcome, at, control, ranking, sign).interval(),
+        *whole.interval(),
         p=found.p,
+        over=over,
+        p_over=over,
+        errors=_errors(found.difference, sets),
         evidence=f"{where(outcome, at)}, {verb} the {NOUN[ranking]} heads leaves "
         f"{own}, random ones {random} (clean {whole}). {ranked(found)}",
         unit=outcome.unit or "accuracy",
@@ -294,29 +319,22 @@ def against_random(
     )
 
 
-def like_sets(
-    found: AgainstDraws,
-    outcome: Outcome,
-    at: At,
-    control: str,
-    ranking: str,
-    sign: int = 1,
-) -> Estimate:
+def like_sets(found: AgainstDraws, sets: OfSets, sign: int = 1) -> Estimate:
     """A set minus the mean of the random ones, as far as sets of its kind may be.
 
     What ``against`` gives varies with queries and with the random sets alone; another
     set of the kind would differ from it as random sets do among themselves.
     """
-    if found.draws < 2:
-        raise Untested(
-            "undecided", "One random set does not tell how far random sets differ."
-        )
-    draws = set_means(outcome, random_sets(outcome, at, control, ranking))
-    sets = of_sets(draws, share=1, chosen=1)
     difference = found.difference._replace(mean=sign * found.difference.mean)
     if difference.tails is not None:
         difference = difference._replace(tails=sign * difference.tails)
     return difference.with_source(sets.variance, sets.freedom)
+
+
+def _errors(found: Estimate, sets: OfSets) -> tuple[tuple[float, float], ...]:
+    """Of the test over samples, and of that over sets."""
+    both = (found.variance, found.freedom), (sets.variance, sets.freedom)
+    return tuple((math.sqrt(variance), freedom) for variance, freedom in both)
 
 
 def ranked(found: AgainstDraws) -> str:
