@@ -14,6 +14,7 @@ import synthetic_run
 from jaxheads import claims
 from jaxheads.claims.rules import Claim, Definition, Measured, Rules, decide, judge
 from jaxheads.runs import Run
+from jaxheads.statistics import Interval
 
 ABLATION = [one for one in claims.CLAIMS if one.family == "few-shot accuracy"]
 BOTH = ("few-shot accuracy", "token loss")
@@ -178,32 +179,67 @@ def test_heads_that_are_worse_by_the_margin_are_seldom_no_worse():
 # The rule.
 
 
-def effect(value: float, low: float, high: float, null: float = 0.0) -> Measured:
-    smallest = null if null else 0.05
-    return Measured(value, low, high, 0.01, "", "accuracy", smallest, null)
+SMALLEST = 0.05
+BELOW, ABOVE = "does not hold", "holds"
+NONE, OPEN = "too small to matter", "undecided"
 
 
 @pytest.mark.parametrize(
-    ("found", "p", "verdict"),
-    [
-        (effect(0.2, 0.1, 0.3), 0.01, "holds"),
-        (effect(0.2, 0.1, 0.3), 0.06, "undecided"),
-        (effect(-0.2, -0.3, -0.1), 0.01, "does not hold"),
-        (effect(0.01, -0.02, 0.04), 0.5, "does not hold"),
-        (effect(0.01, -0.02, 0.06), 0.5, "undecided"),
-        (effect(-0.02, -0.04, 0.0, null=-0.05), 0.01, "holds"),
-        (effect(-0.02, -0.09, 0.05, null=-0.05), 0.3, "undecided"),
-        (effect(-0.2, -0.3, -0.1, null=-0.05), 1.0, "does not hold"),
-        (effect(0.2, 0.1, 0.3), math.nan, "undecided"),
+    ("low", "high", "significant", "not_significant"),
+    [  # every place of both ends among -smallest, 0 and smallest
+        (-0.30, -0.10, BELOW, OPEN),
+        (-0.30, -0.02, BELOW, OPEN),
+        (-0.30, 0.02, OPEN, OPEN),
+        (-0.30, 0.10, OPEN, OPEN),
+        (-0.04, -0.01, NONE, NONE),
+        (-0.04, 0.04, NONE, NONE),
+        (-0.04, 0.10, OPEN, OPEN),
+        (0.01, 0.04, NONE, NONE),
+        (0.01, 0.10, ABOVE, OPEN),
+        (0.10, 0.30, ABOVE, OPEN),
+        (-0.05, 0.04, OPEN, OPEN),  # the ends themselves are effects of interest
+        (-0.04, 0.05, OPEN, OPEN),
+        (0.0, 0.30, OPEN, OPEN),
+        (-math.inf, math.inf, OPEN, OPEN),
     ],
 )
-def test_the_verdict_follows_the_rule(found: Measured, p: float, verdict: str):
-    assert decide(found, p, Rules()) == verdict
+def test_the_verdict_follows_the_rule(low, high, significant, not_significant):
+    mean = 0.0 if math.isinf(low) else (low + high) / 2
+    for p, verdict in ((0.049, significant), (0.05, not_significant)):
+        assert decide(Interval(mean, low, high), p, SMALLEST) == verdict
+    assert decide(Interval(mean, low, high), math.nan, SMALLEST) == OPEN
+    mirrored = {BELOW: ABOVE, ABOVE: BELOW}
+    found = decide(Interval(-mean, -high, -low), 0.049, SMALLEST)
+    assert found == mirrored.get(significant, significant)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "significant", "not_significant"),
+    [  # no worse than by SMALLEST
+        (-0.30, -0.10, BELOW, BELOW),
+        (-0.30, -0.05, OPEN, OPEN),
+        (-0.30, -0.01, OPEN, OPEN),
+        (-0.04, -0.01, ABOVE, OPEN),
+        (-0.04, 0.02, ABOVE, OPEN),
+        (-0.04, 0.30, ABOVE, OPEN),
+        (0.10, 0.30, ABOVE, OPEN),
+        (-0.05, 0.30, OPEN, OPEN),
+    ],
+)
+def test_a_claim_of_no_difference_has_its_rule(low, high, significant, not_significant):
+    for p, verdict in ((0.049, significant), (0.05, not_significant)):
+        interval = Interval((low + high) / 2, low, high)
+        assert decide(interval, p, SMALLEST, null=-SMALLEST) == verdict
+
+
+def test_a_smallest_effect_of_nothing_leaves_nothing_too_small():
+    assert decide(Interval(1e-9, 5e-10, 2e-9), 0.01, 0.0) == "holds"
+    assert decide(Interval(0.0, 0.0, 0.0), 1.0, 0.0) == "undecided"
 
 
 def test_tests_are_adjusted_within_their_family():
     def fixed(p: float):
-        return lambda run, rules: dataclasses.replace(effect(1, 0.5, 2), p=p)
+        return lambda run, rules: Measured(1, 0.5, 2, p, "", "accuracy", SMALLEST)
 
     def definition(name: str, family: str, p: float) -> Definition:
         return Definition(name, "", "", family, "", fixed(p))
@@ -235,7 +271,7 @@ def test_answers_that_are_all_wrong_or_all_right(paper: Run, level: float):
             "induction_like_random_excluded",
             "zero_shot_less_affected",
         ):
-            assert claim.verdict == "does not hold", claim.name
+            assert claim.verdict == "too small to matter", claim.name
             assert claim.effect == 0 and claim.low < 0 < claim.high
     if level == 1:
         assert made["induction_like_random_excluded"].verdict == "holds"

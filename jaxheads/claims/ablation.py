@@ -104,7 +104,7 @@ def induction_like_random_excluded(run: Run, rules: Rules) -> Measured:
         f"random ones {random}; no worse means by less than {words.number(margin)}, "
         f"equal by less either way: {_EQUAL[equal]}. {ranked(found)}",
         unit="accuracy",
-        smallest=-margin,
+        smallest=margin,
         null=-margin,
     )
 

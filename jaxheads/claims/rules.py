@@ -1,10 +1,39 @@
 """How a claim is judged: by rules that are fixed before a run is looked at.
 
-A claim is measured as one effect, positive where the claim is right. It holds where the
-test of its effect, adjusted for the other tests of its family by Holm's method, is
-significant; it does not hold where the opposite is, or where the 95 % interval leaves
-out the smallest effect of interest; else it is undecided. What is said is said of this
-model, these tasks and these heads, over other prompts.
+The one court: the head of a page, its sentences and tables, the terminal and what is
+counted over several runs quote the verdicts of ``decide`` and have no rules of their
+own. A claim is measured as one effect, positive where the claim is right, with a 95 %
+interval and a p value that is adjusted for the other tests of its family by Holm's
+method. Effects smaller than the smallest one of interest, in either direction, count as
+none. The verdicts, by the first row that fits:
+
+| the interval | p below the level | verdict |
+|---|---|---|
+| anything is nan, the interval or p | | undecided |
+| wholly within what counts as none | yes or no | too small to matter |
+| wholly above 0 | yes | holds |
+| wholly below 0 | yes | does not hold |
+| else | | undecided |
+
+- An interval above 0 of which a part is below the smallest effect, and p below the
+  level: the direction is known and an effect that matters is not ruled out, so the claim
+  holds in its direction. How large the effect is, its interval says.
+- An interval above 0 and wholly below the smallest effect: there is a difference, but
+  all that it can be counts as none, whatever p is.
+- An interval that leaves out every positive effect of interest, but not the negative
+  ones, beside a p above the level: "too small" would deny the negative effects and "does
+  not hold" would claim them. Undecided.
+- Test and interval must agree. They may rest on different samples (heads, prompts), and
+  a row must not read "holds" beside an interval with 0 in it.
+- A claim of no difference ("no worse than") has a null below 0, minus the smallest
+  effect: it holds where p, of an effect of the null or below, is below the level and the
+  interval is wholly above the null; it does not hold where the interval is wholly below
+  the null. "Too small to matter" is what such a claim says: it holds then.
+
+"Not measured" is a claim that a run has no numbers for. Holm's method keeps the chance
+of any false "holds" or "does not hold" in a family below the level; "too small to
+matter" rests on the interval alone, claim by claim. What is said is said of this model,
+these tasks and these heads, over other prompts.
 """
 
 import dataclasses
@@ -13,9 +42,12 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from jaxheads.statistics import Interval
 from jaxheads.statistics.multiple_tests import holm
 
-Verdict = Literal["holds", "does not hold", "undecided", "not measured"]
+Verdict = Literal[
+    "holds", "does not hold", "too small to matter", "undecided", "not measured"
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +82,8 @@ class Measured:
         p: of an effect of ``null``.
         evidence: a sentence with the numbers.
         unit: of the effect.
-        smallest: the claim does not hold if ``high`` is below it.
-        null: what the test rejects; below 0 where a claim is that of no difference.
+        smallest: smaller effects, in either direction, count as none.
+        null: what the test rejects: 0, or ``-smallest`` of a claim of no difference.
     """
 
     effect: float
@@ -114,13 +146,13 @@ class Claim:
         family: claims whose tests are adjusted for one another.
         needs: what a run must hold.
         rule: how it is measured and judged.
-        verdict: "holds", "does not hold", "undecided" or "not measured".
+        verdict: by ``decide``.
         evidence: a sentence with numbers, or why there are none.
         effect: positive where the claim is right.
         low: lower end of the effect's 95 % interval.
         high: upper end.
         unit: of the effect.
-        smallest: effect below which the claim does not hold.
+        smallest: smaller effects, in either direction, count as none.
         p: of no effect.
         p_adjusted: by Holm's method, within the family.
     """
@@ -170,16 +202,35 @@ def judge(definitions: Sequence[Definition], run: Any, rules: Rules) -> list[Cla
     ]
 
 
-def decide(measured: Measured, p_adjusted: float, rules: Rules) -> Verdict:
-    """Give the verdict of a measured claim, by the rules at the head of this file."""
-    if p_adjusted < rules.level and measured.effect > measured.null:
+def decide(
+    interval: Interval,
+    p: float,
+    smallest: float,
+    null: float = 0.0,
+    level: float = 0.05,
+) -> Verdict:
+    """Give the verdict of a measured claim, by the rules at the head of this file.
+
+    Args:
+        interval: of the effect, 95 %.
+        p: of an effect of ``null``, adjusted where tests belong together.
+        smallest: smaller effects, in either direction, count as none; 0: none do.
+        null: 0, or ``-smallest`` of a claim of no difference.
+        level: of the test.
+    """
+    mean, low, high = interval
+    if any(map(math.isnan, (mean, low, high, p))):
+        return "undecided"
+    significant = p < level
+    if null < 0:
+        if high < null:
+            return "does not hold"
+        return "holds" if significant and low > null else "undecided"
+    if -smallest < low and high < smallest:
+        return "too small to matter"
+    if significant and low > 0:
         return "holds"
-    opposite = p_adjusted < rules.level and measured.effect < min(measured.null, 0.0)
-    return (
-        "does not hold"
-        if opposite or measured.high < measured.smallest
-        else ("undecided")
-    )
+    return "does not hold" if significant and high < 0 else "undecided"
 
 
 def _finite(measured: Measured) -> Measured:
@@ -201,7 +252,13 @@ def _claim(
         return Claim(**said, verdict=found.verdict, evidence=str(found))
     return Claim(
         **said,
-        verdict=decide(found, adjusted, rules),
+        verdict=decide(
+            Interval(found.effect, found.low, found.high),
+            adjusted,
+            found.smallest,
+            found.null,
+            rules.level,
+        ),
         evidence=found.evidence,
         effect=found.effect,
         low=found.low,

@@ -56,7 +56,7 @@ def random_vectors_do_not(run: Run, rules: Rules) -> Measured:
         f"zero-shot accuracy from {before} to {after}; no gain means less than "
         f"{words.number(margin)}.",
         unit="accuracy",
-        smallest=-margin,
+        smallest=margin,
         null=-margin,
     )
 

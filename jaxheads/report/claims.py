@@ -12,6 +12,7 @@ from jaxheads.runs import Run
 SYMBOLS = {
     "holds": "\u2713",
     "does not hold": "\u2717",
+    "too small to matter": "\u2248",
     "undecided": "?",
     "not measured": words.NONE,
 }
