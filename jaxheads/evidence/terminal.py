@@ -6,7 +6,12 @@ from rich.table import Table
 
 from jaxheads.runs import Run
 
-_COLOURS = {"holds": "green", "refuted": "red", "undecided": "yellow"}
+_COLOURS = {
+    "holds": "green",
+    "does not hold": "red",
+    "too small to matter": "red",
+    "undecided": "yellow",
+}
 
 
 def print_arguments(run: Run, console: Console) -> None:
