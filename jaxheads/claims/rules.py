@@ -16,19 +16,19 @@ none. The verdicts, by the first row that fits:
 | else | | undecided |
 
 - An interval above 0 of which a part is below the smallest effect, and p below the
-  level: the direction is known and an effect that matters is not ruled out, so the claim
-  holds in its direction. How large the effect is, its interval says.
+  level: the direction is known and an effect that matters is not ruled out, so the
+  claim holds in its direction. How large the effect is, its interval says.
 - An interval above 0 and wholly below the smallest effect: there is a difference, but
   all that it can be counts as none, whatever p is.
 - An interval that leaves out every positive effect of interest, but not the negative
-  ones, beside a p above the level: "too small" would deny the negative effects and "does
-  not hold" would claim them. Undecided.
+  ones, beside a p above the level: "too small" would deny the negative effects and
+  "does not hold" would claim them. Undecided.
 - Test and interval must agree. They may rest on different samples (heads, prompts), and
   a row must not read "holds" beside an interval with 0 in it.
 - A claim of no difference ("no worse than") has a null below 0, minus the smallest
-  effect: it holds where p, of an effect of the null or below, is below the level and the
-  interval is wholly above the null; it does not hold where the interval is wholly below
-  the null. "Too small to matter" is what such a claim says: it holds then.
+  effect: it holds where p, of an effect of the null or below, is below the level and
+  the interval is wholly above the null; it does not hold where the interval is wholly
+  below the null. "Too small to matter" is what such a claim says: it holds then.
 
 "Not measured" is a claim that a run has no numbers for. Holm's method keeps the chance
 of any false "holds" or "does not hold" in a family below the level; "too small to
