@@ -93,6 +93,7 @@ def gather(
     said: dict[str, Any] = {
         "runs": [one.about for one in curves],
         "config": dataclasses.asdict(config),
+        "left_out": [text for one in curves if (text := one.left_out)],
         "co_occurrence": [co_occurrence(one) for one in curves],
         "co_perturbation": co_perturbation(curves),
         "attribution": [_carried(arrays, r) for r in range(len(curves))],
