@@ -6,7 +6,8 @@ threshold.
 """
 
 import numpy as np
-from scipy import stats
+
+from jaxheads.statistics.distributions import student_t_quantile
 
 
 def stands_out(
@@ -45,6 +46,5 @@ def stands_out(
     if samples < 2:
         return np.zeros(mean.shape, bool)
     alike = (error == 0) & (above > 0) & (heads * 2.0**-samples < level)
-    return alike | (
-        (error > 0) & (above > stats.t.isf(level / heads, samples - 1) * error)
-    )
+    quantile = student_t_quantile(1 - 2 * level / heads, samples - 1)  # one-sided
+    return alike | ((error > 0) & (above > quantile * error))
