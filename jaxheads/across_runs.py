@@ -172,27 +172,17 @@ def _honesty(heads: Sequence[TopHead], runs: int) -> tuple[float, float, float]:
     """Deviation over seeds in units of the reported error, with a 95 % interval.
 
     The sum over heads of (R - 1) deviation^2 / error^2 has a chi-square distribution;
-    its quantiles by Wilson & Hilferty 1931.
+    a score of weights alone has no error, and does not count.
     """
-    squares = [
-        (head.deviation / head.error) ** 2
-        for head in heads
-        if head.error > 0  # a score of weights alone has none
-    ]
+    from scipy import stats
+
+    squares = [(head.deviation / head.error) ** 2 for head in heads if head.error > 0]
     if not squares:
         return math.nan, math.nan, math.nan
     freedom = (runs - 1) * len(squares)
-    mean = float(np.mean(squares))
-    z, part = student_t_quantile(0.95, math.inf), 2 / (9 * freedom)
-    # The smaller root is below 0 where there are too few to say how large it may be.
-    low, high = (
-        max(1 - part + side * z * math.sqrt(part), 0.0) ** 3 for side in (1, -1)
-    )
-    return (
-        math.sqrt(mean),
-        math.sqrt(mean / low),
-        math.sqrt(mean / high) if high else math.inf,
-    )
+    total = freedom * float(np.mean(squares))
+    low, high = (total / stats.chi2.ppf(end, freedom) for end in (0.975, 0.025))
+    return math.sqrt(total / freedom), math.sqrt(low), math.sqrt(high)
 
 
 def gap_grows_with_size(runs: Sequence[Run], rules: Rules) -> Measured:
@@ -228,7 +218,7 @@ def gap_grows_with_size(runs: Sequence[Run], rules: Rules) -> Measured:
         student_t_quantile(0.95, math.inf) * by_noise,
         student_t_quantile(0.95, freedom) * by_models,
     )
-    p_noise = student_t_p(slope / by_noise, math.inf) if by_noise else float(slope == 0)
+    p_noise = float(student_t_p(slope / by_noise, math.inf))
     p_models = _permuted_p(x, y, rules.seed)
     order = np.argsort(sizes)
     listed = ", ".join(

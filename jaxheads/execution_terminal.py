@@ -14,7 +14,7 @@ def execution_table(run: Run) -> Table:
     table = Table(
         title=f"function vectors of {part['count']} heads added "
         f"{told.PLACES[part['place']]}; chosen layer: where the other tasks' right "
-        "tokens are likeliest (mean over tasks, 95 % bootstrap over queries)"
+        "tokens are likeliest (mean over tasks, 95 % intervals over queries)"
     )
     for name in ("prompts", "vector"):
         table.add_column(name)

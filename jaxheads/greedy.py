@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxheads.errors import UserError
-from jaxheads.redundancy import Evaluate, Universe, mean_and_error
+from jaxheads.redundancy import Evaluate, Universe, over_prompts
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,15 +44,17 @@ class Scale:
         clean, floor = _mean(self.clean), _mean(self.floor)
         return (_mean(values) - floor) / (clean - floor)
 
-    def share_error(self, values: np.ndarray, groups: int = 1) -> np.ndarray:
-        """Standard error of ``share`` over prompts, a ratio of means: -> [...].
+    def share_error(
+        self, values: np.ndarray, queries: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Standard error of ``share`` over queries, a ratio of means: -> [...].
 
         By linearisation: the error of the mean of ``(value - floor) - share (clean -
         floor)``, over ``clean - floor``.
         """
         share, gain = self.share(values), self.clean - self.floor
         left = values - self.floor - share[..., None] * gain
-        return mean_and_error(left, groups)[1] / _mean(gain)
+        return over_prompts(left, queries)[1] / _mean(gain)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -150,6 +152,8 @@ class Found:
         scale: of the same prompts.
         held_out: [S, B], values on the held-out prompts.
         held_out_scale: of those; None where the clean value is not above the floor.
+        queries: of the prompts that it chose by, see ``redundancy.over_prompts``.
+        held_out_queries: of the held-out ones.
     """
 
     universe: Universe
@@ -157,15 +161,23 @@ class Found:
     scale: Scale
     held_out: np.ndarray
     held_out_scale: Scale | None
+    queries: np.ndarray | None = None
+    held_out_queries: np.ndarray | None = None
 
-    def held_out_share(self, groups: int) -> tuple[np.ndarray, np.ndarray]:
+    @property
+    def share_error(self) -> np.ndarray:
+        """Standard error of the path's shares over queries, [S]."""
+        return self.scale.share_error(self.path.values, self.queries)
+
+    @property
+    def held_out_share(self) -> tuple[np.ndarray, np.ndarray]:
         """Share of each set on the held-out prompts and its error: two [S]."""
         scale, values = self.held_out_scale, self.held_out
         if scale is None:
             return np.full(len(values), np.nan), np.full(len(values), np.nan)
-        return scale.share(values), scale.share_error(values, groups)
+        return scale.share(values), scale.share_error(values, self.held_out_queries)
 
-    def describe(self, groups: int) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """What was found, ready for JSON."""
         path, at, names = self.path, self.path.smallest, self.universe.names
         said: dict[str, Any] = {
@@ -175,10 +187,9 @@ class Found:
         }
         if at is None:
             return said
-        error = self.scale.share_error(path.values, groups)
         shares = {
-            "share": (path.share, error),
-            "held_out_share": self.held_out_share(groups),
+            "share": (path.share, self.share_error),
+            "held_out_share": self.held_out_share,
         }
         for name, (share, error) in shares.items():
             said |= {name: finite(share[at]), f"{name}_se": finite(error[at])}

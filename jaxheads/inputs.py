@@ -17,6 +17,7 @@ from jaxheads.icl.prompts import (
     Prompt,
     build_prompts,
     encode_prompts,
+    query_numbers,
     unchanged_share,
 )
 from jaxheads.icl.tasks import Task, load_tasks
@@ -185,7 +186,7 @@ class _Maker:
 
     def scores(self) -> head_scores.Inputs:
         chosen = self.config.scores
-        clean, corrupted = self._clean_and_corrupted(chosen)
+        clean, corrupted, queries = self._clean_and_corrupted(chosen)
         probe, lengths = self._induction_probe(chosen)
         self._fits(probe.shape[1], "--scores.sequence-length")
         documents, text = self._documents(
@@ -203,6 +204,7 @@ class _Maker:
             chosen.names,
             self._more_scores(clean),
             lengths,
+            queries,
         )
 
     def _induction_probe(
@@ -230,14 +232,15 @@ class _Maker:
                 "--attribution.methods graddrop leaves out one layer of several, but "
                 "this model has one: drop it"
             )
-        return attribution.Inputs(
-            *self._clean_and_corrupted(chosen), chosen, self.config.seed
-        )
+        clean, corrupted, queries = self._clean_and_corrupted(chosen)
+        seed = self.config.seed
+        return attribution.Inputs(clean, corrupted, chosen, seed, queries)
 
     def _clean_and_corrupted(
         self, chosen: ScoresConfig | AttributionConfig
-    ) -> tuple[dict[str, Batch], dict[str, Batch]]:
-        clean, corrupted = {}, {}
+    ) -> tuple[dict[str, Batch], dict[str, Batch], dict[str, np.ndarray]]:
+        """Prompts of both kinds by task, and which queries the corrupted ones ask."""
+        clean, corrupted, queries = {}, {}, {}
         tasks = self._load(chosen.tasks)
         drawn = self._scoring_prompts(tasks, chosen)
         for task, (plain, shuffled) in zip(tasks, drawn, strict=True):
@@ -245,8 +248,9 @@ class _Maker:
             both = self._encode([*plain, *shuffled])
             clean[task.name] = _part(both, slice(len(plain)))
             corrupted[task.name] = _part(both, slice(len(plain), None))
+            queries[task.name] = query_numbers(shuffled)
             self.tasks[task.name]["unchanged_share"] = unchanged_share(shuffled)
-        return clean, corrupted
+        return clean, corrupted, queries
 
     def _scoring_prompts(
         self, tasks: list[Task], chosen: ScoresConfig | AttributionConfig
@@ -292,12 +296,13 @@ class _Maker:
 
     def evaluation(self) -> ablation.Inputs:
         chosen = self.config.ablation
-        prompts, answers, zero_shot = {}, {}, {}
+        prompts, answers, zero_shot, queries = {}, {}, {}, {}
         tasks = self._load(chosen.tasks)
         drawn = self._evaluation_prompts(tasks, chosen.prompts)
         for task, made in zip(tasks, drawn, strict=True):
             prompts[task.name] = self._encode(made, chosen.max_new_tokens)
             answers[task.name] = [prompt.answer for prompt in made]
+            queries[task.name] = query_numbers(made)
             if chosen.zero_shot:
                 alone = [self._without_shots(prompt) for prompt in made]
                 zero_shot[task.name] = self._encode(alone, chosen.max_new_tokens)
@@ -308,6 +313,7 @@ class _Maker:
             chosen.f1_style,
             self.config.seed if chosen.value == "resample" else None,
             zero_shot,
+            queries,
         )
 
     def _without_shots(self, prompt: Prompt) -> Prompt:
@@ -318,19 +324,24 @@ class _Maker:
         chosen = self.config.redundancy
         # Two halves of the items: sets are chosen on one and measured on the other.
         halves: dict[str, list[Prompt]] = {"first": [], "second": []}
+        queries: dict[str, list[np.ndarray]] = {"first": [], "second": []}
         for task in self._load(chosen.tasks):
             for pool, made in halves.items():
-                made += self._draw(
+                drawn = self._draw(
                     task,
                     chosen.prompts,
                     pool=pool,
                     no_label_overlap=self.config.no_label_overlap,
                 )
+                made += drawn
+                queries[pool].append(query_numbers(drawn))
         return redundancy.Inputs(
             self._encode(halves["first"]),
             self._encode(halves["second"]),
             chosen,
             self.config.seed,
+            np.stack(queries["first"]),
+            np.stack(queries["second"]),
         )
 
     def execution(self) -> execution.Inputs:
@@ -357,8 +368,7 @@ class _Maker:
             )
             if own:
                 vector[task.name] = _part(made, slice(2 * len(clean), None))
-            asked = np.unique([prompt.query for prompt in clean], return_inverse=True)
-            queries[task.name] = asked[1].astype(np.int32)
+            queries[task.name] = query_numbers(clean)
             self.tasks[task.name]["unchanged_share"] = unchanged_share(shuffled)
         return execution.Inputs(vector, conditions, queries, chosen, self.config.seed)
 

@@ -4,6 +4,7 @@ Dims: S resamples, A tasks, B prompts, L layers, H heads.
 """
 
 import math
+import sys
 from itertools import combinations
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from jaxheads import statistics
 from jaxheads.runs import Run
 from jaxheads.statistics.distributions import student_t_p
+from jaxheads.statistics.units import resampled_means
 
 SAMPLES = 500
 _PERMUTATIONS = 9999
@@ -20,7 +22,7 @@ def resampled_scores(run: Run, name: str, seed: int, samples: int) -> np.ndarray
     """Give a score as other prompts might have given it.
 
     The function-vector score of a run that holds its effects prompt by prompt is the
-    mean over prompts drawn with replacement within each task; else, each head's score
+    mean over queries drawn with replacement within each task; else, each head's score
     is moved by a normal error of its standard error, alone.
 
     Args:
@@ -32,15 +34,12 @@ def resampled_scores(run: Run, name: str, seed: int, samples: int) -> np.ndarray
     Returns:
         [S, L, H].
     """
-    rng = np.random.default_rng(seed)
     effects = run.arrays.get("fv/effects_by_prompt")  # [A, L, H, B]
     if name == "function_vector" and effects is not None and effects.shape[-1] > 1:
-        tasks, *shape, prompts = effects.shape
-        even = np.full(prompts, 1 / prompts)
-        counts = rng.multinomial(prompts, even, size=(samples, tasks))
-        flat = np.moveaxis(np.asarray(effects, np.float64), -1, 1)
-        weights = counts.reshape(samples, -1) / (tasks * prompts)
-        return (weights @ flat.reshape(tasks * prompts, -1)).reshape(samples, *shape)
+        values = np.moveaxis(np.asarray(effects, np.float64), 0, -2)  # [L, H, A, B]
+        queries = run.arrays.get("fv/queries")
+        return np.moveaxis(resampled_means(values, seed, samples, queries), -1, 0)
+    rng = np.random.default_rng(seed)
     mean = np.asarray(run.arrays[f"score/{name}"], np.float64)
     error = run.arrays.get(f"score/{name}_se")
     error = np.zeros_like(mean) if error is None else np.nan_to_num(error)
@@ -112,9 +111,12 @@ def depth_p(heads_a: np.ndarray, heads_b: np.ndarray, seed: int = 0) -> float:
 def spearman_p(rho: float, heads: int) -> float:
     """Give the two-sided p value of a rank correlation, by Student's t.
 
-    t = rho sqrt((n - 2) / (1 - rho^2)); nan for fewer than three heads.
+    t = rho sqrt((n - 2) / (1 - rho^2)); for 1 and -1 the exact test's, 2 / n!; nan for
+    fewer than three heads.
     """
     if heads < 3 or math.isnan(rho):
         return math.nan
     rest = 1 - rho**2
-    return student_t_p(rho * math.sqrt((heads - 2) / rest), heads - 2) if rest else 0.0
+    if rest <= 0:  # of all orders, only that one and its reverse are as far out
+        return min(1.0, max(2 / math.factorial(heads), sys.float_info.min))
+    return float(student_t_p(rho * math.sqrt((heads - 2) / rest), heads - 2))

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxheads.errors import UserError
 from jaxheads.heads import head_name, order, parse_heads, top
+from jaxheads.statistics.units import mean_and_error
 
 Evaluate = Callable[[np.ndarray], np.ndarray]
 """Replaced heads, bool [N, L, H] -> the value of every prompt, float [N, B]."""
@@ -126,24 +127,21 @@ class Universe:
         return full
 
 
-def mean_and_error(
-    values: np.ndarray, groups: int = 1
+def over_prompts(
+    values: np.ndarray, queries: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over prompts and its standard error over prompts within groups.
+    """Mean over prompts and its standard error over queries within tasks.
 
     Args:
-        values: [..., B], the groups (tasks) one after another, all of one size.
-        groups: how many; they are taken as given, not as a sample.
+        values: [..., B], the tasks one after another, all of one size.
+        queries: int [E, B / E], prompts of a task with one number ask one query; tasks
+            are taken as given, not as a sample. None: of one task, each its own query.
 
     Returns:
-        Two [...]; the error is NaN where a group has one prompt.
+        Two [...]; the error is NaN of a single prompt.
     """
-    values = np.asarray(values, np.float64)
-    grouped = values.reshape(*values.shape[:-1], groups, -1)
-    count = grouped.shape[-1]
-    spread = grouped.var(axis=-1, ddof=1) if count > 1 else grouped[..., 0] * np.nan
-    error = np.sqrt(spread.sum(axis=-1) / count) / groups
-    return values.mean(axis=-1), error
+    shape = (1, values.shape[-1]) if queries is None else queries.shape
+    return mean_and_error(values.reshape(*values.shape[:-1], *shape), queries)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -166,7 +164,7 @@ class Interactions:
 
 
 def interactions(
-    evaluate: Evaluate, universe: Universe, groups: int = 1
+    evaluate: Evaluate, universe: Universe, queries: np.ndarray | None = None
 ) -> Interactions:
     """Exact interaction of every pair of heads, prompt by prompt, in one batch.
 
@@ -178,7 +176,7 @@ def interactions(
     Args:
         evaluate: values of subsets.
         universe: two heads or more.
-        groups: of prompts, see ``mean_and_error``.
+        queries: of prompts, see ``over_prompts``.
 
     Raises:
         UserError: the universe has one head.
@@ -196,10 +194,10 @@ def interactions(
     )
     values = np.asarray(evaluate(universe.replaced(kept)), np.float64)
     clean, alone, both = values[0], values[1 : 1 + count], values[1 + count :]
-    effect, effect_error = mean_and_error(alone - clean[None], groups)
+    effect, effect_error = over_prompts(alone - clean[None], queries)
     made = both - alone[first] - alone[second] + clean[None]  # [pairs, B]
     matrices = []
-    for part in mean_and_error(made, groups):
+    for part in over_prompts(made, queries):
         matrix = np.full((count, count), np.nan)
         matrix[first, second] = matrix[second, first] = part
         matrices.append(matrix)
@@ -236,7 +234,7 @@ def shapley(
     seed: int,
     *,
     antithetic: bool = True,
-    groups: int = 1,
+    queries: np.ndarray | None = None,
 ) -> Shapley:
     """Shapley value of every head, by sampled permutations.
 
@@ -252,7 +250,7 @@ def shapley(
         seed: of the orders.
         antithetic: run each order backwards too, which doubles them; a head that comes
             early in one comes late in the other, so that the mean of both varies less.
-        groups: of prompts, see ``mean_and_error``.
+        queries: of prompts, see ``over_prompts``.
 
     Source: Castro, Gomez & Tejada 2009 (sampling); Mitchell et al. 2022 (antithetic
         permutations).
@@ -271,7 +269,7 @@ def shapley(
     gains = np.take_along_axis(gains, places[..., None], axis=1)  # by head
     samples = gains.mean(axis=-1)
     draws = samples.reshape(permutations, -1, count).mean(axis=1)  # pairs together
-    value, error = mean_and_error(draws.T)
-    _, prompt_error = mean_and_error(gains.mean(axis=0), groups)
+    value, error = over_prompts(draws.T)
+    _, prompt_error = over_prompts(gains.mean(axis=0), queries)
     none, every = values[0, 0], values[0, -1]
     return Shapley(value, error, prompt_error, samples, none, every)

@@ -12,9 +12,8 @@ from jaxheads.execution_terminal import execution_table
 from jaxheads.heads import head_name
 from jaxheads.report import attribution_findings, words
 from jaxheads.report import redundancy_findings as told
-from jaxheads.report.outcomes import token_loss
+from jaxheads.report import outcomes
 from jaxheads.runs import Run
-from jaxheads.statistics import bootstrap_mean, bootstrap_task_mean
 
 TITLES = {
     "function_vector": "function vector",
@@ -119,21 +118,22 @@ def _groups(sets: list[dict]) -> dict[tuple, list[int]]:
 
 def _accuracy(run: Run, kind: str, place: str) -> Table:
     told = run.result["ablation"]
+    read = outcomes.accuracy if place == "ablation" else outcomes.zero_shot
+    measured = read(run)
     table = Table(
         title=f"{kind} accuracy, heads at the last position := {told['value']} "
-        "(95 % bootstrap over prompts)"
+        f"(95 % intervals over {measured[0].over})"
     )
     for name in ("ranking", "set", "share"):
         table.add_column(name)
     for name in ("heads", "first token", "F1"):
         table.add_column(name, justify="right")
-    metrics = [run.arrays[f"{place}/first_token"], run.arrays[f"{place}/f1"]]
     for key, rows in _groups(told["sets"]).items():
         cells = [
             "{:.3f} [{:.3f}, {:.3f}]".format(
-                *bootstrap_task_mean(values[rows].mean(axis=0), seed=0)
+                *one.estimate(one.values[rows].mean(axis=0)).interval()
             )
-            for values in metrics
+            for one in measured
         ]
         table.add_row(*key[:4], *cells)
     return table
@@ -156,11 +156,11 @@ def _token_loss(run: Run) -> Table:
         table.add_column(name)
     for name in ("heads", "value", "nats", "median"):
         table.add_column(name, justify="right")
-    outcome = token_loss(run)
+    outcome = outcomes.token_loss(run)
     assert outcome is not None
     for key, rows in _groups(told["sets"]).items():
         each = outcome.values[rows].mean(axis=0)  # [B]
-        interval = bootstrap_mean(each, seed=0)
+        interval = outcome.estimate(each).interval()
         cell = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*interval)
         table.add_row(*key, cell, f"{np.median(each) / outcome.scale:+.3f}")
     return table

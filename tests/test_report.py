@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from synthetic_run import Sizes, make_run, write_run
 
-from jaxheads import run_scores, statistics
+from jaxheads import claims, run_scores, statistics
+from jaxheads.claims import rules as rules_of_claims
 from jaxheads.errors import UserError
 from jaxheads.report import findings, outcomes, sentences, words
 from jaxheads.runs import Run, load
@@ -80,8 +81,7 @@ def test_the_comparison_is_computed_from_the_arrays(run: Run):
         (np.mean(draws), min(draws), max(draws))
     )
     induction = accuracy(ranking="induction", mode="top", **at)[0]
-    assert said.gap is not None
-    assert said.gap.mean == pytest.approx(fv.mean - induction)
+    assert said.bars["induction"].interval.mean == pytest.approx(induction)
     assert (said.fraction, said.count, said.total) == (0.05, 1, 30)
 
 
@@ -96,7 +96,7 @@ def test_the_chosen_heads_are_spoken_of(run: Run):
     assert own.count == 2
     assert own.interval.mean == pytest.approx(right[at].mean())
     assert own.change.mean == pytest.approx(right[at].mean() - right[0].mean())
-    texts = [said.text for said in sentences.say(run, findings.find(run))]
+    texts = [said.text for said in sentences.say(run, findings.find(run), [])]
     assert any(text.startswith("Replacing the 2 chosen heads") for text in texts)
 
 
@@ -127,8 +127,9 @@ def test_the_page_says_the_numbers(run: Run, page: str):
     rho = statistics.spearman(scores, run.arrays["score/induction"])
     assert found.agreement.spearman == pytest.approx(rho)
     assert f"rank correlation is {words.number(rho)}." in text
-    assert sentences.verdict(found) in text
-    for statement in sentences.say(run, found):
+    judged = claims.of_run(run)
+    assert sentences.verdict(found, judged) in text
+    for statement in sentences.say(run, found, judged):
         assert statement.text in text
 
 
@@ -177,53 +178,67 @@ def with_accuracy(run: Run, change) -> Run:
     return dataclasses.replace(run, arrays=arrays)
 
 
-def test_sets_that_do_the_same_are_not_told_apart(run: Run):
-    clean = run.arrays["ablation/first_token"][0]
-    same = with_accuracy(run, lambda entry, values: clean)
-    found = findings.find(same)
-    assert (
-        "Neither function-vector nor induction heads could be told from random"
-        in sentences.verdict(found)
-    )
-    text = " ".join(statement.text for statement in sentences.say(same, found))
-    assert "FV and induction are not distinguishable with these prompts" in text
-    assert "None of them can be told from random heads." in text
+def said_of(run: Run) -> tuple[str, str]:
+    """The verdict at the head of the page, and all statements."""
+    found, judged = findings.find(run), claims.of_run(run)
+    statements = sentences.say(run, found, judged)
+    return sentences.verdict(found, judged), " ".join(one.text for one in statements)
 
 
-def test_the_verdict_turns_with_the_data(run: Run):
-    clean = run.arrays["ablation/first_token"][0]
+def few_shot_level(run: Run, costs: dict[str, float]) -> Run:
+    """The run with the answers of a ranking's heads lost in a share of the prompts."""
+    rng = np.random.default_rng(0)
+    luck = rng.random(run.arrays["ablation/first_token"][0].shape)
 
-    def only_induction(entry, values):
-        return 0 * clean if entry["ranking"] == "induction" else clean
+    def change(entry, values):
+        cost = costs.get(entry["ranking"], 0.0) if entry["mode"] != "clean" else 0.0
+        return (luck >= cost).astype(np.float32)
 
-    verdict = sentences.verdict(findings.find(with_accuracy(run, only_induction)))
-    assert verdict.startswith(
-        "Induction heads carry few-shot learning; function-vector heads could not be "
-        "told from random ones."
-    )
+    return with_accuracy(run, change)
 
 
-def test_heads_that_help_when_replaced_are_said_to(run: Run):
-    clean = run.arrays["ablation/first_token"][0]
+MORE = (
+    "few-shot answers depend more on function-vector heads than on induction heads, "
+    "neither set holding the other ranking's top heads"
+)
 
-    def fv_helps(entry, values):
-        return 1 + 0 * clean if entry["ranking"] == "function_vector" else clean
 
-    changed = with_accuracy(run, fv_helps)
-    found = findings.find(changed)
-    said = found.comparison("top")
-    assert said is not None and said.against_random["function_vector"] == "above"
-    text = " ".join(statement.text for statement in sentences.say(changed, found))
-    assert "FV heads matter less than random ones." in text
+@pytest.mark.parametrize(
+    ("costs", "verdict"),
+    [
+        ({}, "Too small to matter"),
+        ({"function_vector": 0.9}, "Holds"),
+        ({"induction": 0.9}, "Does not hold"),
+        ({"induction": 0.3, "function_vector": 0.3}, "Too small to matter"),
+        ({"induction": 0.12}, "Undecided"),
+    ],
+)
+def test_the_head_of_the_page_quotes_the_verdict(costs: dict, verdict: str):
+    run = make_run(sizes=Sizes(prompts=40, draws=12))
+    head, statements = said_of(few_shot_level(run, costs))
+    assert head.startswith(f"{verdict}: {MORE}.")
+    assert f"{verdict}: {MORE}." in statements
+
+
+def test_every_verdict_on_the_page_is_that_of_the_claims(run: Run, page: str):
+    text = visible(page).lower()
+    judged = {one.statement.lower(): one.verdict for one in claims.of_run(run)}
+    quoted = 0
+    for statement, verdict in judged.items():
+        for other in rules_of_claims.Verdict.__args__:
+            if f"{other}: {statement}" in text:
+                quoted += 1
+                assert other == verdict
+    assert quoted >= 6
 
 
 def test_where_nothing_is_learned_nothing_is_explained(run: Run):
     arrays = dict(run.arrays)
     arrays["token_loss/loss"] = arrays["token_loss/loss"][..., ::-1]
-    verdict = sentences.verdict(findings.find(dataclasses.replace(run, arrays=arrays)))
-    assert verdict.endswith(
-        "No learning from running text was seen: with no head replaced the token-loss "
-        "difference is not above zero, within its uncertainty."
+    head, _ = said_of(dataclasses.replace(run, arrays=arrays))
+    assert (
+        "Undecided: the gain from running text depends more on induction heads than on "
+        "function-vector heads. There is nothing to lose: with no head replaced" in head
     )
 
 
@@ -231,7 +246,7 @@ def test_a_leader_within_its_noise_is_no_leader(run: Run):
     arrays = dict(run.arrays)
     arrays["score/function_vector_se"] = np.ones_like(arrays["score/function_vector"])
     noisy = dataclasses.replace(run, arrays=arrays)
-    first = sentences.say(noisy, findings.find(noisy))[0].text
+    first = sentences.say(noisy, findings.find(noisy), [])[0].text
     assert first.startswith("No head's function-vector score stands out from chance")
     assert "leads the induction ranking" in first
 
@@ -242,7 +257,7 @@ def test_a_close_second_is_said_to_be_close(run: Run):
     values[0, 1], values[0, 2] = 0.95, 0.949
     arrays |= {"score/induction": values, "score/induction_se": 0.01 * np.ones((6, 5))}
     close = dataclasses.replace(run, arrays=arrays)
-    first = sentences.say(close, findings.find(close))[0].text
+    first = sentences.say(close, findings.find(close), [])[0].text
     assert "next 0.2 with 0.95, not distinguishable from it" in first
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxheads import claims
 from jaxheads.report import execution, execution_findings, words
 from jaxheads.report.execution_findings import KINDS
 from jaxheads.report.findings import Findings
@@ -104,11 +105,15 @@ def test_the_page_says_what_was_found(works):
     layers = np.full((2, 3, 4), works)
     run = conditions(np.zeros((2, 4)), layers)
     compared = Findings({}, [], [], None)
-    verdict = execution.verdict(run, compared)
-    told = "bring right answers" if works else "could not be told from adding nothing"
-    assert verdict and told in verdict
-    (said,) = execution.say(run)
-    assert ("raises" if works else "does not measurably change") in said.text
+    judged = claims.of_run(run)
+    verdict = execution.verdict(run, compared, judged)
+    assert verdict and verdict.count("task's function vector makes") == 2
+    (said,) = execution.say(run, judged)
+    assert said.text.endswith(verdict)
+    for claim in judged:
+        if claim.family == "function vectors" and claim.verdict != "not measured":
+            assert f"{claim.verdict}: {claim.statement}".lower() in verdict.lower()
+    assert said.text.count("changes it by ") >= 2
     work, read = execution.sections(run)
     assert work.anchor == "execution" and read.anchor == "read-out"
     table = work.tables[0]

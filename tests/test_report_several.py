@@ -1,5 +1,6 @@
 """The page over several runs: seeds of one model, models of several sizes, steps."""
 
+import collections
 import csv
 import dataclasses
 import io
@@ -8,12 +9,13 @@ import re
 from pathlib import Path
 
 import numpy as np
+import planted_run
 import pytest
 from synthetic_run import Sizes, make_run, write_run
 from test_cli import jaxheads
 from test_report import CHROMIUM, HOSTILE, WATCH, dump, payload, visible
 
-from jaxheads import run_scores, statistics
+from jaxheads import claims, run_scores, statistics
 from jaxheads.across_runs import seed_agreement
 from jaxheads.errors import UserError
 from jaxheads.report import words
@@ -188,16 +190,34 @@ def test_every_run_has_its_curves_on_one_scale(sizes_page: Page):
         assert len(domains) == 1
 
 
-def test_the_verdict_counts_the_runs(sizes_page: Page):
-    gaps = [
-        member.found.comparison("exclusion")
-        for member in members([one_run(name, n) for n, name in enumerate(SIZES)])
-    ]
-    assert all(gaps)
-    assert re.match(
-        r"Few-shot accuracy: .* in \d.* of 3 runs.*Learning from text: .* of 3 runs",
-        sizes_page.verdict,
+def test_the_verdict_counts_the_runs(of_sizes, sizes_page: Page):
+    judged = [{one.name: one for one in claims.of_run(run)} for run in of_sizes]
+    for name in ("fv_matters_more_excluded", "induction_matters_more_for_loss"):
+        verdicts = [one[name].verdict for one in judged]
+        said = sizes_page.verdict.split(judged[0][name].statement + ": ")[1]
+        said = said.split(".")[0].replace(" of 3 runs", "")
+        counted = {
+            part.rsplit(" in ", 1)[0]: int(part.rsplit(" in ", 1)[1])
+            for part in said.split(", ")
+        }
+        assert counted == dict(collections.Counter(verdicts))
+
+
+def test_a_model_without_a_gain_from_context_is_not_counted_for_a_claim():
+    run = planted_run.make_run(0, loss_costs={"induction": 0.5})
+    tiny = planted_run.make_run(1, loss_costs={"induction": 0.5})
+    loss = tiny.arrays["token_loss/loss"].copy()
+    loss[..., 1] = loss[..., 0] + np.random.default_rng(0).normal(0, 0.1, loss.shape[1])
+    loss[1:, :, 1] -= 0.3  # it learns from context only once heads are replaced
+    model = run.result["model"] | {"params_sha256": "cd" * 32, "num_params": 10**5}
+    tiny = dataclasses.replace(
+        tiny,
+        path=Path("tiny"),
+        result=tiny.result | {"model": model},
+        arrays=tiny.arrays | {"token_loss/loss": loss},
     )
+    verdict = several.collect([run, tiny]).verdict
+    assert "heads: holds in 1 of 2 runs, undecided in 1." in verdict
 
 
 def test_the_claims_of_the_runs_stand_side_by_side(sizes_page: Page):
@@ -205,7 +225,7 @@ def test_the_claims_of_the_runs_stand_side_by_side(sizes_page: Page):
     table, together = section.tables
     assert table.columns == ["claim", "tiny", "small", "large"]
     assert {cell.text.split()[-1] for row in table.rows for cell in row[1:]} <= {
-        "holds", "hold", "undecided", words.NONE,
+        "holds", "hold", "matter", "undecided", words.NONE,
     }  # fmt: skip
     assert "The larger the model" in together.rows[0][0].text
 

@@ -30,7 +30,8 @@ CLAIMS = (
     ),
     Definition(
         "fv_matters_more_excluded",
-        "They still do when neither set holds the other ranking's top heads",
+        "Few-shot answers depend more on function-vector heads than on induction heads"
+        ", neither set holding the other ranking's top heads",
         f"{_YIN}, section 4",
         _ABLATION,
         _EXCLUDED,
@@ -139,7 +140,8 @@ CLAIMS = (
     ),
     Definition(
         "random_vectors_do_not",
-        "Vectors of random heads do not",
+        "Vectors of random heads do not make the model do the task without "
+        "demonstrations",
         f"{_TODD}, section 3",
         "function vectors",
         "function vectors of random heads added to prompts",

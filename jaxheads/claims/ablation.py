@@ -11,14 +11,12 @@ from jaxheads.claims.ablation_effects import (
     NOUN,
     against,
     against_random,
-    bootstrapped,
     clean_mean,
     few_shot,
     gap,
-    honest,
     place,
     ranked,
-    resampled,
+    share_of_clean,
     token_loss,
     top_set,
     where,
@@ -29,6 +27,7 @@ from jaxheads.report import words
 from jaxheads.report.outcomes import Outcome
 from jaxheads.runs import Run
 from jaxheads.statistics.paired_tests import equivalence
+from jaxheads.statistics.units import of_means
 
 _EQUAL = {
     "equal": "they are",
@@ -40,7 +39,7 @@ _EQUAL = {
 def fv_matters_more(run: Run, rules: Rules) -> Measured:
     """Accuracy left without the top induction heads minus that left without FV heads.
 
-    At the measured share of heads nearest to 5 %; exact McNemar test over prompts.
+    At the measured share of heads nearest to 5 %; sign-flip test over queries.
     """
     outcome = few_shot(run)
     return gap(outcome, place(outcome, "top", rules.fraction), rules)
@@ -50,7 +49,7 @@ def fv_matters_more_excluded(run: Run, rules: Rules) -> Measured:
     """Accuracy left without induction heads minus that left without FV heads.
 
     Each set is taken without the other ranking's top heads, at the measured share of
-    heads nearest to 5 %; exact McNemar test over prompts.
+    heads nearest to 5 %; sign-flip test over queries.
     """
     outcome = few_shot(run)
     return gap(outcome, place(outcome, "exclusion", rules.fraction), rules)
@@ -59,7 +58,7 @@ def fv_matters_more_excluded(run: Run, rules: Rules) -> Measured:
 def fv_worse_than_random_excluded(run: Run, rules: Rules) -> Measured:
     """Accuracy left without random heads minus that left without FV heads.
 
-    The FV heads without the top induction heads. p is the larger of two: over prompts,
+    The FV heads without the top induction heads. p is the larger of two: over queries,
     that the set equals the mean of the random draws; over draws, that it is one more.
     """
     outcome = few_shot(run)
@@ -71,7 +70,7 @@ def fv_worse_than_layer_matched(run: Run, rules: Rules) -> Measured:
     """Accuracy left without random heads of the same layers, minus without FV heads.
 
     As many random heads in each layer as the top FV set has there. p is the larger of
-    two: over prompts, and over draws.
+    two: over queries, and over draws.
     """
     outcome = few_shot(run)
     at = place(outcome, "top", rules.fraction)
@@ -82,7 +81,7 @@ def induction_like_random_excluded(run: Run, rules: Rules) -> Measured:
     """Accuracy left without induction heads minus that left without random heads.
 
     The induction heads without the top FV heads. A claim of no difference: the
-    one-sided test is against a loss of a tenth of the clean accuracy, over prompts and
+    one-sided test is against a loss of a tenth of the clean accuracy, over queries and
     random draws, and the claim does not hold where the 95 % interval lies below that.
     """
     outcome = few_shot(run)
@@ -91,15 +90,11 @@ def induction_like_random_excluded(run: Run, rules: Rules) -> Measured:
     found = against(outcome, INDUCTION, at, "uniform", rules)
     left = outcome.values[top_set(outcome, INDUCTION, at)]
     difference = found.difference
-    if difference.variance > 0:
-        p = difference.p_above(-margin)
-    else:  # no prompt of n differs, as happens if a share of at least margin does not
-        p = (1 - margin) ** left.size if difference.mean > -margin else 1.0
     equal = equivalence(difference.interval(0.9), margin)
     own, random = words.aligned(left.mean(), left.mean() - difference.mean)
     return Measured(
-        *honest(difference.interval(), left, outcome),
-        p=p,
+        *difference.interval(),
+        p=difference.p_above(-margin),
         evidence=f"{where(outcome, at)}, replacing the induction heads leaves {own}, "
         f"random ones {random}; no worse means by less than {words.number(margin)}, "
         f"equal by less either way: {_EQUAL[equal]}. {ranked(found)}",
@@ -113,7 +108,7 @@ def fv_alone_keeps_more(run: Run, rules: Rules) -> Measured:
     """Accuracy kept by the top FV heads alone minus that kept by random heads alone.
 
     All other heads are replaced, at the measured share kept nearest to 5 %. p is the
-    larger of two: over prompts, and over draws.
+    larger of two: over queries, and over draws.
     """
     outcome = few_shot(run)
     at = place(outcome, "keep_only", rules.fraction)
@@ -124,7 +119,7 @@ def zero_shot_less_affected(run: Run, rules: Rules) -> Measured:
     """Share of few-shot accuracy that FV heads cost, minus that of zero-shot accuracy.
 
     The same queries with demonstrations and without, at the measured share of heads
-    nearest to 5 %; bootstrap over prompts within tasks.
+    nearest to 5 %; Student's t over queries within tasks.
     """
     few, zero = few_shot(run), zero_shot(run)
     at = place(few, "top", rules.fraction)
@@ -133,15 +128,12 @@ def zero_shot_less_affected(run: Run, rules: Rules) -> Measured:
     sets = [few.clean or 0, top_set(few, FV, at)]
     rows = np.concatenate([few.values[sets], zero.values[sets]])
 
-    def difference(means: np.ndarray) -> np.ndarray:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return means[..., 3] / means[..., 2] - means[..., 1] / means[..., 0]
+    def difference(means: np.ndarray) -> float:
+        return means[3] / means[2] - means[1] / means[0]
 
-    means = rows.mean((1, 2))
-    clean, left, clean_zero, left_zero = words.aligned(*means)
-    return bootstrapped(
-        float(difference(means)),
-        difference(resampled(rows, rules.seed)),
+    clean, left, clean_zero, left_zero = words.aligned(*rows.mean((1, 2)))
+    return share_of_clean(
+        of_means(rows, difference, few.queries),
         f"{where(few, at)}, replacing the FV heads takes few-shot accuracy from "
         f"{clean} to {left}, zero-shot accuracy from {clean_zero} to {left_zero}.",
         rules,
@@ -163,35 +155,30 @@ def accuracy_and_loss_differ(run: Run, rules: Rules) -> Measured:
     """How much more FV than induction heads cost: of the accuracy, minus of the loss.
 
     A cost is the share of the clean value that replacing a set takes away; with
-    exclusion where that was measured. Bootstrap over prompts and over documents.
+    exclusion where that was measured. Student's t over queries and over documents.
     """
-    measured, made, said, shown = [], [], [], ""
-    for n, outcome in enumerate((few_shot(run), token_loss(run))):
+    costs, said, shown = [], [], ""
+    for outcome in (few_shot(run), token_loss(run)):
         clean_mean(outcome)
         mode = "exclusion" if outcome.find(mode="exclusion") else "top"
         at = place(outcome, mode, rules.fraction)
         sets = [outcome.clean or 0, *(top_set(outcome, name, at) for name in NOUN)]
         rows = outcome.values[sets]
-        measured.append(rows.reshape(3, -1).mean(1))
-        made.append(resampled(rows, rules.seed + n))
-        said.append(_costs(outcome, measured[-1]))
+        costs.append(of_means(rows, _extra_cost, outcome.queries))
+        said.append(_costs(outcome, rows.reshape(3, -1).mean(1)))
         shown = shown or where(outcome, at)
-
-    def interaction(accuracy: np.ndarray, loss: np.ndarray) -> np.ndarray:
-        return _extra_cost(accuracy) - _extra_cost(loss)
-
-    return bootstrapped(
-        float(interaction(*measured)),
-        interaction(*made),
+    few, loss = costs
+    both = few.with_source(loss.variance, loss.freedom)
+    return share_of_clean(
+        both._replace(mean=few.mean - loss.mean),
         f"{shown}, {' and '.join(said)}.",
         rules,
     )
 
 
-def _extra_cost(means: np.ndarray) -> np.ndarray:
-    """What FV heads cost more than induction heads: [..., 3] clean, FV, induction."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return (means[..., 2] - means[..., 1]) / means[..., 0]
+def _extra_cost(means: np.ndarray) -> float:
+    """What FV heads cost more than induction heads: [3] clean, FV, induction."""
+    return (means[2] - means[1]) / means[0]
 
 
 def _costs(outcome: Outcome, means: np.ndarray) -> str:

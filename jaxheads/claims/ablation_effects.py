@@ -13,16 +13,8 @@ from jaxheads.claims.rules import Measured, Rules, Untested
 from jaxheads.report import outcomes, words
 from jaxheads.report.outcomes import Outcome
 from jaxheads.runs import Run
-from jaxheads.statistics import Interval, bootstrap_task_mean, resampled_means
-from jaxheads.statistics.paired_tests import (
-    AgainstDraws,
-    Discordant,
-    against_draws,
-    estimate,
-    mcnemar,
-    sign_flip_p,
-    strata,
-)
+from jaxheads.statistics.paired_tests import AgainstDraws, against_draws, sign_flip_p
+from jaxheads.statistics.units import Estimate
 
 FV, INDUCTION = "function_vector", "induction"
 NOUN = {FV: "FV", INDUCTION: "induction"}
@@ -95,10 +87,7 @@ def clean_mean(outcome: Outcome) -> float:
     """Give the clean value, which must be above 0: else there is nothing to lose."""
     if outcome.clean is None:
         raise Untested("not measured", "The run has no clean value to compare with.")
-    clean = outcome.values[outcome.clean]
-    interval = estimate(clean).interval()
-    if not interval.low > 0:  # decided by the interval that the page shows
-        interval = bootstrap(clean, outcomes.SEED)
+    interval = outcome.interval(outcome.clean)
     if interval.low <= 0:
         raise Untested(
             "undecided",
@@ -106,16 +95,6 @@ def clean_mean(outcome: Outcome) -> float:
             f"is {words.with_interval(*interval)}.",
         )
     return interval.mean
-
-
-def bootstrap(values: np.ndarray, seed: int) -> Interval:
-    """Give the mean of [E, B] or [B] with its interval over prompts within tasks."""
-    return bootstrap_task_mean(strata(values), seed)
-
-
-def resampled(rows: np.ndarray, seed: int) -> np.ndarray:
-    """Resample the means of sets together: [N, E, B] or [N, B] -> [S, N]."""
-    return resampled_means(np.stack([strata(row) for row in rows]), seed).T
 
 
 def gap(outcome: Outcome, at: At, rules: Rules, sign: int = 1) -> Measured:
@@ -130,7 +109,7 @@ def gap(outcome: Outcome, at: At, rules: Rules, sign: int = 1) -> Measured:
     clean = clean_mean(outcome)
     left = {name: outcome.values[top_set(outcome, name, at)] for name in NOUN}
     difference = sign * (left[INDUCTION] - left[FV])
-    interval = honest(bootstrap(difference, outcomes.SEED), difference, outcome)
+    interval = outcome.estimate(difference, difference=True).interval()
     means = words.aligned(*(left[name].mean() for name in NOUN), clean)
     text = (
         f"{where(outcome, at)}, the {outcome.quantity} is {means[0]} without the FV "
@@ -139,26 +118,19 @@ def gap(outcome: Outcome, at: At, rules: Rules, sign: int = 1) -> Measured:
     if difference.ndim == 2 and len(difference) > 1:
         right = int(np.sum(difference.mean(1) > 0))
         text += f"; so in {right} of {len(difference)} tasks"
-    split = discordant(left[INDUCTION], left[FV])
-    if split is not None:
+    if np.isin((left[INDUCTION], left[FV]), (0, 1)).all():
+        only = [int(np.sum(sign * difference * side > 0)) for side in (1, -1)]
         text += (
-            f". {words.plural(split.only_a, 'answer')} lost with the FV heads only, "
-            f"{split.only_b} with the induction heads only"
+            f". {words.plural(only[0], 'answer')} lost with the FV heads only, "
+            f"{only[1]} with the induction heads only"
         )
     return Measured(
         *interval,
-        p=sign_flip_p(difference, rules.seed),
+        p=sign_flip_p(difference, rules.seed, queries=outcome.queries),
         evidence=text + ".",
         unit=outcome.unit or "accuracy",
         smallest=rules.smallest * clean,
     )
-
-
-def discordant(a: np.ndarray, b: np.ndarray) -> Discordant | None:
-    """Count prompts that only one set got right; None where values are no answers."""
-    if not np.isin((a, b), (0, 1)).all():
-        return None
-    return mcnemar(a, b)
 
 
 def against(
@@ -174,7 +146,13 @@ def against(
     if not draws:
         raise Untested("not measured", "The run has no random sets to compare with.")
     found = outcome.values[top_set(outcome, ranking, at)]
-    return against_draws(found, outcome.values[draws], rules.seed)
+    return against_draws(
+        found,
+        outcome.values[draws],
+        rules.seed,
+        outcome.queries,
+        outcome.bounds(difference=True),
+    )
 
 
 def against_random(
@@ -202,7 +180,9 @@ def against_random(
     verb = "keeping only" if at["mode"] == "keep_only" else "replacing"
     own, random, whole = words.aligned(left.mean(), left.mean() - mean, clean)
     return Measured(
-        *honest(Interval(sign * mean, low, high), left, outcome),
+        sign * mean,
+        low,
+        high,
         p=found.p,
         evidence=f"{where(outcome, at)}, {verb} the {NOUN[ranking]} heads leaves "
         f"{own}, random ones {random} (clean {whole}). {ranked(found)}",
@@ -229,37 +209,13 @@ def ranked(found: AgainstDraws) -> str:
     )
 
 
-def honest(interval: Interval, values: np.ndarray, outcome: Outcome) -> Interval:
-    """Widen an interval of no width: prompts that all agree are still a sample.
-
-    Of n answers that all do the same, a share of up to 1 - 0.05^(1 / n) of others may
-    still differ.
-    """
-    if interval.low < interval.high or outcome.unit:
-        return interval
-    half = 1 - 0.05 ** (1 / values.size)
-    mean = interval.mean
-    return Interval(mean, max(mean - half, -1.0), min(mean + half, 1.0))
-
-
-def bootstrapped(
-    effect: float, made: np.ndarray, evidence: str, rules: Rules
-) -> Measured:
-    """Judge a share of the clean value by its bootstrap, [S].
-
-    p is twice the smaller share of resamples on either side of 0, the measured one
-    counted among them.
-    """
-    known = made[np.isfinite(made)]
-    if not math.isfinite(effect) or len(known) < 0.95 * len(made):
+def share_of_clean(found: Estimate, evidence: str, rules: Rules) -> Measured:
+    """Judge a share of the clean value, by Student's t."""
+    if not math.isfinite(found.mean):
         raise Untested("undecided", "A clean value is too near 0 to take shares of.")
-    low, high = np.percentile(known, [2.5, 97.5])
-    beyond = min(int(np.sum(known <= 0)), int(np.sum(known >= 0)))
     return Measured(
-        effect,
-        float(low),
-        float(high),
-        p=min(1.0, 2 * (1 + beyond) / (1 + len(known))),
+        *found.interval(),
+        p=found.p_other(),
         evidence=evidence,
         unit="share of clean",
         smallest=rules.smallest,

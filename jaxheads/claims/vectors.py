@@ -8,7 +8,8 @@ import numpy as np
 from jaxheads.claims.rules import Measured, Rules, Untested
 from jaxheads.report import words
 from jaxheads.runs import Run
-from jaxheads.statistics.paired_tests import Estimate, estimate, sign_flip_p
+from jaxheads.statistics.paired_tests import sign_flip_p
+from jaxheads.statistics.units import DIFFERENCES, estimate
 
 _NAMES = {"zero_shot": "zero-shot", "shuffled": "shuffled-label"}
 
@@ -41,17 +42,14 @@ def random_vectors_do_not(run: Run, rules: Rules) -> Measured:
     plain, random = _right(run, "zero_shot"), _right(run, "zero_shot_random")
     margin = rules.smallest * _clean(run)
     difference = plain - random.mean(0)
-    found, _ = by_query(difference, _queries(run))
+    found = estimate(difference, _queries(run), bounds=DIFFERENCES)
     if len(random) > 1:
         spread = float(random.mean((1, 2)).var(ddof=1))
         found = found.with_source(spread / len(random), len(random) - 1)
-    p = found.p_above(-margin)
-    if found.variance == 0 and found.mean > -margin:
-        p = (1 - margin) ** difference.size  # no prompt of n differs
     before, after = words.aligned(plain.mean(), random.mean())
     return Measured(
         *found.interval(),
-        p=p,
+        p=found.p_above(-margin),
         evidence=f"Vectors of random heads ({words.plural(len(random), 'draw')}) take "
         f"zero-shot accuracy from {before} to {after}; no gain means less than "
         f"{words.number(margin)}.",
@@ -65,47 +63,18 @@ def _gain(run: Run, kind: str, rules: Rules) -> Measured:
     plain, steered = _right(run, kind), _right(run, f"{kind}_vector")
     clean = _clean(run)
     difference = steered - plain
-    found, sums = by_query(difference, _queries(run))
+    queries = _queries(run)
     before, after, whole = words.aligned(plain.mean(), steered.mean(), clean)
     tasks = int(np.sum(difference.mean(1) > 0))
     return Measured(
-        *found.interval(),
-        p=sign_flip_p(sums, rules.seed),
+        *estimate(difference, queries, bounds=DIFFERENCES).interval(),
+        p=sign_flip_p(difference, rules.seed, queries=queries),
         evidence=f"At layer {run.result['execution']['layer']} the function vector "
         f"takes {_NAMES[kind]} accuracy from {before} to {after}, up in {tasks} of "
         f"{words.plural(len(difference), 'task')} (clean {whole}).",
         unit="accuracy",
         smallest=rules.smallest * clean,
     )
-
-
-def by_query(
-    differences: np.ndarray, queries: np.ndarray
-) -> tuple[Estimate, np.ndarray]:
-    """Estimate a mean where several prompts ask one query, which count as one sample.
-
-    Args:
-        differences: [E, B].
-        queries: int [E, B]; prompts of a task with one number ask one query.
-
-    Returns:
-        The mean of the tasks' means; and the sums of each query's differences, flat,
-        for ``sign_flip_p``.
-    """
-    if all(len(np.unique(row)) == len(row) for row in queries):
-        return estimate(differences), differences.ravel()
-    variance, freedom, sums = 0.0, 0, []
-    for row, numbers in zip(differences, queries, strict=True):
-        _, place = np.unique(numbers, return_inverse=True)
-        each = np.bincount(place.ravel(), weights=row)
-        sums.append(each)
-        if len(each) > 1:
-            variance += len(each) * float(each.var(ddof=1))
-            freedom += len(each) - 1
-    total = differences.size
-    spread = variance / total**2 if freedom else float("nan")
-    mean = float(differences.mean())
-    return Estimate(mean, spread, float(freedom)), np.concatenate(sums)
 
 
 def _right(run: Run, name: str) -> np.ndarray:
@@ -126,10 +95,8 @@ def _right(run: Run, name: str) -> np.ndarray:
     return values
 
 
-def _queries(run: Run) -> np.ndarray:
-    right = run.arrays["execution/right/clean"]
-    each = np.tile(np.arange(right.shape[1]), (len(right), 1))
-    return np.asarray(run.arrays.get("execution/queries", each))
+def _queries(run: Run) -> np.ndarray | None:
+    return run.arrays.get("execution/queries")
 
 
 def _clean(run: Run) -> float:

@@ -5,7 +5,7 @@ Let B be the number of prompts and T the padded length.
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -166,6 +166,31 @@ def unchanged_share(prompts: Sequence[Prompt]) -> float:
         for shown, clean in zip(prompt.shots, prompt.clean_shots, strict=True)
     ]
     return sum(same) / len(same) if same else math.nan
+
+
+def query_numbers(prompts: Sequence[Prompt]) -> np.ndarray:
+    """Number the queries that prompts ask, int32 [B]: equal numbers, one query.
+
+    What several prompts say of one query is no more independent than its answers are:
+    intervals and tests count queries (``statistics.units``).
+
+    Args:
+        prompts: Prompts of one task, B of them.
+    """
+    asked = [prompt.query for prompt in prompts]
+    return np.unique(asked, return_inverse=True)[1].astype(np.int32)
+
+
+def by_task(
+    queries: Mapping[str, np.ndarray], tasks: Iterable[str]
+) -> np.ndarray | None:
+    """Stack the query numbers of tasks, int32 [E, B]; None where they are not known.
+
+    Args:
+        queries: By task, of ``query_numbers``; empty: not known.
+        tasks: In the order that is wanted.
+    """
+    return np.stack([queries[task] for task in tasks]) if queries else None
 
 
 def encode_prompts(

@@ -38,8 +38,8 @@ def _by_task(run: Run) -> Section | None:
         "few-shot-tasks",
         "Few-shot accuracy, task by task",
         f"{words.sentence(panels[0].quantity)}, {how}, on one scale; the random sets "
-        "are those without exclusion. Bands: 95 % bootstrap intervals over the task's "
-        "prompts; for several random draws, their range.",
+        "are those without exclusion. Bands: 95 % intervals over the task's "
+        "queries; for several random draws, their range.",
         keys=_keys(panels, [Key(curves.CLEAN, "ink", "dots")]),
         rows=[Row("", drawn, columns=_COLUMNS)],
     )

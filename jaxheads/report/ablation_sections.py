@@ -43,7 +43,7 @@ def accuracy(run: Run) -> Section | None:
     tasks = words.plural(len(run.result.get("evaluation_tasks") or []), "task")
     text = (
         f"Heads are replaced by {_fill(part)} at the {_positions(part)}, in {tasks}. "
-        "Bands: 95 % bootstrap intervals over prompts within tasks"
+        f"Bands: 95 % intervals over {measured[0].over}"
     )
     text += _range_of_draws([panel for _, panels in drawn for panel in panels])
     if any(outcome.find(mode="exclusion") for outcome in measured):
@@ -96,8 +96,8 @@ def token_loss(run: Run) -> Section | None:
         f"Loss at token {first} minus loss at token {last}, in nats: positive means "
         "that the model predicts better with more context. Heads are replaced at every "
         f"position. {window}Text: {part['text']}, {documents} ({read}). "
-        "Bands: 95 % bootstrap intervals of the change from no head replaced, over the "
-        f"same documents{_range_of_draws(every)}.",
+        "Bands: 95 % intervals of the change from no head replaced, over the "
+        f"same documents{_range_of_draws(every)}.{outcome.caution}",
         keys=_keys(every, curves.CLEAN),
         rows=rows,
     )

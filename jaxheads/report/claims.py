@@ -1,5 +1,7 @@
 """The papers' claims on the page, and the numbers of their figures."""
 
+from collections.abc import Sequence
+
 from jaxheads import head_sets
 from jaxheads.claims import sensitivity
 from jaxheads.claims.rules import Claim, Rules
@@ -16,6 +18,19 @@ SYMBOLS = {
     "undecided": "?",
     "not measured": words.NONE,
 }
+
+
+def quote(claim: Claim) -> str:
+    """Print a claim behind its verdict, and why where there are no numbers for it."""
+    said = f"{words.sentence(claim.verdict)}: {claim.statement[0].lower()}"
+    said += f"{claim.statement[1:]}."
+    return said if claim.effect == claim.effect else f"{said} {claim.evidence}"
+
+
+def quotes(made: Sequence[Claim], *names: str) -> str:
+    """Print the claims of these names that are measured, in the order of the names."""
+    known = {claim.name: claim for claim in made if claim.verdict != "not measured"}
+    return " ".join(quote(known[name]) for name in names if name in known)
 
 
 def section(made: list[Claim]) -> Section | None:
@@ -38,13 +53,17 @@ def section(made: list[Claim]) -> Section | None:
     return Section(
         "claims",
         "The papers' claims",
-        f"{_counted(measured)} An effect is positive where the claim is right. A claim "
-        "holds if its test, adjusted by Holm's method within its family, gives a p "
-        f"value below {rules.level:g}; it does not hold if the opposite is significant "
-        "or the interval leaves out the smallest effect of interest (mostly "
-        f"{words.percent(rules.smallest)} of the clean value; the rules stand at the "
-        "end of the page). Else it is undecided. All is said of this model, these "
-        "tasks and these heads, over other prompts.",
+        f"Of {words.plural(len(measured), 'claim')} {counted(measured)}. "
+        "An effect is positive where the claim is right. It is "
+        "too small to matter if its whole 95 % interval is smaller, in either "
+        f"direction, than the smallest effect of interest (mostly "
+        f"{words.percent(rules.smallest)} of the clean value). Else the claim holds if "
+        "its test, adjusted by Holm's method within its family, gives a p value below "
+        f"{rules.level:g} and the interval is above 0, and does not hold if the "
+        "opposite is so; a claim of no difference holds if a difference of the "
+        "smallest size is ruled out. All else is undecided. What each test and "
+        "interval is over stands at the end of the page. The head of the page and "
+        "pages over several runs quote these verdicts.",
         tables=tables,
     )
 
@@ -70,19 +89,19 @@ def rules(made: list[Claim]) -> list[Table]:
     return [Table("How each claim is judged", columns, rows, 3)] if rows else []
 
 
-def _counted(made: list[Claim]) -> str:
-    counts = {
-        verdict: sum(claim.verdict == verdict for claim in made) for verdict in SYMBOLS
+def counted(made: Sequence[Claim]) -> str:
+    """Count verdicts in words: "3 hold, 1 is too small to matter"."""
+    forms = {
+        "holds": ("holds", "hold"),
+        "does not hold": ("does not hold", "do not hold"),
+        "too small to matter": ("is too small to matter", "are too small to matter"),
+        "undecided": ("is undecided", "are undecided"),
+        "not measured": ("is not measured", "are not measured"),
     }
-    said = [
-        f"{counts['holds']} of {words.plural(len(made), 'claim')} "
-        f"{'holds' if counts['holds'] == 1 else 'hold'}",
-        f"{counts['does not hold']} "
-        f"{'does' if counts['does not hold'] == 1 else 'do'} not",
-        f"{counts['undecided']} "
-        f"{'is' if counts['undecided'] == 1 else 'are'} undecided",
-    ]
-    return ", ".join(said) + "."
+    counts = {name: sum(one.verdict == name for one in made) for name in forms}
+    return ", ".join(
+        f"{count} {forms[name][count > 1]}" for name, count in counts.items() if count
+    )
 
 
 def _row(claim: Claim) -> list[Cell]:

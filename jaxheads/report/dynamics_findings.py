@@ -9,11 +9,11 @@ from jaxheads.claims.rules import Claim, Verdict
 from jaxheads.dynamics import emergence
 from jaxheads.heads import head_name
 from jaxheads.report import words
-from jaxheads.report.outcomes import SEED
 from jaxheads.report.sentences import Statement
 from jaxheads.run_scores import top_count
 from jaxheads.runs import Run
-from jaxheads.statistics import Interval, bootstrap_task_mean
+from jaxheads.statistics import Interval
+from jaxheads.statistics.units import ANSWERS, estimate
 
 METRICS = ("first_token", "f1")
 SCORES = ("induction", "function_vector")
@@ -37,7 +37,7 @@ def curve(run: Run, name: str, which: str = "top") -> Interval:
 def accuracy(run: Run) -> dict[str, Interval]:
     """Clean few-shot accuracy at each step by metric, each [U]; {} if not measured."""
     return {
-        name: bootstrap_task_mean(run.arrays[f"dynamics/{name}"], SEED)
+        name: estimate(run.arrays[f"dynamics/{name}"], bounds=ANSWERS).interval()
         for name in METRICS
         if f"dynamics/{name}" in run.arrays
     }

@@ -1,10 +1,14 @@
 """Function vectors at work: sections, sentences and tables of the page."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from jaxheads.claims.rules import Claim
 from jaxheads.report import execution_figures as drawn
 from jaxheads.report import execution_findings as told
 from jaxheads.report import words
+from jaxheads.report.claims import quotes
 from jaxheads.report.execution_findings import KINDS, Executed
 from jaxheads.report.findings import Findings
 from jaxheads.report.layout import Key, Row, Section
@@ -19,37 +23,23 @@ def sections(run: Run) -> list[Section]:
     return [_at_work(found), _read_outs(found)] if found else []
 
 
-def verdict(run: Run, compared: Findings) -> str | None:
-    """Answer in a line where the run holds no comparison of rankings."""
-    found = told.of(run)
-    if found is None or compared.comparisons:
+_CLAIMS = ("vector_raises_zero_shot", "vector_raises_shuffled", "random_vectors_do_not")
+
+
+def verdict(run: Run, compared: Findings, judged: Sequence[Claim]) -> str | None:
+    """Quote the verdicts where the run holds no comparison of rankings."""
+    if told.of(run) is None or compared.comparisons:
         return None
-    helped: dict[str, list[str]] = {}
-    for kind, name in KINDS.items():
-        for where, (over_plain, over_random) in found.differences(kind).items():
-            if over_plain.low > 0 and (over_random is None or over_random.low > 0):
-                helped.setdefault(told.where(found, where), []).append(f"with {name}")
-                break
-    if not helped:
-        return (
-            "Added to prompts that do not show their task, function vectors could not "
-            "be told from adding nothing, or from vectors of random heads."
-        )
-    random = ", more than vectors of random heads do"
-    said = [f"{' and '.join(names)}, {at}" for at, names in helped.items()]
-    return (
-        "Added to the residual stream, function vectors bring right answers to prompts "
-        f"{', and '.join(said)}"
-        f"{random if found.part['random_sets'] else ''}."
-    )
+    return quotes(judged, *_CLAIMS)
 
 
-def say(run: Run) -> list[Statement]:
+def say(run: Run, judged: Sequence[Claim]) -> list[Statement]:
     """Write the statements for the head of the page."""
     found = told.of(run)
     if found is None:
         return []
     text = " ".join(told.reading(found, kind) for kind in KINDS)
+    text = f"{text} {quotes(judged, *_CLAIMS)}".rstrip()
     return [Statement("Function vectors at work", text)]
 
 
@@ -71,7 +61,7 @@ def _at_work(found: Executed) -> Section:
         f"likeliest first token is right. {words.sentence(part['items'])}. The papers "
         f"add it at a third of the depth, layer {part['layer']}; the chosen layer is, "
         "for each task, the one where the other tasks' right tokens are likeliest, so "
-        "that it does not flatter itself. Bars and bands: 95 % bootstrap intervals "
+        "that it does not flatter itself. Bars and bands: 95 % intervals "
         "over queries within tasks; around the mean of random heads' vectors, the "
         "range of the draws."
     )

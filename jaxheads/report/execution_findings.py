@@ -1,6 +1,6 @@
 """What a run found of function vectors at work, in numbers and words (numpy only).
 
-Dims: S bootstrap samples, U tasks, B prompts, X layers, Y draws of random heads.
+Dims: U tasks, B prompts, X layers, Y draws of random heads.
 """
 
 import dataclasses
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from jaxheads.report import words
-from jaxheads.report.outcomes import SEED
 from jaxheads.runs import Run
-from jaxheads.statistics import LEVEL, SAMPLES, Interval
+from jaxheads.statistics import Interval
+from jaxheads.statistics.units import ANSWERS, DIFFERENCES, estimate
 
 AMONG = ("all", "answered")
 PLACES = {"leaving": "behind a layer", "entering": "before a layer"}
@@ -33,9 +33,9 @@ class Condition:
 class Executed:
     """A run's execution part, read for statistics.
 
-    Intervals are over prompts within tasks: queries are drawn again, so that prompts
-    that ask one query stay together. Tasks count alike; among the prompts answered
-    right with clean demonstrations, those tasks count that have some.
+    Intervals are over queries within tasks, see ``statistics.units``. Tasks count
+    alike; among the prompts answered right with clean demonstrations, those tasks count
+    that have some.
     """
 
     run: Run
@@ -66,43 +66,25 @@ class Executed:
         """Whether a condition was run."""
         return f"execution/right/{name}" in self.run.arrays
 
-    @functools.cached_property
-    def _counts(self) -> np.ndarray:
-        """How often each resample takes each prompt: [S, U, B]."""
-        queries = self.run.arrays["execution/queries"]
-        rng, drawn = np.random.default_rng(SEED), []
-        for row in queries:
-            number = row.max() + 1
-            each = rng.multinomial(number, np.full(number, 1 / number), SAMPLES)
-            drawn.append(each[:, row])
-        return np.stack(drawn, axis=1).astype(np.float64)
-
-    def interval(self, values: np.ndarray, among: str = "all") -> Interval | None:
+    def interval(
+        self, values: np.ndarray, among: str = "all", *, difference: bool = False
+    ) -> Interval | None:
         """Mean over prompts, then tasks, with its interval: [..., U, B] -> [...].
 
         Args:
-            values: of prompts; the leading axes share the resamples.
+            values: of prompts.
             among: "all" prompts, or those "answered" right with clean demonstrations.
+            difference: whether they are differences of two conditions' values.
 
         Returns:
             The mean with its 95 % interval; None where no prompt was answered.
         """
-        kept = self.right("clean") if among == "answered" else np.ones_like(self._one)
-        if not kept.any():
+        counted = self.right("clean") > 0 if among == "answered" else None
+        if counted is not None and not counted.any():
             return None
-        tasks = kept.any(axis=1)
-        kept, values = kept[tasks], values[..., tasks, :]
-        counts = self._counts[:, tasks]
-        mean = _task_mean(values, kept[None])[..., 0]
-        flat = values.reshape(-1, *values.shape[-2:])
-        means = _task_mean(flat, kept[None] * counts)  # [N, S]
-        tail = 50 * (1 - LEVEL)
-        low, high = np.nanpercentile(means, [tail, 100 - tail], axis=-1)
-        shape = values.shape[:-2]
-        low, high = low.reshape(shape), high.reshape(shape)
-        if not shape:
-            return Interval(float(mean), float(low), float(high))
-        return Interval(mean, low, high)
+        queries = self.run.arrays.get("execution/queries")
+        bounds = DIFFERENCES if difference else ANSWERS
+        return estimate(values, queries, counted=counted, bounds=bounds).interval()
 
     @property
     def _one(self) -> np.ndarray:
@@ -176,10 +158,98 @@ class Executed:
             picks["chosen"] = lambda name: self.chosen(self.right(name), kind)
         for where, pick in picks.items():
             with_vector = pick(vector)
-            over_plain = self.interval(with_vector - plain)
+            over_plain = self.interval(with_vector - plain, difference=True)
             over_random = None
             if self.has(random):
-                over_random = self.interval(with_vector - pick(random).mean(axis=0))
+                paired = with_vector - pick(random).mean(axis=0)
+                over_random = self.interval(paired, difference=True)
+            found[where] = (over_plain, over_random)
+        return found
+
+    def norms(self) -> tuple[float, float | None]:
+        """Mean length of the function vectors, and of those of random heads."""
+        lengths = np.linalg.norm(self.run.arrays["execution/vectors"], axis=-1)
+        draws = self.part["random_sets"]
+        random = float(lengths[:, 1 : 1 + draws].mean()) if draws else None
+        return float(lengths[:, 0].mean()), random
+
+
+def _one(self) -> np.ndarray:
+        return self.right("clean")
+
+    @functools.cached_property
+    def chosen_layers(self) -> dict[str, list[int]] | None:
+        """For each task the layer where the others' right tokens are likeliest.
+
+        Its index among the layers, by kind of prompts. A layer chosen on the prompts
+        that it is measured on would flatter itself. None with one task, or one layer.
+        """
+        layers, tasks = len(self.run.arrays["execution/layers"]), len(self._one)
+        if tasks < 2 or layers < 2:
+            return None
+        chosen = {}
+        for kind in KINDS:
+            by_task = self.probability(f"{kind}_vector").mean(axis=-1)  # [X, U]
+            others = by_task.sum(axis=1, keepdims=True) - by_task
+            chosen[kind] = others.argmax(axis=0).tolist()
+        return chosen
+
+    def chosen(self, values: np.ndarray, kind: str) -> np.ndarray:
+        """Values [..., X, U, B] at each task's ``chosen_layers``: [..., U, B]."""
+        assert self.chosen_layers is not None
+        picked = [
+            values[..., layer, task, :]
+            for task, layer in enumerate(self.chosen_layers[kind])
+        ]
+        return np.stack(picked, axis=-2)
+
+    def conditions(self, kind: str) -> list[Condition]:
+        """Conditions of one kind of prompts, clean demonstrations first.
+
+        Draws of random heads are averaged.
+        """
+        layer = self.part["layer"]
+        found = [
+            Condition("clean prompts", "ink", *self._both("clean")),
+            Condition("no vector", "ink", *self._both(kind)),
+        ]
+        for name, label, colour in (
+            ("random", "random heads", "random"),
+            ("vector", "function vector", "fv"),
+        ):
+            condition = f"{kind}_{name}"
+            if not self.has(condition):
+                continue
+            at = [values[..., self.at, :, :] for values in self._both(condition)]
+            found.append(Condition(f"{label}, layer {layer}", colour, *map(_one, at)))
+            if self.chosen_layers is not None:
+                at = [self.chosen(values, kind) for values in self._both(condition)]
+                label = f"{label}, chosen layer"
+                found.append(Condition(label, colour, *map(_one, at)))
+        return found
+
+    def _both(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        return self.right(name), self.probability(name)
+
+    def differences(self, kind: str) -> dict[str, tuple[Interval, Interval | None]]:
+        """What the function vector adds, over no vector and over random heads' ones.
+
+        By where it is added: at the papers' layer, and at that chosen on other tasks.
+        """
+        plain, found = self.right(kind), {}
+        vector, random = f"{kind}_vector", f"{kind}_random"
+        picks: dict[str, Any] = {
+            "papers": lambda name: self.right(name)[..., self.at, :, :]
+        }
+        if self.chosen_layers is not None:
+            picks["chosen"] = lambda name: self.chosen(self.right(name), kind)
+        for where, pick in picks.items():
+            with_vector = pick(vector)
+            over_plain = self.interval(with_vector - plain, difference=True)
+            over_random = None
+            if self.has(random):
+                paired = with_vector - pick(random).mean(axis=0)
+                over_random = self.interval(paired, difference=True)
             found[where] = (over_plain, over_random)
         return found
 
@@ -215,21 +285,14 @@ def of(run: Run) -> Executed | None:
 
 
 def shown(interval: Interval | None) -> str:
-    """Write a mean with its interval, or that no resample differed."""
-    if interval is None:
-        return words.NONE
-    if interval.low == interval.high:
-        return f"{words.number(interval.mean)} in every resample"
-    return words.with_interval(*interval)
+    """Write a mean with its interval, or that there is none."""
+    return words.NONE if interval is None else words.with_interval(*interval)
 
 
 def effect(interval: Interval) -> str:
-    """Say whether a difference is one: "+0.21 [0.08, 0.33]"."""
-    if interval.low == interval.high:
-        return shown(interval)
-    mean, low, high = words.aligned(*interval)
+    """Write a difference with its sign: "+0.21 [0.08, 0.33]"."""
     sign = "+" if interval.mean > 0 else ""
-    return f"{sign}{mean} [{low}, {high}]"
+    return f"{sign}{words.with_interval(*interval)}"
 
 
 def reading(found: Executed, kind: str) -> str:
@@ -237,10 +300,9 @@ def reading(found: Executed, kind: str) -> str:
     plain = found.interval(found.right(kind))
     said = []
     for at, (over_plain, over_random) in found.differences(kind).items():
-        text = f"added {where(found, at)} it {_verb(over_plain)} it "
-        text += f"({effect(over_plain)})"
+        text = f"added {where(found, at)} it changes it by {effect(over_plain)}"
         if over_random is not None:
-            text += f", {_against(over_random)}"
+            text += f", {effect(over_random)} against those of as many random heads"
         said.append(text)
     return (
         f"With {KINDS[kind]} accuracy is {shown(plain)} without a function vector; "
@@ -253,17 +315,3 @@ def where(found: Executed, at: str) -> str:
     if at == "papers":
         return f"at layer {found.part['layer']}"
     return "at a layer chosen on the other tasks"
-
-
-def _verb(interval: Interval) -> str:
-    if interval.low > 0:
-        return "raises"
-    return "lowers" if interval.high < 0 else "does not measurably change"
-
-
-def _against(interval: Interval) -> str:
-    if interval.low > 0:
-        return f"{effect(interval)} against those of as many random heads"
-    if interval.high < 0:
-        return f"less than those of as many random heads ({effect(interval)})"
-    return f"not distinguishable from those of random heads ({effect(interval)})"

@@ -27,12 +27,9 @@ class Bar:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What replacing the top heads did, at one fraction, next to its controls.
+    """What replacing the top heads left, at one fraction, next to its controls.
 
-    ``gap`` is FV minus induction over the same prompts (None where the run has
-    only one of them); ``against_random`` is, for each ranking, "below" or "above"
-    where its outcome is beyond every random draw and the interval of the difference
-    leaves out 0, else "among".
+    Numbers alone: what they say of a claim, ``claims.of_run`` decides.
     """
 
     quantity: str
@@ -42,8 +39,6 @@ class Comparison:
     count: int
     total: int
     bars: dict[str, Bar]
-    gap: Interval | None
-    against_random: dict[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +165,6 @@ def compare(run: Run, outcome: Outcome, mode: str) -> Comparison | None:
         spread = f"range of {len(draws)} draws" if len(draws) > 1 else "95 % interval"
         interval = Interval(point.value, point.low, point.high)
         bars["random"] = Bar("random heads", "random", interval, spread)
-    both = all(name in found for name in PAIR)
     first = found[rankings[0]][0]
     return Comparison(
         quantity=outcome.quantity,
@@ -180,22 +174,7 @@ def compare(run: Run, outcome: Outcome, mode: str) -> Comparison | None:
         count=int(outcome.replaced[first]),
         total=int(run.result["model"]["num_layers"] * run.result["model"]["num_heads"]),
         bars=bars,
-        gap=outcome.difference(found[PAIR[0]], found[PAIR[1]]) if both else None,
-        against_random={
-            name: _place(outcome, found[name], draws) for name in rankings if draws
-        },
     )
-
-
-def _place(outcome: Outcome, found: list[int], draws: list[int]) -> str:
-    """Place a set among the random draws: below, among or above them."""
-    value, random = outcome.of_draws(found).mean(), outcome.of_draws(draws)
-    difference = outcome.difference(found, draws)
-    if value < random.min() and difference.high < 0:
-        return "below"
-    if value > random.max() and difference.low > 0:
-        return "above"
-    return "among"
 
 
 def agreement(run: Run) -> Agreement | None:

@@ -30,7 +30,10 @@ def facts(run: Run) -> list[tuple[str, Facts]]:
     """Group the run's facts under headings."""
     result = run.result
     part, loss = result.get("ablation") or {}, result.get("token_loss") or {}
-    bootstrap = f"{SAMPLES:,} resamples, seed {outcomes.SEED}, {100 * LEVEL:g} %"
+    intervals = (
+        f"{100 * LEVEL:g} %, Student's t over queries or documents; of documents "
+        f"{SAMPLES:,} studentised resamples beside, seed {outcomes.SEED}"
+    )
     groups: list[tuple[str, list[tuple[str, Any]]]] = [
         (
             "Run",
@@ -41,7 +44,7 @@ def facts(run: Run) -> list[tuple[str, Facts]]:
                 ("ablated positions", part.get("positions")),
                 ("F1 parsing", part.get("f1_style")),
                 ("text", loss.get("text")),
-                ("bootstrap", bootstrap),
+                ("intervals", intervals),
             ],
         ),
         ("Model", list(result["model"].items())),

@@ -117,19 +117,19 @@ def collect(run: Run) -> Page:
         facts=receipt.model_facts(run),
         verdict=redundancy.verdict(run, found)
         or attribution.verdict(run, found)
-        or execution.verdict(run, found)
+        or execution.verdict(run, found, judged)
         or dynamics.verdict(run)
         or dynamics_seeds.verdict(run)
         or training.verdict(run)
         or evidence_answers.verdict(run)
         or arms.verdict(run)
-        or sentences.verdict(found),
+        or sentences.verdict(found, judged),
         headline=headline.collect(found),
         statements=[
-            *sentences.say(run, found),
+            *sentences.say(run, found, judged),
             *redundancy.say(run),
             *attribution.say(run),
-            *execution.say(run),
+            *execution.say(run, judged),
             *dynamics.say(run),
             *dynamics_seeds.say(run),
             *training.say(run),

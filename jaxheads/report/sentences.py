@@ -1,16 +1,24 @@
-"""The findings in words, uncertain differences said to be uncertain."""
+"""The findings in words: numbers as measured, and the verdicts of the claims."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxheads import run_scores
+from jaxheads.claims.rules import Claim
 from jaxheads.report import words
+from jaxheads.report.claims import quote, quotes
 from jaxheads.report.findings import Chosen, Comparison, Findings
 from jaxheads.runs import Run
-from jaxheads.statistics import Interval
 
 _FV, _INDUCTION = "function_vector", "induction"
 _NOUN = {_FV: "function-vector", _INDUCTION: "induction"}
-_FEW_SHOT, _TEXT = "few-shot learning", "learning from running text"
+_TOP_CLAIMS = ("fv_matters_more", "fv_worse_than_layer_matched")
+_EXCLUSION_CLAIMS = (
+    "fv_matters_more_excluded",
+    "fv_worse_than_random_excluded",
+    "induction_like_random_excluded",
+)
+_LOSS_CLAIMS = ("induction_matters_more_for_loss", "accuracy_and_loss_differ")
 
 
 class Statement(NamedTuple):
@@ -20,58 +28,39 @@ class Statement(NamedTuple):
     text: str
 
 
-def verdict(found: Findings) -> str:
-    """Answer the question in a line or two, from sets with exclusion where measured."""
-    said = []
-    for unit, what in (("", _FEW_SHOT), ("nats", _TEXT)):
-        comparison = found.comparison("exclusion", unit) or found.comparison(
-            "top", unit
-        )
-        if comparison:
-            said.append(_verdict_of(what, comparison))
-    if not said:
-        return (
-            "This run ranks the heads; it holds no ablation that would tell which of "
-            "them the model needs."
-        )
-    return " ".join(said)
+FEW_SHOT_CLAIMS = ("fv_matters_more_excluded", "fv_matters_more")
+"""What answers the question for few-shot prompts: the first that a run measures."""
+TEXT_CLAIMS = ("induction_matters_more_for_loss",)
+_ONE_RANKING = (
+    "fv_worse_than_random_excluded",
+    "fv_worse_than_layer_matched",
+    "fv_alone_keeps_more",
+)
 
 
-def _verdict_of(what: str, said: Comparison) -> str:
-    if _nothing_to_lose(said):
-        return (
-            f"No {what} was seen: with no head replaced the {said.quantity} is not "
-            "above zero, within its uncertainty."
-        )
-    hurts = {name for name in _NOUN if said.against_random.get(name) == "below"}
-    if said.gap is None:
-        names = [_NOUN[name] for name in _NOUN if name in hurts]
-        if not names:
-            return f"No ranking's heads could be told from random ones for {what}."
-        return (
-            f"{words.sentence(names[0])} heads matter more than random ones for {what}."
-        )
-    if said.against_random and not hurts:
-        return (
-            "Neither function-vector nor induction heads could be told from random "
-            f"heads for {what}."
-        )
-    if _undecided(said.gap):
-        return (
-            "Function-vector and induction heads are not distinguishable for "
-            f"{what}, with these {_samples(said)}."
-        )
-    winner, loser = (_FV, _INDUCTION) if said.gap.mean < 0 else (_INDUCTION, _FV)
-    carry = "carry" if _lost(said, winner) >= 0.5 else "contribute most to"
-    text = f"{words.sentence(_NOUN[winner])} heads {carry} {what}"
-    if loser in hurts:
-        return f"{text}; {_NOUN[loser]} heads matter too, but less."
-    if said.against_random:
-        return f"{text}; {_NOUN[loser]} heads could not be told from random ones."
-    return f"{text}, more than {_NOUN[loser]} heads."
+def first_measured(judged: Sequence[Claim], names: Sequence[str]) -> Claim | None:
+    """The first claim of these names that a run measures."""
+    known = {one.name: one for one in judged if one.verdict != "not measured"}
+    return next((known[name] for name in names if name in known), None)
 
 
-def say(run: Run, found: Findings) -> list[Statement]:
+def verdict(found: Findings, judged: Sequence[Claim]) -> str:
+    """Answer the question by the verdicts on the claims that ask it."""
+    asked = ((*FEW_SHOT_CLAIMS, *_ONE_RANKING), TEXT_CLAIMS)
+    said = [quote(claim) for names in asked if (claim := first_measured(judged, names))]
+    if said:
+        return " ".join(said)
+    if found.comparisons:
+        return (
+            "This run measures none of the papers' claims on what replacing heads does."
+        )
+    return (
+        "This run ranks the heads; it holds no ablation that would tell which of "
+        "them the model needs."
+    )
+
+
+def say(run: Run, found: Findings, judged: Sequence[Claim]) -> list[Statement]:
     """Write the statements of the answer, in reading order."""
     said = [Statement("The leading heads", _leaders(run, found))]
     plain, exclusion = (found.comparison(mode) for mode in ("top", "exclusion"))
@@ -79,15 +68,17 @@ def say(run: Run, found: Findings) -> list[Statement]:
         text = (
             f"Replacing the top {_share(plain)} of heads at the last position by "
             f"{_fill(run)} takes {plain.quantity} {_results(plain)}."
-            f"{_differences(plain)}"
         )
+        text = f"{text} {quotes(judged, *_TOP_CLAIMS)}".rstrip()
         said.append(Statement("Few-shot learning", text))
     if exclusion:
-        said.append(Statement("With exclusion", _exclusion(exclusion)))
+        text = f"{_exclusion(exclusion)} {quotes(judged, *_EXCLUSION_CLAIMS)}".rstrip()
+        said.append(Statement("With exclusion", text))
     said += [Statement("The chosen heads", _chosen(one)) for one in found.chosen]
     plain, exclusion = (found.comparison(mode, "nats") for mode in ("top", "exclusion"))
     if plain or exclusion:
-        said.append(Statement("Running text", _token_loss(plain, exclusion)))
+        text = f"{_token_loss(plain, exclusion)} {quotes(judged, *_LOSS_CLAIMS)}"
+        said.append(Statement("Running text", text.rstrip()))
     if found.agreement:
         said.append(Statement("Two kinds or one?", _agreement(found)))
     return [statement for statement in said if statement.text]
@@ -122,7 +113,7 @@ def _leaders(run: Run, found: Findings) -> str:
 def _exclusion(said: Comparison) -> str:
     return (
         f"With the heads at the top of the other ranking left alone, replacing "
-        f"{_share(said)} takes it {_results(said)}.{_differences(said)}"
+        f"{_share(said)} takes it {_results(said)}."
     )
 
 
@@ -144,10 +135,10 @@ def _token_loss(plain: Comparison | None, exclusion: Comparison | None) -> str:
     text = (
         f"Replacing the top {_share(said)} of heads at every position{how} takes the "
         "token-loss difference (in nats; positive means that the model learns in "
-        f"context) {_results(said)}.{_differences(said)}"
+        f"context) {_results(said)}."
     )
-    if plain and exclusion and exclusion.gap is not None:
-        text += f" With exclusion: {_gap(exclusion).replace('Replacing', 'replacing')}"
+    if plain and exclusion:
+        text += f" With exclusion it goes {_results(exclusion)}."
     return text
 
 
@@ -182,41 +173,6 @@ def _results(said: Comparison) -> str:
     return f"from {words.with_interval(*said.bars['clean'].interval)} to {text}"
 
 
-def _differences(said: Comparison) -> str:
-    """Compare the two rankings, and each with random heads."""
-    text = f" {_gap(said)}" if said.gap is not None else ""
-    among = [n for n, place in said.against_random.items() if place == "among"]
-    if len(among) == len(said.against_random) > 1:
-        text += " None of them can be told from random heads."
-        among = []
-    for name in among:
-        noun = words.sentence(words.short(name))
-        text += f" {noun} heads are not distinguishable from random ones."
-    for name, place in said.against_random.items():
-        if place == "above":
-            noun = words.sentence(words.short(name))
-            text += f" {noun} heads matter less than random ones."
-    return text
-
-
-def _gap(said: Comparison) -> str:
-    gap = said.gap
-    assert gap is not None
-    unit = f" {said.unit}" if said.unit else ""
-    if _undecided(gap):
-        return (
-            f"FV and induction are not distinguishable with these {_samples(said)} "
-            f"(FV minus induction {words.with_interval(*gap)}{unit})."
-        )
-    worse, other = ("FV", "induction") if gap.mean < 0 else ("induction", "FV")
-    low, high = sorted(abs(side) for side in (gap.low, gap.high))
-    size = words.with_interval(abs(gap.mean), low, high)
-    return (
-        f"Replacing the {worse} heads leaves it {size}{unit} lower than replacing the "
-        f"{other} heads."
-    )
-
-
 def _agreement(found: Findings) -> str:
     assert found.agreement is not None
     top = found.agreement.overlaps[0]
@@ -226,24 +182,3 @@ def _agreement(found: Findings) -> str:
         f"({words.number(top.chance)} by chance); over all heads the two scores' rank "
         f"correlation is {words.number(found.agreement.spearman)}."
     )
-
-
-def _undecided(interval: Interval) -> bool:
-    return interval.low <= 0 <= interval.high
-
-
-def _nothing_to_lose(said: Comparison) -> bool:
-    """Tell whether the clean value itself may be zero: there is nothing to explain."""
-    return "clean" in said.bars and said.bars["clean"].interval.low <= 0
-
-
-def _samples(said: Comparison) -> str:
-    return "documents" if said.unit else "prompts"
-
-
-def _lost(said: Comparison, name: str) -> float:
-    """Share of the clean value that replacing the heads of a ranking takes away."""
-    if "clean" not in said.bars:
-        return 0.0
-    clean = said.bars["clean"].interval.mean
-    return (clean - said.bars[name].interval.mean) / clean if clean > 0 else 0.0

@@ -4,14 +4,21 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from jaxheads.claims import of_run
+from jaxheads.claims.rules import Claim
 from jaxheads.errors import UserError
 from jaxheads.head_sets import with_one_induction
 from jaxheads.report import receipt, several_tables, tables, words
 from jaxheads.report import several_sections as sections
-from jaxheads.report.findings import Comparison
+from jaxheads.report.claims import SYMBOLS
 from jaxheads.report.members import Member, differences, members
 from jaxheads.report.sections import Page
-from jaxheads.report.sentences import Statement
+from jaxheads.report.sentences import (
+    FEW_SHOT_CLAIMS,
+    TEXT_CLAIMS,
+    Statement,
+    first_measured,
+)
 from jaxheads.report.several_chart import axis
 from jaxheads.runs import Run
 
@@ -33,6 +40,7 @@ def collect(runs: Sequence[Run]) -> Page:
             )
     listed = members([with_one_induction(run) for run in runs])
     along = axis(listed)
+    judged = [of_run(member.run) for member in listed]
     made = [
         several_tables.runs(listed),
         sections.drops(listed, along),
@@ -42,14 +50,14 @@ def collect(runs: Sequence[Run]) -> Page:
         sections.depth(listed),
         sections.execution(listed, along),
         several_tables.seeds(listed),
-        several_tables.claims_of(listed),
+        several_tables.claims_of(listed, judged),
     ]
     models = len({member.params for member in listed})
     return Page(
         title="Which attention heads carry in-context learning?",
         model=f"{words.plural(len(listed), 'run')} of {words.plural(models, 'model')}",
         facts=_facts(listed),
-        verdict=_verdict(listed),
+        verdict=_verdict(judged),
         headline=[],
         statements=_statements(listed),
         sections=[section for section in made if section],
@@ -78,48 +86,23 @@ def _facts(listed: list[Member]) -> list[str]:
     return facts
 
 
-def _verdict(listed: list[Member]) -> str:
-    """Count the runs in which one kind of heads matters more than the other."""
+def _verdict(judged: list[list[Claim]]) -> str:
+    """Count the runs by their verdicts on the claims that answer the question."""
     said = []
-    for unit, what in (("", "few-shot accuracy"), ("nats", "learning from text")):
-        compared = [
-            one
-            for member in listed
-            if (one := _compared(member, unit)) and one.gap is not None
-        ]
-        if not compared:
+    for names in (FEW_SHOT_CLAIMS, TEXT_CLAIMS):
+        first = [first_measured(one, names) for one in judged]
+        if not any(first):
             continue
-        fv, induction, open_ = _counts(compared)
-        parts = [
-            text
-            for count, text in (
-                (fv, f"FV heads matter more in {fv}"),
-                (induction, f"induction heads in {induction}"),
-                (open_, f"the two are not distinguishable in {open_}"),
-            )
-            if count
-        ]
-        if not fv and induction:
-            parts[0] = f"induction heads matter more in {induction}"
-        parts[0] += f" of {words.plural(len(compared), 'run')}"
-        said.append(f"{words.sentence(what)}: {', '.join(parts)}.")
+        for name in dict.fromkeys(claim.name for claim in first if claim):
+            same = [claim for one in judged for claim in one if claim.name == name]
+            counts = {name: sum(c.verdict == name for c in same) for name in SYMBOLS}
+            parts = [f"{name} in {count}" for name, count in counts.items() if count]
+            parts[0] += f" of {words.plural(len(same), 'run')}"
+            said.append(f"{same[0].statement}: {', '.join(parts)}.")
     return " ".join(said) or (
         "These runs rank the heads; they hold no ablation that would tell which of "
         "them the models need."
     )
-
-
-def _compared(member: Member, unit: str) -> Comparison | None:
-    modes = ("exclusion", "top")
-    found = (member.found.comparison(mode, unit) for mode in modes)
-    return next((one for one in found if one), None)
-
-
-def _counts(compared: list[Comparison]) -> tuple[int, int, int]:
-    gaps = [one.gap for one in compared if one.gap is not None]
-    fv = sum(gap.high < 0 for gap in gaps)
-    induction = sum(gap.low > 0 for gap in gaps)
-    return fv, induction, len(gaps) - fv - induction
 
 
 def _statements(listed: list[Member]) -> list[Statement]:

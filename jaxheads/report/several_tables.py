@@ -2,7 +2,7 @@
 
 from jaxheads import run_scores
 from jaxheads.across_runs import SeedAgreement, claims_of_runs, seed_agreement
-from jaxheads.claims import of_run
+from jaxheads.claims.rules import Claim
 from jaxheads.report import claims, words
 from jaxheads.report.findings import PAIR
 from jaxheads.report.layout import Section
@@ -118,9 +118,8 @@ def _agreed(model: str, agreed: SeedAgreement) -> list[Cell]:
     ]
 
 
-def claims_of(listed: list[Member]) -> Section | None:
+def claims_of(listed: list[Member], judged: list[list[Claim]]) -> Section | None:
     """Set the verdicts on the papers' claims side by side, where a run has any."""
-    judged = [of_run(member.run) for member in listed]
     rows = []
     for same in zip(*judged, strict=True):
         if all(claim.verdict == "not measured" for claim in same):

@@ -7,8 +7,9 @@ of the answer's probability when a head of a prompt with shuffled labels is set 
 import jax
 import numpy as np
 
-from jaxheads.heads import HeadScores, from_samples
+from jaxheads.heads import HeadScores
 from jaxheads.models.forward import patch_each_head, prefill
+from jaxheads.statistics.units import mean_and_error
 
 
 @jax.jit
@@ -45,25 +46,28 @@ def effects(
     return patch_each_head(params, prefix, fill, targets, config)
 
 
-def head_scores(samples: np.ndarray, shots: int, tasks: int) -> HeadScores:
+def head_scores(
+    samples: np.ndarray, shots: int, tasks: int, queries: np.ndarray | None = None
+) -> HeadScores:
     """Function-vector scores from per-prompt effects.
 
     Args:
         samples: [A, L, H, B], effects on B prompts of A tasks.
         shots: demonstrations a prompt.
         tasks: A.
+        queries: int [A, B], prompts of a task with one number ask one query; None: each
+            asks its own.
 
     Returns:
-        The mean over prompts, then tasks; its standard error over prompts, tasks fixed.
+        The mean over prompts, then tasks; its standard error over queries, tasks fixed.
 
     Source: Yin & Steinhardt 2025, section 3; Todd et al. 2024, section 2.3.
     """
-    each = [from_samples(task) for task in samples]
-    errors = np.stack([error for _, error in each])
+    mean, error = mean_and_error(np.moveaxis(samples, 0, -2), queries)
     return HeadScores(
         name="function_vector",
-        mean=np.mean([mean for mean, _ in each], axis=0),
-        standard_error=np.sqrt((errors**2).sum(axis=0)) / len(each),
+        mean=mean,
+        standard_error=error,
         definition="rise of the probability of the right answer's first token when the "
         f"head's output at the last position of a {shots}-shot prompt with shuffled "
         f"labels is set to its mean on clean prompts; mean over {tasks} tasks",

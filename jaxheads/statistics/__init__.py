@@ -1,9 +1,10 @@
-"""Small statistics of head scores and ablations, in numpy alone.
+"""Small statistics of head scores and ablations, by numpy and scipy.
 
-Dims: S bootstrap samples, E tasks, B prompts, L layers, H heads.
+Intervals over prompts stand in ``statistics.units``, tests in
+``statistics.paired_tests``. Dims: S bootstrap samples, B prompts, L layers, H heads.
 """
 
-import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ LEVEL = 0.95
 
 
 class Interval(NamedTuple):
-    """A mean with its percentile bootstrap interval; floats, or arrays of one shape."""
+    """A mean with its interval; floats, or arrays of one shape."""
 
     mean: Any
     low: Any
@@ -37,86 +38,18 @@ def bootstrap_mean(
         Mean, low and high, each [...] (floats where ``values`` is [B]).
     """
     values = np.asarray(values, np.float64)
-    return bootstrap_task_mean(values[..., None, :], seed, samples, level)
-
-
-def bootstrap_task_mean(
-    values: np.ndarray, seed: int, samples: int = SAMPLES, level: float = LEVEL
-) -> Interval:
-    """Give the mean of the tasks' means, with prompts resampled within each task.
-
-    The tasks are taken as given: the interval speaks of other prompts of these
-    tasks, not of other tasks.
-
-    Args:
-        values: [..., E, B]; the leading axes share the resamples.
-        seed: of the resampling.
-        samples: number of resamples.
-        level: of the interval.
-
-    Returns:
-        Mean, low and high, each [...] (floats where ``values`` is [E, B]).
-    """
-    values = np.asarray(values, np.float64)
-    means = resampled_means(values, seed, samples)
-    tail = 50 * (1 - level)
-    low, high = np.percentile(means, [tail, 100 - tail], axis=-1)
-    parts = (values.mean((-2, -1)), low, high)
-    if values.ndim == 2:
-        return Interval(*(float(part) for part in parts))
-    return Interval(*parts)
-
-
-def resampled_means(
-    values: np.ndarray, seed: int, samples: int = SAMPLES
-) -> np.ndarray:
-    """Give the mean of the tasks' means as other prompts might have given it.
-
-    Args:
-        values: [..., E, B]; the leading axes share the resamples.
-        seed: of the resampling.
-        samples: S.
-
-    Returns:
-        [..., S].
-    """
-    values = np.asarray(values, np.float64)
-    tasks, prompts = values.shape[-2:]
-    if tasks == 0 or prompts == 0:
+    count = values.shape[-1]
+    if not count:
         raise ValueError(f"nothing to resample: values have shape {values.shape}")
-    flat = values.reshape(-1, tasks * prompts)
-    # Drawing with replacement is a multinomial count of each prompt, so all the
+    # Drawing with replacement is a multinomial count of each value, so all the
     # resamples of all the leading axes are one matrix product.
     counts = np.random.default_rng(seed).multinomial(
-        prompts, np.full(prompts, 1 / prompts), size=(samples, tasks)
+        count, np.full(count, 1 / count), size=samples
     )
-    weights = counts.reshape(samples, tasks * prompts) / (tasks * prompts)
-    return (flat @ weights.T).reshape(*values.shape[:-2], samples)
-
-
-def paired_difference_interval(
-    a: np.ndarray,
-    b: np.ndarray,
-    seed: int,
-    samples: int = SAMPLES,
-    level: float = LEVEL,
-) -> Interval:
-    """Give the mean of ``a - b`` over the same prompts, with its interval.
-
-    Args:
-        a: [B], or [E, B] to resample prompts within tasks.
-        b: as ``a``, measured on the same prompts in the same order.
-        seed: of the resampling.
-        samples: number of resamples.
-        level: of the interval.
-
-    Returns:
-        Mean, low and high of the difference.
-    """
-    difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
-    if difference.ndim == 1:
-        return bootstrap_mean(difference, seed, samples, level)
-    return bootstrap_task_mean(difference, seed, samples, level)
+    tail = 50 * (1 - level)
+    low, high = np.percentile(values @ counts.T / count, [tail, 100 - tail], axis=-1)
+    parts = (values.mean(-1), low, high)
+    return Interval(*(map(float, parts) if values.ndim == 1 else parts))
 
 
 def average_ranks(values: np.ndarray) -> np.ndarray:
@@ -126,17 +59,15 @@ def average_ranks(values: np.ndarray) -> np.ndarray:
         values: any shape; it is read flat.
 
     Returns:
-        Ranks [values.size].
+        Ranks [values.size]; all nan where one value is.
     """
-    _, place, counts = np.unique(
-        np.ravel(values), return_inverse=True, return_counts=True
-    )
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[np.ravel(place)]
+    from scipy import stats
+
+    return stats.rankdata(np.ravel(values), nan_policy="propagate")
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Give Spearman's rank correlation; nan where one side is constant.
+    """Give Spearman's rank correlation; nan where one side is constant or has a nan.
 
     Args:
         a: any shape.
@@ -145,14 +76,13 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
     Returns:
         Pearson's correlation of the average ranks, -1 to 1.
     """
-    ranks_a, ranks_b = average_ranks(a), average_ranks(b)
-    ranks_a, ranks_b = ranks_a - ranks_a.mean(), ranks_b - ranks_b.mean()
-    scale = np.sqrt((ranks_a**2).sum() * (ranks_b**2).sum())
-    return float((ranks_a * ranks_b).sum() / scale) if scale else float("nan")
+    from scipy import stats
+
+    return _correlation(a, b, stats.spearmanr)
 
 
 def kendall(a: np.ndarray, b: np.ndarray) -> float:
-    """Give Kendall's rank correlation, tau b; nan where one side is constant.
+    """Give Kendall's rank correlation, tau b; nan where one side is constant or nan.
 
     (pairs in the same order - pairs in opposite order) / sqrt(pairs that differ in
     ``a`` times pairs that differ in ``b``): ties count for neither.
@@ -166,17 +96,22 @@ def kendall(a: np.ndarray, b: np.ndarray) -> float:
 
     Source: Kendall 1945, The treatment of ties in ranking problems.
     """
-    # Of ranks, so that the differences of infinite values are numbers.
-    ranks_a, ranks_b = average_ranks(a), average_ranks(b)
-    agreement, differ_a, differ_b = 0.0, 0, 0
-    for n in range(1, len(ranks_a)):  # row by row: memory stays that of the scores
-        signs_a = np.sign(ranks_a[n:] - ranks_a[:-n])
-        signs_b = np.sign(ranks_b[n:] - ranks_b[:-n])
-        agreement += float(signs_a @ signs_b)
-        differ_a += np.count_nonzero(signs_a)
-        differ_b += np.count_nonzero(signs_b)
-    scale = math.sqrt(differ_a * differ_b)
-    return agreement / scale if scale else float("nan")
+    from scipy import stats
+
+    return _correlation(a, b, stats.kendalltau)
+
+
+def _correlation(a: np.ndarray, b: np.ndarray, of: Callable[..., Any]) -> float:
+    """Of two lists flat; nan where there is none, without scipy's warning."""
+    a, b = np.ravel(a), np.ravel(b)
+    if (
+        np.isnan(a).any()
+        or np.isnan(b).any()
+        or (a == a[:1]).all()
+        or (b == b[:1]).all()
+    ):
+        return float("nan")
+    return float(of(a, b).statistic)
 
 
 def percentile_of(scores: np.ndarray, mask: np.ndarray) -> float:
@@ -188,7 +123,7 @@ def percentile_of(scores: np.ndarray, mask: np.ndarray) -> float:
 
     Returns:
         Share of heads with a lower score than the set's mean, in percent; heads
-        that equal it count half. nan for an empty set.
+        that equal it count half. nan for an empty set, and where a score is nan.
 
     Source: Yin & Steinhardt 2025, figure 3.
     """
@@ -196,6 +131,8 @@ def percentile_of(scores: np.ndarray, mask: np.ndarray) -> float:
     if not mask.any():
         return float("nan")
     mean = np.asarray(scores)[mask].mean()
+    if np.isnan(scores).any():
+        return float("nan")
     return float(50 * ((scores < mean).mean() + (scores <= mean).mean()))
 
 
@@ -234,7 +171,7 @@ def overlap_p_value(shared: int, size_a: int, size_b: int, total: int) -> float:
     """Give the probability that two random sets share so many heads or more.
 
     The tail of the hypergeometric distribution, sum over k >= ``shared`` of
-    C(size_a, k) C(total - size_a, size_b - k) / C(total, size_b), in whole numbers.
+    C(size_a, k) C(total - size_a, size_b - k) / C(total, size_b).
 
     Args:
         shared: heads that are in both sets.
@@ -245,11 +182,9 @@ def overlap_p_value(shared: int, size_a: int, size_b: int, total: int) -> float:
     Returns:
         0 to 1; one-sided.
     """
-    ways = sum(
-        math.comb(size_a, k) * math.comb(total - size_a, size_b - k)
-        for k in range(shared, min(size_a, size_b) + 1)
-    )
-    return ways / math.comb(total, size_b)
+    from scipy import stats
+
+    return float(stats.hypergeom.sf(shared - 1, total, size_a, size_b))
 
 
 def jaccard(mask_a: np.ndarray, mask_b: np.ndarray) -> float:

@@ -1,7 +1,8 @@
 """Tests of two sets of heads on the same prompts, and of one set against random ones.
 
-Dims: E tasks, B prompts, R random draws. Tasks and prompts count as in the bootstrap:
-every mean is the mean of the tasks' means, and prompts vary within the given tasks.
+Dims: E tasks, B prompts, C units, R random draws. Prompts count as in
+``statistics.units``: every mean is the mean of the tasks' means, and queries, with all
+the prompts that ask them, vary within the given tasks.
 """
 
 import dataclasses
@@ -12,12 +13,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from jaxheads.statistics import Interval
-from jaxheads.statistics.distributions import (
-    binomial_probability,
-    binomial_tail,
-    student_t_p,
-    student_t_quantile,
-)
+from jaxheads.statistics.distributions import student_t_p
+from jaxheads.statistics.units import Estimate, estimate, units
 
 Alternative = Literal["two-sided", "greater", "less"]
 FLIPS = 9999
@@ -32,17 +29,21 @@ class Discordant(NamedTuple):
     p: float
 
 
-def mcnemar(a: np.ndarray, b: np.ndarray, *, mid_p: bool = False) -> Discordant:
+def mcnemar(
+    a: np.ndarray, b: np.ndarray, queries: np.ndarray | None = None, seed: int = 0
+) -> Discordant:
     """Test whether two sets answer the same prompts equally often.
 
     Of the n prompts on which they differ each is as likely to be A's as B's: p is the
-    probability of a split as uneven as this one, or more so, of n fair tosses.
+    probability of a split as uneven as this one, or more so, of n fair tosses. Where
+    several prompts ask one query it is the query that is tossed: see ``sign_flip_p``.
 
     Args:
-        a: 0 or 1, any shape; whether each prompt is right.
+        a: 0 or 1, [B] or [E, B]; whether each prompt is right.
         b: as ``a``, the same prompts in the same order.
-        mid_p: count splits that are just as uneven half: closer to the level, which the
-            exact test keeps below.
+        queries: int, as ``a``: prompts of a task with one number ask one query. None:
+            each prompt is a query of its own.
+        seed: of random tosses, where queries share prompts.
 
     Returns:
         Counts and the two-sided p value, 1 where the sets differ nowhere.
@@ -50,56 +51,58 @@ def mcnemar(a: np.ndarray, b: np.ndarray, *, mid_p: bool = False) -> Discordant:
     Raises:
         ValueError: values other than 0 and 1.
 
-    Source: McNemar 1947; Fagerland, Lydersen & Laake 2013 for mid-p.
+    Source: McNemar 1947; Yang, Sun & Hardin 2010 (clusters).
     """
     a, b = np.asarray(a), np.asarray(b)
     if not (np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all()):
         raise ValueError("McNemar's test takes answers that are 0 or 1")
-    only_a, only_b = int(np.sum(a > b)), int(np.sum(b > a))
-    trials, fewer = only_a + only_b, min(only_a, only_b)
-    if trials == 0:
-        return Discordant(0, 0, 1.0)
-    p = min(1.0, 2 * binomial_tail(fewer, trials))
-    if mid_p:
-        as_uneven = 1 if only_a == only_b else 2
-        p -= as_uneven * binomial_probability(fewer, trials) / 2
-    return Discordant(only_a, only_b, p)
+    difference = a.astype(np.int64) - b
+    p = sign_flip_p(difference, seed, queries=queries)
+    return Discordant(int(np.sum(a > b)), int(np.sum(b > a)), p)
 
 
 def sign_flip_p(
     differences: np.ndarray,
     seed: int,
     *,
+    queries: np.ndarray | None = None,
     alternative: Alternative = "two-sided",
     flips: int = FLIPS,
 ) -> float:
     """Test whether paired differences are centred on 0, by flipping their signs.
 
-    If neither set is better, each prompt's difference might as well have had the other
-    sign. p is the share of sign patterns whose mean is as far out as the measured one:
-    of all patterns where few differences are not 0, else of random ones, the measured
-    one among them. For differences of -1, 0 and 1 in tasks of equal size this is
-    McNemar's exact test, and computed as that.
+    If neither set is better, each query's sum of differences might as well have had the
+    other sign. p is the share of sign patterns whose mean is as far out as the measured
+    one: of all patterns where few sums are not 0, else of random ones, the measured one
+    among them. For sums of one size this is the sign test, which for differences of -1,
+    0 and 1 is McNemar's exact test, and computed as that.
 
     Args:
         differences: [B], or [E, B]; the statistic is the mean, of tasks' means.
         seed: of random patterns.
+        queries: int, as ``differences``: prompts of a task with one number ask one
+            query. None: each prompt is a query of its own.
         alternative: "greater" for a mean above 0 alone, "less" for below.
         flips: random patterns.
 
     Returns:
-        p, above 0; 1 where every difference is 0, nan where one is.
+        p, above 0; 1 where every sum is 0, nan where a difference is not finite.
 
     Source: Fisher 1935, The Design of Experiments, section 21.
     """
-    values = np.ravel(np.asarray(differences, np.float64))
-    if np.isnan(values).any():
-        return float("nan")
-    values = values[values != 0] * (-1 if alternative == "less" else 1)
+    differences = np.atleast_2d(np.asarray(differences, np.float64))
+    if not differences.size:
+        return 1.0
+    if not np.isfinite(differences).all():
+        return math.nan
+    found = units(differences.shape, queries)
+    # In units of a prompt's weight, so that sums of whole numbers stay whole.
+    values = found.sums(differences) * differences.size
+    close = 1e-9 * np.abs(values).max(initial=0)
+    values = values[np.abs(values) > close] * (-1 if alternative == "less" else 1)
     if not values.size:
         return 1.0
-    sizes = np.unique(np.abs(values))
-    if len(sizes) == 1:
+    if np.ptp(np.abs(values)) <= close:
         return _sign_test(values, alternative)
     if len(values) <= _EXACT:
         signs = np.array(list(itertools.product((1, -1), repeat=len(values))))
@@ -120,81 +123,15 @@ def sign_flip_p(
 
 def _sign_test(values: np.ndarray, alternative: Alternative) -> float:
     """Differences of one size: a matter of counts."""
+    from scipy import stats
+
     above = int(np.sum(values > 0))
-    below = len(values) - above
-    if alternative == "two-sided":
-        return min(1.0, 2 * binomial_tail(min(above, below), len(values)))
-    return binomial_tail(below, len(values))
-
-
-class Estimate(NamedTuple):
-    """A mean that is normally distributed around the true one, its spread estimated.
-
-    Attributes:
-        mean: as measured.
-        variance: of the mean; nan where the sample says nothing of it.
-        freedom: degrees of freedom of the variance.
-    """
-
-    mean: float
-    variance: float
-    freedom: float
-
-    def interval(self, level: float = 0.95) -> Interval:
-        """Student's t interval; infinite where the variance is unknown."""
-        if math.isnan(self.variance):
-            return Interval(self.mean, -math.inf, math.inf)
-        if self.variance == 0:
-            return Interval(self.mean, self.mean, self.mean)
-        half = student_t_quantile(level, self.freedom) * math.sqrt(self.variance)
-        return Interval(self.mean, self.mean - half, self.mean + half)
-
-    def with_source(self, variance: float, freedom: float) -> "Estimate":
-        """Add an independent source of variance, freedom by Welch and Satterthwaite."""
-        total = self.variance + variance
-        parts = ((self.variance, self.freedom), (variance, freedom))
-        shares = sum(part**2 / free for part, free in parts if part > 0)
-        return Estimate(self.mean, total, total**2 / shares if shares else math.inf)
-
-    def p_above(self, bound: float) -> float:
-        """One-sided p value of a true mean of ``bound`` or below; small: it is above.
-
-        With ``bound`` = -margin this is the test of non-inferiority.
-        """
-        distance = self.mean - bound
-        if self.variance == 0:
-            return 0.0 if distance > 0 else 1.0
-        half = student_t_p(distance / math.sqrt(self.variance), self.freedom) / 2
-        return half if distance > 0 else 1 - half
-
-
-def estimate(values: np.ndarray) -> Estimate:
-    """Estimate the mean of the tasks' means.
-
-    Args:
-        values: [B], or [E, B]: prompts vary within tasks; of tasks with one prompt
-            each, the tasks vary.
-    """
-    rows = strata(values)
-    tasks, prompts = rows.shape
-    mean = float(rows.mean())
-    if prompts < 2:
-        return Estimate(mean, float("nan"), 0.0)
-    variance = float(rows.var(axis=1, ddof=1).mean() / rows.size)
-    return Estimate(mean, variance, float(tasks * (prompts - 1)))
-
-
-def strata(values: np.ndarray) -> np.ndarray:
-    """Give rows to resample within: tasks, or all as one where a task has one prompt.
-
-    Args:
-        values: [B] or [E, B].
-
-    Returns:
-        [E, B], or [1, E].
-    """
-    values = np.atleast_2d(np.asarray(values, np.float64))
-    return values.reshape(1, -1) if values.shape[1] < 2 else values
+    made = stats.binomtest(
+        above,
+        len(values),
+        alternative="greater" if alternative == "less" else alternative,
+    )
+    return float(made.pvalue)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,8 +140,8 @@ class AgainstDraws:
 
     Attributes:
         difference: the set minus the mean over all random sets that might have been
-            drawn; it varies with prompts and draws.
-        p_prompts: that the set equals the mean of these draws; over prompts.
+            drawn; it varies with queries and draws, and so does its interval.
+        p_prompts: that the set equals the mean of these draws; over queries.
         p_draws: that it is one more such random set; over draws, nan with one draw.
         below: draws that are below it.
         ties: draws that equal it.
@@ -229,48 +166,60 @@ class AgainstDraws:
         return 1 + self.below + self.ties / 2
 
 
-def against_draws(values: np.ndarray, draws: np.ndarray, seed: int) -> AgainstDraws:
+def against_draws(
+    values: np.ndarray,
+    draws: np.ndarray,
+    seed: int,
+    queries: np.ndarray | None = None,
+    bounds: tuple[float, float] | None = None,
+) -> AgainstDraws:
     """Set one set's values against those of random sets.
 
-    Prompts and draws are both samples. The difference has the variance v / n + s^2 / R,
-    where v / n is that of the mean of the prompts' paired differences and s the
-    standard deviation of the draws' means (which has the prompts' noise too, so the
-    interval is rather too wide); degrees of freedom by Welch and Satterthwaite.
-    ``p_draws`` is from t = (x - mean) / (s sqrt(1 + 1 / R)) with R - 1 degrees of
-    freedom, exact where the means of random sets are normally distributed: by its rank
-    alone a set could never have a p value below 1 / (R + 1).
+    Queries and draws are both samples. The difference has the variance v + s^2 / R,
+    where v is that of the mean of the prompts' paired differences and s the standard
+    deviation of the draws' means (which has the prompts' noise too, so the interval is
+    rather too wide); degrees of freedom by Welch and Satterthwaite. ``p_draws`` is from
+    t = (x - mean) / (s sqrt(1 + 1 / R)) with R - 1 degrees of freedom, exact where the
+    means of random sets are normally distributed: by its rank alone a set could never
+    have a p value below 1 / (R + 1). Where the draws tie, s says nothing, and the rank
+    is all there is.
 
     Args:
         values: [B] or [E, B].
         draws: [R, B] or [R, E, B], measured on the same prompts.
-        seed: of the sign flips.
+        seed: of the sign flips and, without bounds, of studentised resamples.
+        queries: int, as ``values``; see ``units``.
+        bounds: of the differences; see ``estimate``.
     """
     values, draws = np.asarray(values, np.float64), np.asarray(draws, np.float64)
     count, own = len(draws), float(values.mean())
     means = draws.reshape(count, -1).mean(1)
     paired = values - draws.mean(0)
-    found, spread = estimate(paired), math.nan
+    found, spread = estimate(paired, queries, bounds=bounds, seed=seed), math.nan
+    close = 1e-12 * max(1.0, float(np.abs(means).max()))
     if count > 1:
-        spread = float(means.var(ddof=1))
+        tied = np.ptp(means) <= close
+        spread = 0.0 if tied else float(means.var(ddof=1))
         found = found.with_source(spread / count, count - 1)
-    close = 1e-12
     return AgainstDraws(
         difference=found,
-        p_prompts=sign_flip_p(paired, seed),
-        p_draws=_p_of_another(found.mean, spread, count),
+        p_prompts=sign_flip_p(paired, seed, queries=queries),
+        p_draws=_p_of_another(own - float(means.mean()), spread, count, close),
         below=int(np.sum(means < own - close)),
         ties=int(np.sum(np.abs(means - own) <= close)),
         draws=count,
     )
 
 
-def _p_of_another(difference: float, variance: float, draws: int) -> float:
+def _p_of_another(
+    difference: float, variance: float, draws: int, close: float
+) -> float:
     if draws < 2:
         return math.nan
     if variance == 0:
-        return 1.0 if difference == 0 else 0.0
+        return 1.0 if abs(difference) <= close else 1 / (draws + 1)
     t = difference / math.sqrt(variance * (1 + 1 / draws))
-    return student_t_p(t, draws - 1)
+    return float(student_t_p(t, draws - 1))
 
 
 def equivalence(interval: Interval, margin: float) -> str:

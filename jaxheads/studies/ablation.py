@@ -17,7 +17,7 @@ from jaxheads import engine, plan, programs
 from jaxheads.chunks import chunks, fill_of_rows, over_prompts
 from jaxheads.devices import gather, mesh_of, replicate
 from jaxheads.icl.metrics import f1_scores
-from jaxheads.icl.prompts import Batch
+from jaxheads.icl.prompts import Batch, by_task
 from jaxheads.memory import Fit, fit
 from jaxheads.models.forward import prefill
 from jaxheads.runs import Arrays, RunFolder
@@ -38,6 +38,8 @@ class Inputs:
         resample_seed: heads are replaced by their outputs on prompts of the next task,
             drawn with this seed; None: by what ``run`` is given.
         zero_shot: the same queries without demonstrations, by task; empty: not asked.
+        queries: by task, int [B]: prompts with one number ask one query; empty: not
+            known, and not in the run.
     """
 
     prompts: dict[str, Batch]
@@ -46,6 +48,7 @@ class Inputs:
     f1_style: str
     resample_seed: int | None = None
     zero_shot: Mapping[str, Batch] = dataclasses.field(default_factory=dict)
+    queries: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def cost(self, config, sets: int) -> plan.Cost:
         """What ``run`` will cost on a number of sets, if no two are the same."""
@@ -132,6 +135,8 @@ class Result:
         runs: how many different sets there are, which is how many were run.
         few_shot: after demonstrations.
         zero_shot: without them, or None.
+        queries: int [E, B], of both: prompts of a task with one number ask one query;
+            None: not known.
     """
 
     sets: list[dict]
@@ -139,6 +144,7 @@ class Result:
     runs: int
     few_shot: Answers
     zero_shot: Answers | None
+    queries: np.ndarray | None = None
 
     @property
     def seconds(self) -> float:
@@ -151,6 +157,8 @@ class Result:
             "ablation/replaced": self.replaced,
             "ablation/first_token": self.few_shot.first_token,
         }
+        if self.queries is not None:
+            named["ablation/queries"] = self.queries
         if self.few_shot.f1 is not None:
             named["ablation/f1"] = self.few_shot.f1
         if self.zero_shot:
@@ -204,6 +212,7 @@ def run(
         runs=len(distinct(replaced)[0]),
         few_shot=few_shot,
         zero_shot=zero_shot,
+        queries=by_task(inputs.queries, inputs.prompts),
     )
 
 

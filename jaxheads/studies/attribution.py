@@ -36,9 +36,10 @@ import numpy as np
 
 from jaxheads import engine
 from jaxheads.chunks import chunks, over_prompts
-from jaxheads.heads import from_samples
+from jaxheads.icl.prompts import by_task
 from jaxheads.memory import fit
 from jaxheads.runs import Arrays, RunFolder
+from jaxheads.statistics.units import mean_and_error
 from jaxheads.studies.attribution_inputs import (
     METRICS,
     Inputs,
@@ -61,7 +62,7 @@ class Estimated:
     Attributes:
         verified: estimates of all heads and exact effects of some, [L, H], each the
             mean over prompts, then tasks; of sizes for a method without a sign.
-        error: float [L, H], standard error of the estimates over prompts, tasks fixed.
+        error: float [L, H], standard error of the estimates over queries, tasks fixed.
         exact_error: float [L, H], of the exact effects; NaN where not verified.
         tokens: see ``Inputs.tokens``.
         estimate_s: seconds of the estimates, compiling included.
@@ -83,11 +84,13 @@ class Result:
     Attributes:
         estimated: by method.
         settings: what was asked.
+        queries: int [A, B], which query each prompt asks; None: not known.
         fill_s: seconds of the means that are patched in.
     """
 
     estimated: dict[str, Estimated]
     settings: AttributionConfig
+    queries: np.ndarray | None
     fill_s: float
 
     @property
@@ -99,6 +102,8 @@ class Result:
     def arrays(self) -> Arrays:
         """Named arrays for the run folder, [L, H] each."""
         named: Arrays = {}
+        if self.queries is not None:
+            named["attribution/queries"] = self.queries
         for method, one in self.estimated.items():
             name, found = f"attribution/{method}", one.verified
             named[name] = found.estimate.astype(np.float32)
@@ -159,7 +164,7 @@ def run(
     """
     study = _Study(inputs, params, config, folder, budget_bytes, advance)
     estimated = {method: study.method(method) for method in inputs.settings.methods}
-    return Result(estimated, inputs.settings, study.fill_s)
+    return Result(estimated, inputs.settings, study.queries, study.fill_s)
 
 
 class _Study:
@@ -168,6 +173,7 @@ class _Study:
     def __init__(self, inputs: Inputs, params, config, folder, budget_bytes, advance):
         self._inputs, self._params, self._config = inputs, params, config
         self._folder, self._budget, self._advance = folder, budget_bytes, advance
+        self.queries = by_task(inputs.queries, inputs.corrupted)
         self._fills, self.fill_s = {}, 0.0
         for task in inputs.clean:
             unit = folder.unit(
@@ -181,7 +187,7 @@ class _Study:
         """Estimates by one method, verified."""
         inputs, config, signed = self._inputs, self._config, is_signed(method)
         units = list(self._units(method, "estimate", None))
-        estimate, error = _over_tasks([unit["effects"] for unit in units])
+        estimate, error = self._over_tasks([unit["effects"] for unit in units])
         exact_error = np.full(estimate.shape, np.nan)
         exact_s = 0.0
 
@@ -192,7 +198,7 @@ class _Study:
                 found = unit["effects"][:, None]  # [N, 1, B]
                 samples.append(found if signed else np.abs(found))
                 exact_s += unit["seconds"].item()
-            mean, spread = _over_tasks(samples)
+            mean, spread = self._over_tasks(samples)
             exact_error[replaced.any(axis=0)] = spread[:, 0]
             return mean[:, 0]
 
@@ -209,6 +215,10 @@ class _Study:
             float(sum(unit["seconds"] for unit in units)),
             exact_s,
         )
+
+    def _over_tasks(self, samples: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Mean over prompts [..., B], then tasks, and its standard error."""
+        return mean_and_error(np.stack(samples, axis=-2), self.queries)
 
     def _units(
         self, method: str, kind: str, replaced: np.ndarray | None
@@ -284,11 +294,3 @@ class _Study:
                 chunk=swept.chunk,
             )
         return values[1:] - values[0]
-
-
-def _over_tasks(samples: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over prompts [..., B], then tasks, and its standard error over prompts."""
-    each = [from_samples(task) for task in samples]
-    errors = np.stack([error for _, error in each])
-    mean = np.mean([mean for mean, _ in each], axis=0)
-    return mean, np.sqrt((errors**2).sum(axis=0)) / len(each)

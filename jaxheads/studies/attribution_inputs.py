@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -93,12 +94,15 @@ class Inputs:
         corrupted: prompts with shuffled labels, padded like the clean ones.
         settings: what is asked.
         seed: of the samples that are verified.
+        queries: by task, int [B] of the corrupted prompts: those with one number ask
+            one query; empty: not known, and not in the run.
     """
 
     clean: dict[str, Batch]
     corrupted: dict[str, Batch]
     settings: AttributionConfig
     seed: int
+    queries: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def cost(self, config) -> plan.Cost:
         """What ``run`` will cost."""

@@ -8,6 +8,7 @@ when asked for stand in more_scores.py and text_scores.py.
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from jaxheads import plan, programs
 from jaxheads.chunks import over_prompts
 from jaxheads.heads import HeadScores
-from jaxheads.icl.prompts import Batch
+from jaxheads.icl.prompts import Batch, by_task
 from jaxheads.memory import Fit, Program, fit
 from jaxheads.runs import Arrays, RunFolder
 from jaxheads.scores import (
@@ -53,6 +54,8 @@ class Inputs:
         parts: what computes those of them that need probes of their own.
         probe_lengths: of a probe that went through text, int32 [B]; None: of a probe of
             token ids, which all have one length.
+        queries: by task, int [B] of the corrupted prompts: those with one number ask
+            one query; empty: not known, and not in the run.
     """
 
     clean: dict[str, Batch]
@@ -66,6 +69,7 @@ class Inputs:
     names: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ()
     probe_lengths: np.ndarray | None = None
+    queries: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def text_probe(self) -> TextProbe | None:
@@ -176,12 +180,14 @@ class Result:
         mean_heads: [L, H, K], mean head output at the last position of clean prompts,
             over prompts, then tasks: the ablation value.
         effects: [A, L, H, B], effect by task and prompt, probability.
+        queries: int [A, B], which query each prompt asks; None: not known.
         seconds: wall time of the parts, earlier tries included.
     """
 
     scores: dict[str, HeadScores]
     mean_heads: np.ndarray
     effects: np.ndarray
+    queries: np.ndarray | None
     seconds: float
 
     def describe(self) -> dict[str, dict]:
@@ -203,6 +209,8 @@ class Result:
         named["fv/mean_heads"] = self.mean_heads
         named["fv/effects"] = self.effects.mean(axis=-1).astype(np.float32)
         named["fv/effects_by_prompt"] = self.effects.astype(np.float32)
+        if self.queries is not None:
+            named["fv/queries"] = self.queries
         return named
 
 
@@ -236,8 +244,9 @@ def run(
         advance(inputs._task_cost(config, task).flops)
     samples = np.stack([unit["effects"] for unit in units])  # [A, L, H, B]
     length, bos = inputs.probe_length, inputs.probe_bos
+    queries = by_task(inputs.queries, inputs.corrupted)
     scores = [
-        function_vector.head_scores(samples, inputs.shots, tasks),
+        function_vector.head_scores(samples, inputs.shots, tasks, queries),
         *_induction(inputs, seen),
         previous_token.head_scores(
             seen["previous_token"], inputs.documents.shape[1], inputs.text
@@ -260,6 +269,7 @@ def run(
         scores={score.name: score for score in scores},
         mean_heads=mean_heads,
         effects=samples,
+        queries=queries,
         seconds=float(sum(unit["seconds"] for unit in [seen, *units])),
     )
 

@@ -37,12 +37,17 @@ class Inputs:
         held_out: others, of items that ``prompts`` do not have.
         settings: what is asked of them.
         seed: of the permutations.
+        queries: int [E, B / E] of ``prompts``, those of a task with one number ask one
+            query; None: each prompt asks its own, and all are one task's.
+        held_out_queries: of ``held_out``.
     """
 
     prompts: Batch
     held_out: Batch
     settings: RedundancyConfig
     seed: int
+    queries: np.ndarray | None = None
+    held_out_queries: np.ndarray | None = None
 
     def cost(self, config) -> plan.Cost:
         """What ``run`` will cost, at most: greedy searches may end early."""
@@ -105,7 +110,7 @@ class Result:
 
     def arrays(self) -> Arrays:
         """Named arrays for the run folder."""
-        first, groups = next(iter(self.found.values())), len(self.settings.tasks)
+        first = next(iter(self.found.values()))
         named = {
             "heads": self.universe.heads,
             "clean": first.scale.clean,
@@ -124,12 +129,13 @@ class Result:
             named[f"{name}_value"] = found.path.values
             named[f"{name}_held_out"] = found.held_out
             named[f"{name}_share"] = found.path.share
-            named[f"{name}_share_se"] = found.scale.share_error(
-                found.path.values, groups
-            )
-            held_out, error = found.held_out_share(groups)
+            named[f"{name}_share_se"] = found.share_error
+            held_out, error = found.held_out_share
             named[f"{name}_held_out_share"] = held_out
             named[f"{name}_held_out_share_se"] = error
+        for kind in ("queries", "held_out_queries"):
+            if (numbers := getattr(first, kind)) is not None:
+                named[kind] = numbers
         return {
             f"redundancy/{name}": array.astype(np.float32)
             if array.dtype.kind == "f"
@@ -139,8 +145,7 @@ class Result:
 
     def describe(self) -> dict[str, Any]:
         """Everything but the arrays, ready for JSON."""
-        settings, groups = self.settings, len(self.settings.tasks)
-        shapley = self.shapley
+        settings, shapley = self.settings, self.shapley
         return {
             "metric": settings.metric,
             "value": settings.value,
@@ -160,7 +165,7 @@ class Result:
             "all": finite(shapley.all.mean()),
             "none": finite(shapley.none.mean()),
             "work": self.work,
-        } | {name: found.describe(groups) for name, found in self.found.items()}
+        } | {name: found.describe() for name, found in self.found.items()}
 
 
 def run(
@@ -189,7 +194,7 @@ def run(
         UserError: one head, or a clean value of 0.
         RuntimeError: replacing a chosen head changes nothing.
     """
-    settings, groups = inputs.settings, len(inputs.settings.tasks)
+    settings = inputs.settings
     done = 0.0
 
     def count(flops: float) -> None:
@@ -226,9 +231,9 @@ def run(
         settings.permutations,
         inputs.seed,
         antithetic=settings.antithetic,
-        groups=groups,
+        queries=inputs.queries,
     )
-    pairs = redundancy.interactions(memo, universe, groups)
+    pairs = redundancy.interactions(memo, universe, inputs.queries)
     paths = {
         name: search(memo, searched, settings.share, scale)
         for name, search in PATHS.items()
@@ -239,7 +244,7 @@ def run(
     held = values_of("held-out", inputs.held_out)
     held.changes()  # its prefixes, timed
     held_memo = Memo(held)
-    found = _held_out(held_memo, searched, settings, scale, paths)
+    found = _held_out(held_memo, searched, inputs, scale, paths)
     work = describe_work([(measured, memo), (held, held_memo)], timed, shares.none)
     advance(max(0.0, inputs.cost(config).flops - done))
     return Result(
@@ -276,7 +281,7 @@ def _scale(evaluate, universe: Universe, settings: RedundancyConfig) -> Scale:
 def _held_out(
     evaluate: Memo,
     universe: Universe,
-    settings: RedundancyConfig,
+    inputs: Inputs,
     scale: Scale,
     paths: dict[str, Path],
 ) -> dict[str, Found]:
@@ -284,12 +289,13 @@ def _held_out(
     kept = np.concatenate([path.kept for path in paths.values()])
     values = evaluate(universe.replaced(kept))
     try:
-        other = _scale(evaluate, universe, settings)
+        other = _scale(evaluate, universe, inputs.settings)
     except UserError:
         other = None  # few prompts may all be wrong; the values stand all the same
     ends = np.cumsum([len(path.kept) for path in paths.values()])[:-1]
+    asked = (inputs.queries, inputs.held_out_queries)
     return {
-        name: Found(universe, path, scale, part, other)
+        name: Found(universe, path, scale, part, other, *asked)
         for (name, path), part in zip(
             paths.items(), np.split(values, ends), strict=True
         )
