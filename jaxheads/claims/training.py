@@ -11,7 +11,7 @@ import numpy as np
 from jaxheads.claims.rules import Measured, Rules, Untested
 from jaxheads.report import words
 from jaxheads.runs import Run
-from jaxheads.statistics.paired_tests import Estimate
+from jaxheads.statistics.units import Estimate
 from jaxheads.statistics.seeds import FEWEST, p_of_zero
 
 

@@ -17,7 +17,7 @@ from jaxheads.evidence.curves import Curves
 from jaxheads.evidence.phase_changes import LEAST
 from jaxheads.evidence.rules import NotAsked, decided, known, over_runs
 from jaxheads.statistics import overlap_p_value
-from jaxheads.statistics.paired_tests import Estimate
+from jaxheads.statistics.units import Estimate
 from jaxheads.statistics.seeds import FEWEST, difference_of_runs
 
 PART = 0.25

@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxheads.claims.rules import Verdict, decide
 from jaxheads.statistics import Interval
-from jaxheads.statistics.paired_tests import Estimate
+from jaxheads.statistics.units import Estimate
 from jaxheads.statistics.seeds import FEWEST, over_seeds, p_of_zero
 
 MOST = 0.75  # share of seeds

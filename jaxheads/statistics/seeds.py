@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxheads.statistics.distributions import student_t_p
-from jaxheads.statistics.paired_tests import Estimate
+from jaxheads.statistics.units import Estimate
 
 FEWEST = 3
 """Seeds from which on anything is decided. With two the spread has one degree of
@@ -63,4 +63,4 @@ def p_of_zero(found: Estimate) -> float:
     """Two-sided p of a true mean of 0, by Student's t; nan where no spread is known."""
     if math.isnan(found.variance):
         return math.nan
-    return student_t_p(found.mean / math.sqrt(found.variance), found.freedom)
+    return float(student_t_p(found.mean / math.sqrt(found.variance), found.freedom))
