@@ -10,9 +10,8 @@ from jaxheads.claims import tables as claim_tables
 from jaxheads.comparison import Comparison
 from jaxheads.execution_terminal import execution_table
 from jaxheads.heads import head_name
-from jaxheads.report import attribution_findings, words
+from jaxheads.report import attribution_findings, outcomes, words
 from jaxheads.report import redundancy_findings as told
-from jaxheads.report import outcomes
 from jaxheads.runs import Run
 
 TITLES = {

@@ -152,7 +152,9 @@ def test_spearmans_p_is_that_of_scipy():
     b = np.array([2, 7, 1, 8, 2.8, 1.2, 5, 9.0])
     rho = statistics.spearman(a, b)
     assert ranking_uncertainty.spearman_p(rho, 8) == pytest.approx(0.41975308641975)
-    assert ranking_uncertainty.spearman_p(1.0, 8) == 0.0
+    # Of 8! orders, that one and its reverse.
+    assert ranking_uncertainty.spearman_p(1.0, 8) == pytest.approx(2 / 40320)
+    assert 0 < ranking_uncertainty.spearman_p(-1.0, 400) < 1e-300
     assert math.isnan(ranking_uncertainty.spearman_p(0.5, 2))
 
 

@@ -86,10 +86,6 @@ def test_mcnemar_is_the_share_of_tosses_as_uneven(split: tuple[int, int]):
     found = paired_tests.mcnemar(*answers(only_a, only_b))
     assert found[:2] == split
     assert found.p == pytest.approx(np.mean(np.array(uneven) >= abs(only_a - only_b)))
-    mid = paired_tests.mcnemar(*answers(only_a, only_b), mid_p=True)
-    if only_a + only_b:
-        beyond = np.mean(np.array(uneven) > abs(only_a - only_b))
-        assert mid.p == pytest.approx((beyond + found.p) / 2)
 
 
 def test_mcnemar_of_statsmodels():
@@ -128,32 +124,28 @@ def test_random_flips_are_near_all_of_them():
     assert got == paired_tests.sign_flip_p(values, seed=3)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_differences_that_are_not_finite_have_no_p_value(value: float):
+    assert math.isnan(paired_tests.sign_flip_p(np.array([value, 1.0]), seed=0))
+    assert math.isnan(paired_tests.sign_flip_p(np.array([value] * 20), seed=0))
+
+
+def test_flips_of_queries_are_flips_of_their_sums():
+    values = np.array([[1.2, -0.4, 0.8, 2.1, 0.3, -0.2], [0.5, 0.1, -0.9, 0.4, 1, 0.6]])
+    queries = np.array([[2, 2, 0, 1, 1, 0], [0, 1, 2, 1, 0, 0]])
+    sums = [1.2 - 0.4, 0.8 - 0.2, 2.1 + 0.3, 0.5 + 1 + 0.6, 0.1 + 0.4, -0.9]
+    found = paired_tests.sign_flip_p(values, 0, queries=queries)
+    assert found == pytest.approx(paired_tests.sign_flip_p(np.array(sums), 0))
+    made = np.array([*itertools.product((1, -1), repeat=6)]) @ sums
+    assert found == pytest.approx(np.mean(np.abs(made) >= sum(sums) - 1e-9))
+
+
 def test_flips_of_nothing():
     assert paired_tests.sign_flip_p(np.zeros((3, 4)), seed=0) == 1.0
-    assert math.isnan(paired_tests.sign_flip_p(np.array([1.0, math.nan]), seed=0))
     padded = np.array([1.0, 0, 2.0, 0, 3.5])
     assert paired_tests.sign_flip_p(padded, 0) == paired_tests.sign_flip_p(
         padded[padded > 0], 0
     )
-
-
-def test_an_estimate_is_the_t_test():
-    found = paired_tests.estimate(np.array([1.2, -0.4, 0.8, 2.1, 0.3]))
-    assert found.interval() == pytest.approx((0.8, -0.3680884357, 1.9680884357))
-    assert found.p_above(-0.5) == pytest.approx(0.0182873868)  # scipy
-    assert found.p_above(0.8) == pytest.approx(0.5)
-
-
-def test_an_estimate_has_the_prompts_noise_within_tasks():
-    values = np.array([[0.0, 1.0, 2.0], [10.0, 10.0, 10.0]])
-    found = paired_tests.estimate(values)
-    # Variances of the tasks' means: 1 / 3 and 0; of their mean: the sum over 4.
-    assert found == pytest.approx((5.5, 1 / 12, 4.0))
-    # One prompt a task: the tasks are the sample.
-    assert paired_tests.estimate(values[:, :1]) == pytest.approx((5, 25, 1))
-    alone = paired_tests.estimate(np.array([[3.0]]))
-    assert alone.interval() == (3.0, -math.inf, math.inf)
-    assert math.isnan(alone.p_above(0))
 
 
 # Random sets.
@@ -174,6 +166,29 @@ def test_one_draw_tells_nothing_of_others():
     found = paired_tests.against_draws(np.zeros(9), np.ones((1, 9)), seed=0)
     assert found.p_prompts == pytest.approx(2 / 2**9)
     assert math.isnan(found.p_draws) and math.isnan(found.p)
+
+
+@pytest.mark.parametrize("count", [2, 5, 19])
+def test_draws_that_tie_leave_the_rank(count: int):
+    found = paired_tests.against_draws(np.zeros(9), np.ones((count, 9)), seed=0)
+    assert found.p_draws == 1 / (count + 1)
+    same = paired_tests.against_draws(np.ones(9), np.ones((count, 9)), seed=0)
+    assert same.p_draws == 1 and same.ties == count
+    # A tie that rounding hides is one.
+    close = np.ones((count, 9)) + 1e-15 * np.arange(count)[:, None]
+    assert paired_tests.against_draws(np.zeros(9), close, 0).p_draws > 0
+
+
+def test_a_set_against_draws_counts_queries():
+    rng = np.random.default_rng(0)
+    values, draws = rng.random((1, 8)), rng.random((4, 1, 8))
+    queries = np.repeat(np.arange(8), 5)[None]
+    once = paired_tests.against_draws(values, draws, 0)
+    repeated = (np.repeat(values, 5, -1), np.repeat(draws, 5, -1))
+    found = paired_tests.against_draws(*repeated, 0, queries)
+    assert found.difference.interval() == pytest.approx(once.difference.interval())
+    assert found.p_prompts == pytest.approx(once.p_prompts)
+    assert found.p_draws == pytest.approx(once.p_draws)
 
 
 def test_one_more_random_set_is_seldom_unlike_the_others():

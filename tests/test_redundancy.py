@@ -19,7 +19,7 @@ from jaxheads.redundancy import (
     Memo,
     Universe,
     interactions,
-    mean_and_error,
+    over_prompts,
     shapley,
 )
 from jaxheads.runs import RunFolder
@@ -28,6 +28,11 @@ from jaxheads.subset_values import SubsetValues, right_token
 SHAPE = (3, 4)
 HEADS = np.array([[2, 1], [0, 3], [1, 0], [1, 2], [0, 0]])
 UNIVERSE = Universe(HEADS, SHAPE)
+
+
+def two_tasks(prompts: int) -> np.ndarray:
+    """Queries of prompts that are two tasks', each its own: [2, prompts / 2]."""
+    return np.arange(prompts).reshape(2, -1)
 
 
 def game(worth, universe=UNIVERSE, prompts=4):
@@ -108,7 +113,7 @@ def test_interactions_are_one_batch_and_carry_the_spread_of_prompts():
         batches.append(len(replaced))
         return evaluate(replaced)
 
-    found = interactions(watched, UNIVERSE, groups=2)
+    found = interactions(watched, UNIVERSE, two_tasks(6))
     assert batches == [1 + 5 + 10]
     by_prompt = np.linspace(0.5, 1.5, 6).reshape(2, 3)
     error = np.sqrt((by_prompt.var(axis=1, ddof=1) / 3).sum()) / 2
@@ -116,9 +121,17 @@ def test_interactions_are_one_batch_and_carry_the_spread_of_prompts():
     assert found.effect_error[0] == pytest.approx(error)
 
 
-def test_the_error_of_one_prompt_a_task_is_unknown():
-    mean, error = mean_and_error(np.array([[1.0, 3.0]]), groups=2)
-    assert mean.tolist() == [2] and np.isnan(error).all()
+def test_the_error_of_one_prompt_is_unknown_and_of_one_a_task_that_of_tasks():
+    mean, error = over_prompts(np.array([[3.0]]))
+    assert mean.tolist() == [3] and np.isnan(error).all()
+    mean, error = over_prompts(np.array([[1.0, 3.0]]), two_tasks(2))
+    assert mean.tolist() == [2] and error.tolist() == pytest.approx([1])
+
+
+def test_prompts_of_one_query_are_one_sample():
+    values = np.array([1.0, 2, 4, 3, 3, 5])
+    twice = over_prompts(np.repeat(values, 2), np.repeat(two_tasks(6), 2, axis=1))
+    np.testing.assert_allclose(twice, over_prompts(values, two_tasks(6)))
 
 
 # Greedy searches.
@@ -223,9 +236,10 @@ def test_every_permutation_shares_out_the_whole():
 
 
 def test_an_additive_game_has_no_error_over_permutations():
-    found = shapley(game(additive), UNIVERSE, 5, seed=0, groups=2)
+    found = shapley(game(additive), UNIVERSE, 5, seed=0, queries=two_tasks(4))
     np.testing.assert_allclose(found.error, 0, atol=1e-12)
-    expected = mean_and_error(WEIGHTS[:, None] * np.linspace(0.5, 1.5, 4), 2)[1]
+    gains = WEIGHTS[:, None] * np.linspace(0.5, 1.5, 4)
+    expected = over_prompts(gains, two_tasks(4))[1]
     np.testing.assert_allclose(found.prompt_error, np.abs(expected))
 
 

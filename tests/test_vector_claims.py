@@ -10,10 +10,8 @@ import pytest
 
 from jaxheads import claims
 from jaxheads.claims import training as training_claims
-from jaxheads.claims import vectors as vector_claims
 from jaxheads.claims.rules import Claim
 from jaxheads.runs import Run
-from jaxheads.statistics import paired_tests
 
 LAYERS, LAYER = (0, 2, 4, 6), 2  # the vector is judged at layer 2, place 1
 
@@ -101,19 +99,18 @@ def test_vectors_that_do_nothing_seldom_raise():
 
 
 def test_a_query_that_is_asked_twice_counts_once():
-    differences = np.array([[1.0, 1.0, 0.0, -1.0], [0.0, 1.0, 1.0, 1.0]])
-    queries = np.array([[0, 0, 1, 2], [5, 6, 6, 6]])
-    found, sums = vector_claims.by_query(differences, queries)
-    assert found.mean == differences.mean()
-    np.testing.assert_array_equal(sums, [2, 0, -1, 0, 3])
-    first, second = np.array([2.0, 0, -1]), np.array([0.0, 3])
-    variance = 3 * first.var(ddof=1) + 2 * second.var(ddof=1)
-    assert found.variance == pytest.approx(variance / 8**2)
-    assert found.freedom == 3
-    each = np.tile(np.arange(4), (2, 1))
-    alone, flat = vector_claims.by_query(differences, each)
-    assert alone == paired_tests.estimate(differences)
-    np.testing.assert_array_equal(flat, differences.ravel())
+    run = executed(zero=0.3, vector=0.5)
+    twice = {
+        name: np.repeat(array, 2, axis=-1) if "/right/" in name else array
+        for name, array in run.arrays.items()
+    }
+    numbers = np.repeat(twice.pop("execution/queries"), 2, axis=1)
+    apart = dataclasses.replace(run, arrays=twice)  # as older runs are
+    together = dataclasses.replace(apart, arrays=twice | {"execution/queries": numbers})
+    once, apart, together = (judged(each)[NAMES[0]] for each in (run, apart, together))
+    assert (together.low, together.high) == pytest.approx((once.low, once.high))
+    assert together.p == pytest.approx(once.p, abs=0.01)
+    assert apart.high - apart.low < 0.8 * (once.high - once.low)
 
 
 def test_runs_without_random_vectors_or_layers():

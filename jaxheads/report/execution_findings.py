@@ -86,10 +86,6 @@ class Executed:
         bounds = DIFFERENCES if difference else ANSWERS
         return estimate(values, queries, counted=counted, bounds=bounds).interval()
 
-    @property
-    def _one(self) -> np.ndarray:
-        return self.right("clean")
-
     @functools.cached_property
     def chosen_layers(self) -> dict[str, list[int]] | None:
         """For each task the layer where the others' right tokens are likeliest.
@@ -97,7 +93,8 @@ class Executed:
         Its index among the layers, by kind of prompts. A layer chosen on the prompts
         that it is measured on would flatter itself. None with one task, or one layer.
         """
-        layers, tasks = len(self.run.arrays["execution/layers"]), len(self._one)
+        layers = len(self.run.arrays["execution/layers"])
+        tasks = len(self.right("clean"))
         if tasks < 2 or layers < 2:
             return None
         chosen = {}
@@ -172,106 +169,6 @@ class Executed:
         draws = self.part["random_sets"]
         random = float(lengths[:, 1 : 1 + draws].mean()) if draws else None
         return float(lengths[:, 0].mean()), random
-
-
-def _one(self) -> np.ndarray:
-        return self.right("clean")
-
-    @functools.cached_property
-    def chosen_layers(self) -> dict[str, list[int]] | None:
-        """For each task the layer where the others' right tokens are likeliest.
-
-        Its index among the layers, by kind of prompts. A layer chosen on the prompts
-        that it is measured on would flatter itself. None with one task, or one layer.
-        """
-        layers, tasks = len(self.run.arrays["execution/layers"]), len(self._one)
-        if tasks < 2 or layers < 2:
-            return None
-        chosen = {}
-        for kind in KINDS:
-            by_task = self.probability(f"{kind}_vector").mean(axis=-1)  # [X, U]
-            others = by_task.sum(axis=1, keepdims=True) - by_task
-            chosen[kind] = others.argmax(axis=0).tolist()
-        return chosen
-
-    def chosen(self, values: np.ndarray, kind: str) -> np.ndarray:
-        """Values [..., X, U, B] at each task's ``chosen_layers``: [..., U, B]."""
-        assert self.chosen_layers is not None
-        picked = [
-            values[..., layer, task, :]
-            for task, layer in enumerate(self.chosen_layers[kind])
-        ]
-        return np.stack(picked, axis=-2)
-
-    def conditions(self, kind: str) -> list[Condition]:
-        """Conditions of one kind of prompts, clean demonstrations first.
-
-        Draws of random heads are averaged.
-        """
-        layer = self.part["layer"]
-        found = [
-            Condition("clean prompts", "ink", *self._both("clean")),
-            Condition("no vector", "ink", *self._both(kind)),
-        ]
-        for name, label, colour in (
-            ("random", "random heads", "random"),
-            ("vector", "function vector", "fv"),
-        ):
-            condition = f"{kind}_{name}"
-            if not self.has(condition):
-                continue
-            at = [values[..., self.at, :, :] for values in self._both(condition)]
-            found.append(Condition(f"{label}, layer {layer}", colour, *map(_one, at)))
-            if self.chosen_layers is not None:
-                at = [self.chosen(values, kind) for values in self._both(condition)]
-                label = f"{label}, chosen layer"
-                found.append(Condition(label, colour, *map(_one, at)))
-        return found
-
-    def _both(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        return self.right(name), self.probability(name)
-
-    def differences(self, kind: str) -> dict[str, tuple[Interval, Interval | None]]:
-        """What the function vector adds, over no vector and over random heads' ones.
-
-        By where it is added: at the papers' layer, and at that chosen on other tasks.
-        """
-        plain, found = self.right(kind), {}
-        vector, random = f"{kind}_vector", f"{kind}_random"
-        picks: dict[str, Any] = {
-            "papers": lambda name: self.right(name)[..., self.at, :, :]
-        }
-        if self.chosen_layers is not None:
-            picks["chosen"] = lambda name: self.chosen(self.right(name), kind)
-        for where, pick in picks.items():
-            with_vector = pick(vector)
-            over_plain = self.interval(with_vector - plain, difference=True)
-            over_random = None
-            if self.has(random):
-                paired = with_vector - pick(random).mean(axis=0)
-                over_random = self.interval(paired, difference=True)
-            found[where] = (over_plain, over_random)
-        return found
-
-    def norms(self) -> tuple[float, float | None]:
-        """Mean length of the function vectors, and of those of random heads."""
-        lengths = np.linalg.norm(self.run.arrays["execution/vectors"], axis=-1)
-        draws = self.part["random_sets"]
-        random = float(lengths[:, 1 : 1 + draws].mean()) if draws else None
-        return float(lengths[:, 0].mean()), random
-
-
-def _task_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean over prompts, then tasks: [..., U, B] by weights [S, U, B] -> [..., S].
-
-    A resample leaves out a task of which it has no prompt.
-    """
-    total = weights.sum(axis=-1).T  # [U, S]
-    sums = np.einsum("...ub,sub->...us", values, weights)
-    means = np.divide(sums, total, out=np.full(sums.shape, np.nan), where=total > 0)
-    there = (total > 0).sum(axis=0)  # [S]
-    with_some = np.where(there > 0, there, np.nan)
-    return np.nansum(means, axis=-2) / with_some
 
 
 def _one(values: np.ndarray) -> np.ndarray:

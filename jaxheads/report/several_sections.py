@@ -68,8 +68,8 @@ def drops(listed: list[Member], along: Axis) -> Section | None:
         f"What replacing heads costs {_ALONG[along.kind]}",
         "Left: the value with no head replaced. Then how much lower it is with heads "
         f"replaced (below 0: it rises), at the share nearest to {near} that all runs "
-        "measured. Bars: 95 % intervals over queries or documents; for random heads the "
-        "range of the draws, for several runs of one model the range of the runs.",
+        "measured. Bars: 95 % intervals over queries or documents; for random heads "
+        "the range of the draws, for several runs of one model the range of the runs.",
         keys=_keys([figure for row in rows for figure in row.figures], keys),
         rows=rows,
     )
@@ -107,9 +107,9 @@ def curves(listed: list[Member]) -> Section | None:
     return Section(
         "curves",
         "While heads are replaced, run by run",
-        "The charts of a row have one scale. Bands: 95 % intervals over queries or documents, for "
-        "random heads the range of the draws. Exclusion leaves the heads at the top of "
-        "the other ranking alone.",
+        "The charts of a row have one scale. Bands: 95 % intervals over queries or "
+        "documents, for random heads the range of the draws. Exclusion leaves the "
+        "heads at the top of the other ranking alone.",
         keys=_keys([figure for row in rows for figure in row.figures], keys),
         rows=rows,
     )

@@ -5,6 +5,30 @@ resamples. A *unit* is what might have been drawn otherwise: a query with all th
 prompts that ask it, or a document. Every mean is the mean of the tasks' means; units
 vary within the given tasks, so an interval speaks of other queries of these tasks.
 Queries of two tasks count as two, also where their texts are equal.
+
+What the 95 % intervals cover, in percent, by simulation (``tests/test_coverage.py``):
+
+| values | 19 tasks | one task |
+|---|---|---|
+| answers, 10 to 90 % right | 94 to 96 | 94 to 97 |
+| answers, 5 or 95 % right | 95 to 96 | 98 to 99 |
+| differences of answers | 94 to 96 | 94 to 100 |
+| answers, prompts counted apart | 67 to 69 | 62 to 70 |
+
+Each task has 100 prompts of 37 queries, drawn with replacement, whose prompts agree
+with correlation 0, 0.5 or 1; the last row is of correlation 1. Where events are rare in
+one task, intervals are wider than they need be. Documents:
+
+| losses | 10 | 20 | 50 documents | Student's t alone, 10 |
+|---|---|---|---|---|
+| normal | 95 | 96 | 95 | 94 |
+| lognormal, sigma 0.5 | 95 | 96 | 96 | 93 |
+| lognormal, sigma 1 | 91 | 93 | 95 | 85 |
+| lognormal, sigma 1.5 | 85 | 88 | 91 | 73 |
+| difference of two, sigma 1 | 96 | 97 | 96 | 96 |
+
+Percentile intervals cover less than Student's t, and BCa about as much. No interval
+holds for 10 documents of sigma 1.5: the page says so of few documents.
 """
 
 import dataclasses
@@ -258,7 +282,9 @@ def estimate(
     values = np.atleast_2d(np.asarray(values, np.float64))
     found = units(values.shape[-2:], queries, counted)
     sums = found.sums(values)
-    mean, (variance, freedom) = sums.sum(-1), found.variance(sums)
+    # Exact of whole numbers, so that sets with equal values have equal means.
+    mean = values.mean((-2, -1)) if counted is None else sums.sum(-1)
+    variance, freedom = found.variance(sums)
     fewest, most = 1 / (found.size**2).sum(), 1 / (found.weight**2).sum()
     size = np.full(mean.shape, fewest)
     if most > fewest:  # prompts of one query may be as good as independent
@@ -294,6 +320,28 @@ def _studentised(
     least = 1e-9 * np.abs(sums).max(axis=-1, initial=0)[..., None]
     distance = made - mean[..., None]
     return np.divide(distance, error, out=np.zeros_like(distance), where=error > least)
+
+
+def resampled_means(
+    values: np.ndarray,
+    seed: int,
+    samples: int = SAMPLES,
+    queries: np.ndarray | None = None,
+) -> np.ndarray:
+    """Give the mean of the tasks' means as other queries might have given it.
+
+    Args:
+        values: [..., E, B], or [B]; the leading axes share the resamples.
+        seed: of the resampling.
+        samples: S.
+        queries: see ``units``.
+
+    Returns:
+        [..., S].
+    """
+    values = np.atleast_2d(np.asarray(values, np.float64))
+    found = units(values.shape[-2:], queries)
+    return found.resampled(found.sums(values), found.drawn(seed, samples))
 
 
 def mean_and_error(
@@ -340,5 +388,7 @@ def of_means(
             (function(means + step) - function(means - step)) / (2 * step.max())
             for step in steps
         ]
+    if not np.isfinite((made, *slopes)).all():
+        return Estimate(math.nan, math.nan, math.nan)
     linear = estimate(np.tensordot(np.array(slopes, np.float64), values, 1), queries)
     return linear._replace(mean=made)
