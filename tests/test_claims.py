@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
