@@ -385,3 +385,27 @@ def test_two_of_them_make_no_page(told, tmp_path, capfd):
         capfd, "report", told[0], told[0], "--out", tmp_path / "page.html"
     )
     assert code == 2 and "`jaxheads evidence`: report it alone" in problem
+
+
+@pytest.mark.parametrize("more", [["--no-ablations"], ["--samples=5"]])
+def test_an_evaluation_that_is_nan_is_left_out_and_said(
+    folders, tmp_path, capfd, more
+):
+    folder = tmp_path / "vanilla"
+    shutil.copytree(folders["vanilla"], folder)
+    with np.load(folder / "arrays.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    seed = runs.load(folder).result["train"]["seeds"][1]
+    for name, values in arrays.items():
+        if name.startswith("evaluation/") and values.dtype.kind == "f":
+            values[-1, 1] = np.nan
+    runs.write_arrays(folder / "arrays.npz", arrays)
+    out = tmp_path / "run"
+    code, said, problem = jaxheads(
+        capfd, "evidence", folder, folders["smeared"], *more, "-o", out
+    )
+    assert code == 0, problem
+    step = arrays["evaluation/step"][-1]
+    told = f"left out: seed {seed} at step {step:,}."
+    assert told in " ".join(said.split())
+    assert told in render(runs.load(out))

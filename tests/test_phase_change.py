@@ -1,6 +1,7 @@
 """Dates of phase changes, on curves whose date is known."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 from scipy import stats
 
 from jaxheads.errors import UserError
+from jaxheads.report import training
+from jaxheads.runs import Run
 from jaxheads.training.phase_change import (
     PhaseChange,
     find_phase_change,
@@ -171,3 +174,23 @@ def test_windows_of_two_figures_are_compared():
 def test_steps_must_rise_and_fit_the_curve(steps):
     with pytest.raises(UserError, match="rising steps"):
         find_phase_change(steps, sigmoid(800, 40))
+
+
+@pytest.mark.parametrize(
+    ("evaluations", "top", "said"),
+    [
+        (81, 0.05, "No head learned to match prefixes in 2 seeds: no phase change."),
+        (3, 0.05, "3 evaluations are too few, 6 are needed"),
+        (2, 0.9, "2 evaluations are too few, 6 are needed"),
+        (1, 0.9, "1 evaluation is too few, 6 are needed"),
+        (81, 0.9, "is not seen at these evaluations"),  # before the first one
+    ],
+)
+def test_a_page_says_no_phase_change_only_where_it_could_be_seen(evaluations, top, said):
+    values = np.full((evaluations, 2, 1, 3), 0.02)
+    values[:, :, 0, 1] = top
+    arrays = {"evaluation/step": STEPS[:evaluations], "evaluation/prefix_matching": values}
+    text = training.verdict(Run(Path("run"), {"train": {}}, arrays))
+    assert text is not None and said in text
+    assert ("no phase change" in text) == (evaluations > 5 and top < 0.3)
+    assert (top < 0.3) == ("in 0 of 2 seeds" in text or "No head" in text)

@@ -128,9 +128,8 @@ def find_phase_change(
     known = np.isfinite(curve)
     steps, curve = steps[known], curve[known]
     if len(steps) < FEWEST:
-        return PhaseChange(
-            reason=f"{len(steps)} evaluations are too few, {FEWEST} are needed"
-        )
+        count = "1 evaluation is" if len(steps) == 1 else f"{len(steps)} evaluations are"
+        return PhaseChange(reason=f"{count} too few, {FEWEST} are needed")
     sign = -1.0 if falls else 1.0
     found = _Fits(steps, sign * curve)
     kind = "fall" if falls else "rise"
