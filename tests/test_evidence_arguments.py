@@ -241,7 +241,6 @@ def test_lack_of_evidence_is_no_refutation(last, answer):
             "icl_score": [[250.0, 300, 330, last], [470.0, 490, 500, 520]],
         },
         "last": [[-1.0] * 4] * 2,
-        "ends": [1000.0] * 2,
     }
     pair["earlier"] = {
         name: co_perturbation.date_difference(*dates)

@@ -118,7 +118,6 @@ def argument_2(truth: str, seeds: int, rng: np.random.Generator) -> str:
         "formed": {name: [[seeds, seeds]] * 2 for name in LEAST},
         "dates": dates,
         "last": [[-1.0] * seeds] * 2,
-        "ends": [1500.0] * 2,
         "earlier": {
             name: co_perturbation.date_difference(*each)
             for name, each in dates.items()

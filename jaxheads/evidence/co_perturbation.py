@@ -15,7 +15,7 @@ from jaxheads.claims.rules import Verdict
 from jaxheads.evidence.co_occurrence import HEADS, SCORE
 from jaxheads.evidence.curves import Curves
 from jaxheads.evidence.phase_changes import LEAST
-from jaxheads.evidence.rules import NotAsked, decided, known, over_runs
+from jaxheads.evidence.rules import NotAsked, decided, interval, known, over_runs
 from jaxheads.statistics import overlap_p_value
 from jaxheads.statistics.units import Estimate
 from jaxheads.statistics.seeds import FEWEST, difference_of_runs
@@ -35,8 +35,7 @@ def co_perturbation(runs: Sequence[Curves]) -> list[dict[str, Any]]:
         One entry a pair: "run" and "vanilla", indices; "variant", "layers"; "formed":
         by figure, the counts [found, seeds] of the run and of the vanilla one; "dates":
         by figure, the dates of the seeds of both, None where a seed has none; "last":
-        last ICL scores of the seeds of both; "ends": last steps of both; "earlier": by
-        figure, what ``date_difference`` gives; "also_differs": names of further choices
+        last ICL scores of the seeds of both; "earlier": by figure, what ``date_difference`` gives; "also_differs": names of further choices
         that are not the same.
     """
     return [
@@ -94,7 +93,6 @@ def _pair(at: int, other: int, runs: Sequence[Curves]) -> dict[str, Any]:
         },
         "dates": dates,
         "last": [one.last_score for one in pair],
-        "ends": [float(one.steps[-1]) for one in pair],
         "earlier": {name: date_difference(*each) for name, each in dates.items()},
         "also_differs": sorted(
             key
@@ -110,10 +108,9 @@ def decide(found: dict[str, Any]) -> tuple[Verdict, str]:
     Every run with smeared keys or KV shift is held against the vanilla run of as many
     layers and the same objective. A pair of at least 3 seeds each counts if heads form
     in more of the changed run's seeds (Fisher's exact test, p of 0.05 at most), or
-    earlier by an interval of 95 % that leaves out 0. What is asked of it is the date of
-    the ICL score where 3 seeds or more of both runs have one, of which a quarter of the
-    heads' shift counts as none (heads that never form count as formed at the last
-    step); else the last ICL score, of which 0.2 nats count as none. Holds: the mean
+    earlier by an interval of 95 % that leaves out 0. In the first case the last ICL
+    score is asked for, of which 0.2 nats count as none; in the second its date, of
+    which a quarter of the heads' shift counts as none. Holds: the mean
     difference of the runs' seeds is towards the changed run by an interval of 95 % that
     leaves out 0. Too small to matter: that interval is wholly within what counts as
     none. Does not hold: it is wholly the other way. Else undecided. Of several pairs,
@@ -138,26 +135,17 @@ def of_pair(pair: dict[str, Any]) -> Verdict:
     (mine, seeds), (theirs, others) = pair["formed"][HEADS]
     if min(seeds, others) < FEWEST:
         return "not measured"
-    more = overlap_p_value(mine, seeds, mine + theirs, seeds + others) <= 0.05
-    heads = [known(each) for each in pair["dates"][HEADS]]
-    earlier = pair["earlier"][HEADS]
-    if not more and (
-        min(map(len, heads)) < FEWEST
-        or earlier is None
-        or earlier["high"] is None
-        or earlier["high"] >= 0
-    ):
-        return "not measured"
-    score = [known(each) for each in pair["dates"][SCORE]]
-    if min(map(len, score)) < FEWEST:
+    p = overlap_p_value(mine, seeds, mine + theirs, seeds + others)
+    if p < 0.05 + 1e-9:  # of 3 seeds against none of 3 it is 0.05
         last = [known(each) for each in pair["last"]]
         return _moved(difference_of_runs(*last[::-1]), last, LEAST[SCORE])
-    usual = [
-        [end if date is None else date for date in dates]
-        for dates, end in zip(pair["dates"][HEADS], pair["ends"], strict=True)
-    ]
-    shift = difference_of_runs(*usual[::-1]).mean  # of the heads, above 0
-    return _moved(difference_of_runs(*score[::-1]), score, PART * shift)
+    heads, score = (
+        [known(each) for each in pair["dates"][name]] for name in (HEADS, SCORE)
+    )
+    shift = difference_of_runs(*heads[::-1])
+    if _moved(shift, heads, 0.0) != "holds":
+        return "not measured"
+    return _moved(difference_of_runs(*score[::-1]), score, PART * shift.mean)
 
 
 def _moved(found: Estimate, values: list[list[float]], smallest: float) -> Verdict:
@@ -178,6 +166,8 @@ def _pair_said(pair: dict[str, Any], answer: Verdict, runs: list[dict]) -> str:
                 ends = f" [{earlier['low']:+,.0f}, {earlier['high']:+,.0f}]"
             part += f", {earlier['steps']:+,.0f}{ends} steps"
         parts.append(part)
+    ends = [made["mean"] for each in pair["last"] if (made := interval(each))]
+    parts.append(f"the score ends at {' against '.join(f'{x:.2f}' for x in ends)} nats")
     eased = "heads are not eased, so that nothing is asked"
     return (
         f"{runs[pair['run']]['name']} against {runs[pair['vanilla']]['name']} "

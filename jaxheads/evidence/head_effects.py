@@ -171,10 +171,10 @@ def decide_ablation(found: dict[str, Any]) -> tuple[Verdict, str]:
     with attention patterns kept, by how much the ICL score rises, over minus the ICL
     score; mean over seeds. Holds: its interval of 95 % is above one half, and that of
     the difference from removing as many other heads (mean of 4 random sets) above 0.
-    Does not hold: the interval of the share is below one half. Else, of fewer than 3
-    such seeds, and where there are not as many other heads, undecided. Of several runs,
-    what all of 3 such seeds or more say; undecided if they differ. Heads removed one by
-    one, which stand in for one another, are reported and decide nothing.
+    Does not hold: the interval of the share is below one half. Else, and of fewer than
+    3 such seeds that have as many other heads, undecided. Of several runs, what all of
+    3 such seeds or more say; undecided if they differ. Heads removed one by one, which
+    stand in for one another, are reported and decide nothing.
     """
     asked = [
         (name, run) for name, run in _asked(found, "attribution") if known(run["lost"])
@@ -204,7 +204,7 @@ def decide_ablation(found: dict[str, Any]) -> tuple[Verdict, str]:
             if (made := interval(of[key]))
         ]
         said.append(f"{name}: {'; '.join(parts)}: {answer}.")
-        if len(seeds) >= FEWEST:
+        if len(known(of["more_than_others"])) >= FEWEST:
             answers.append(answer)
     return over_runs(answers), " ".join(said)
 
