@@ -348,7 +348,9 @@ def scored(fv: np.ndarray, induction: np.ndarray, seed: int, noise=(1.0, 1.0)) -
     """A run of 12 layers of 12 heads, on 3 tasks x 10 prompts and 20 sequences."""
     rng = np.random.default_rng(seed)
     effects = noise[0] * rng.normal(size=(3, 12, 12, 10)) + fv[..., None]
-    shares = 0.02 + noise[1] * 0.01 * rng.normal(size=(12, 12, 20)) + induction[..., None]
+    shares = (
+        0.02 + noise[1] * 0.01 * rng.normal(size=(12, 12, 20)) + induction[..., None]
+    )
     arrays = {
         "fv/effects_by_prompt": effects,
         "score/function_vector": effects.mean((0, 3)),
@@ -383,7 +385,11 @@ def differing(kind: str, seed: int) -> str:
 
 @pytest.mark.parametrize(
     ("kind", "right", "least"),
-    [("no heads", "undecided", 0.9), ("the same heads", "", 0), ("others", "holds", 0.9)],
+    [
+        ("no heads", "undecided", 0.9),
+        ("the same heads", "", 0),
+        ("others", "holds", 0.9),
+    ],
 )
 def test_top_sets_differ_only_where_heads_do(kind, right, least):
     found = [differing(kind, seed) for seed in range(20)]

@@ -1,8 +1,8 @@
 """Dynamics of trainings on token ids: prompts, inputs, seeds together, whole runs."""
 
 import dataclasses
-import re
 import json
+import re
 from pathlib import Path
 
 import numpy as np

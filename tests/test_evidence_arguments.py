@@ -20,7 +20,7 @@ from jaxheads.evidence.positions import by_position
 from jaxheads.evidence.rules import NotAsked, against, interval, over_runs
 from jaxheads.evidence.steps import choose_steps
 from jaxheads.evidence.verdicts import judge
-from jaxheads.training.phase_change import PhaseChange, over_seeds, windows_overlap
+from jaxheads.training.phase_change import PhaseChange, over_seeds
 
 STEPS = np.arange(0, 1001, 25)
 

@@ -186,10 +186,15 @@ def test_steps_must_rise_and_fit_the_curve(steps):
         (81, 0.9, "is not seen at these evaluations"),  # before the first one
     ],
 )
-def test_a_page_says_no_phase_change_only_where_it_could_be_seen(evaluations, top, said):
+def test_a_page_says_no_phase_change_only_where_it_could_be_seen(
+    evaluations, top, said
+):
     values = np.full((evaluations, 2, 1, 3), 0.02)
     values[:, :, 0, 1] = top
-    arrays = {"evaluation/step": STEPS[:evaluations], "evaluation/prefix_matching": values}
+    arrays = {
+        "evaluation/step": STEPS[:evaluations],
+        "evaluation/prefix_matching": values,
+    }
     text = training.verdict(Run(Path("run"), {"train": {}}, arrays))
     assert text is not None and said in text
     assert ("no phase change" in text) == (evaluations > 5 and top < 0.3)

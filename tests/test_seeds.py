@@ -35,12 +35,12 @@ def test_it_is_students_t():
     wanted = stats.ttest_1samp(known, 0)
     found = over_seeds(values)
     np.testing.assert_allclose(found.interval()[1:], wanted.confidence_interval(0.95))
-    assert p_of_zero(found) == pytest.approx(wanted.pvalue)
+    assert p_of_zero(found) == pytest.approx(wanted[1])
     other = [0.5, 0.1, 0.2]
     wanted = stats.ttest_ind(known, other, equal_var=False)
     found = difference_of_runs(values, other)
     np.testing.assert_allclose(found.interval()[1:], wanted.confidence_interval(0.95))
-    assert p_of_zero(found) == pytest.approx(wanted.pvalue)
+    assert p_of_zero(found) == pytest.approx(wanted[1])
 
 
 @pytest.mark.parametrize("values", [[], [2.0], [2.0, math.inf], [2.0] * 4])

@@ -44,8 +44,8 @@ def jump(at: float, low: float, high: float, width: float = 15.0) -> np.ndarray:
 
 def window(at: float, width: float = 15.0) -> PhaseChange:
     """The phase change that is found of such a jump, seen at the evaluations."""
-    begin = STEPS[STEPS <= at - 2.2 * width][-1]
-    end = STEPS[STEPS >= at + 2.2 * width][0]
+    begin = STEPS[at - 2.2 * width >= STEPS][-1]
+    end = STEPS[at + 2.2 * width <= STEPS][0]
     return PhaseChange(step=at, begin=float(begin), end=float(end), spacing=25.0)
 
 
@@ -119,8 +119,7 @@ def argument_2(truth: str, seeds: int, rng: np.random.Generator) -> str:
         "dates": dates,
         "last": [[-1.0] * seeds] * 2,
         "earlier": {
-            name: co_perturbation.date_difference(*each)
-            for name, each in dates.items()
+            name: co_perturbation.date_difference(*each) for name, each in dates.items()
         },
     }
     found = {"co_perturbation": [pair], "runs": [about(), about()]}
@@ -182,6 +181,7 @@ ARGUMENTS: dict[str, Callable[..., str]] = {
     )
 }
 
+
 def argued(truth: str, seeds: int, rng: np.random.Generator) -> dict[str, str]:
     """Verdicts on all arguments."""
     return {name: decided(truth, seeds, rng) for name, decided in ARGUMENTS.items()}
@@ -200,8 +200,8 @@ _ARMS = {  # effect's name, reference, sign of the claim
 def compared(truth: str, seeds: int, rng: np.random.Generator) -> dict[str, str]:
     """Verdicts on all signatures of an arm.
 
-    Falls: of 0, a fiftieth of the tenth that counts, or half of the reference. Claims of
-    no fall: "there" is a rise of 0, "none" a fall of just the margin, which is "worse".
+    Falls: of 0, a fiftieth of the tenth that counts, or half of the reference. Claims
+    of no fall: "there" is no fall, "none" a fall of just the margin, which is worse.
     """
     config = ArmsConfig()
     zeros = np.zeros(seeds)
@@ -327,7 +327,9 @@ def main() -> None:
     print("| --- | --- | --- |", " | ".join(["--:"] * len(names)), "|")
     for which, seeds, draws in PARTS:
         found = table(draws, seeds, which)
-        for name, truth in sorted(found, key=lambda key: (key[0], TRUTHS.index(key[1]))):
+        for name, truth in sorted(
+            found, key=lambda key: (key[0], TRUTHS.index(key[1]))
+        ):
             counted = found[name, truth]
             cells = [f"{counted[one] / counted.total():.3f}" for one in names]
             told = f"| {name.replace('_', ' ')} | {seeds or 1} | {truth} |"
@@ -352,7 +354,7 @@ def test_false_verdicts_are_rare_in_a_few_draws(which):
 
 def test_every_claim_is_simulated():
     assert {one.name for one in DEFINITIONS} == set(_ARMS)
-    assert len(ARGUMENTS) == len(judge({"runs": []} | dict.fromkeys(_PARTS, [])))
+    assert len(ARGUMENTS) == len(judge({"runs": []} | {name: [] for name in _PARTS}))
 
 
 if __name__ == "__main__":

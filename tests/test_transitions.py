@@ -96,7 +96,9 @@ def test_the_sensitivity_lists_what_find_counts():
         names = ("early_share", "silent", "overtakes")
         asked = dataclasses.replace(EXACT, **{name: row[name] for name in names})
         again = find(seen, asked, permutations=50)
-        assert (row["count"], row["of"]) == (again.count, again.shown) == (row["count"], 2)
+        assert (
+            (row["count"], row["of"]) == (again.count, again.shown) == (row["count"], 2)
+        )
         assert row["p_value"] == again.p_value
 
 
@@ -217,8 +219,7 @@ def test_noise_has_no_date_and_says_why():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_top_of_noise_is_no_head(seed):
-    """The top FV head of the end is five errors above 0, as noise of others is three:
-    half of it is passed from the first step on, and it is there at the last alone."""
+    """Noise passes half of a weak FV head from the first step on, and is none."""
     weak = 5 * NOISE / 2 * np.array([0, 0, 0, 0, 0, 1])
     heads = {(1, head): [0, 0, 0.1, 0.4, 0.4, 0.4] for head in range(2)}
     seen = trajectories(heads, {(3, head): weak for head in range(2)}, seed)

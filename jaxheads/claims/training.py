@@ -11,8 +11,8 @@ import numpy as np
 from jaxheads.claims.rules import Measured, Rules, Untested
 from jaxheads.report import words
 from jaxheads.runs import Run
-from jaxheads.statistics.units import Estimate
 from jaxheads.statistics.seeds import FEWEST, p_of_zero
+from jaxheads.statistics.units import Estimate
 
 
 def induction_emerges_first(run: Run, rules: Rules) -> Measured:
@@ -55,7 +55,9 @@ def _over_seeds(run: Run, rules: Rules) -> Measured:
     """The same over the seeds of a training in which both scores emerge."""
     ends = []
     for one in run.result["dynamics_seeds"]["seeds"]:
-        fv, induction = (one["emergence"][kind]["final"] for kind in ("fv", "induction"))
+        fv, induction = (
+            one["emergence"][kind]["final"] for kind in ("fv", "induction")
+        )
         if None not in (fv["step"], induction["step"]):
             before = [
                 date["step"] if date["before"] is None else date["before"]
@@ -109,9 +111,10 @@ def of_intervals(ends: np.ndarray) -> tuple[Estimate, float]:
 def fv_heads_were_induction_heads(run: Run, rules: Rules) -> Measured:
     """Share of the final FV heads that were induction heads first, above chance.
 
-    FV heads: of the top 2 % by FV score those that stand out at the last step. Chance: the induction trajectories given to other heads. p is the larger one of
-    permutations over all heads and within layers; Wilson's interval over heads. It is a
-    correlation of two scores over checkpoints, no causal test.
+    FV heads: of the top 2 % by FV score those that stand out at the last step. Chance:
+    the induction trajectories given to other heads. p is the larger one of permutations
+    over all heads and within layers; Wilson's interval over heads. It is a correlation
+    of two scores over checkpoints, no causal test.
     """
     found = _dynamics(run).get("transitions") or {}
     heads = found.get("shown") or 0

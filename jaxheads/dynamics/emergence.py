@@ -169,7 +169,10 @@ def find(seen: Trajectories, made: Mapping[str, Curve] | None = None) -> Emergen
     """
     made = made or curves(seen)
     level = 0.05 / len(seen.steps)  # each step is one more chance for noise
-    shows = {name: seen.shows(name, level).any(axis=1) for name in made}  # [U]
+    shows: dict[str, np.ndarray] = {
+        name: np.any(seen.shows(name, level), axis=1)  # [U]
+        for name in made
+    }
     chance = {"induction": seen.induction_chance, "function_vector": 0.0}
     dates: dict[str, dict[str, Date]] = {name: {} for name in made}
     first: dict[str, dict[str, float] | None] = {}

@@ -101,4 +101,3 @@ def ranks(scores: np.ndarray) -> np.ndarray:
     order = np.argsort(-flat, axis=1, kind="stable")
     np.put_along_axis(places, order, np.arange(1, flat.shape[1] + 1)[None], axis=1)
     return places
-

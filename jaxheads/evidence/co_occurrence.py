@@ -25,7 +25,6 @@ from jaxheads.evidence.rules import (
     NotAsked,
     against,
     interval,
-    known,
     over_runs,
     spelled,
 )
@@ -61,8 +60,8 @@ def co_occurrence(curves: Curves) -> dict[str, Any]:
         for one, other in zip(heads, score, strict=True)
         if one.step is not None and other.step is not None
     ]
-    apart, chance = chance_of_dates(curves.steps, *np.array(dates).T) if dates else (
-        None, None
+    apart, chance = (
+        chance_of_dates(curves.steps, *np.array(dates).T) if dates else (None, None)
     )
     return {
         "changes": {name: found.to_dict() for name, found in changes.items()},
@@ -180,14 +179,11 @@ def decide(found: dict[str, Any]) -> tuple[Verdict, str]:
     asked = [(about, run) for about, run in runs if run["heads"]]
     if not asked:
         raise NotAsked(f"seeds whose heads have a phase change{too_few(found)}")
-    answers = {about["name"]: of_run(run) for about, run in asked}
-    said = " ".join(_said(about, run, answers[about["name"]]) for about, run in asked)
+    said = " ".join(_said(about, run, of_run(run)) for about, run in asked)
     alone = sum(run["either"] - run["heads"] for _, run in runs)
     if alone:
         said += f" Without heads, the ICL score changes in {alone} further seeds."
-    return over_runs(
-        [of_run(run) for _, run in asked if run["heads"] >= FEWEST]
-    ), said
+    return over_runs([of_run(run) for _, run in asked if run["heads"] >= FEWEST]), said
 
 
 def too_few(found: dict[str, Any]) -> str:
@@ -213,7 +209,7 @@ def _said(about: dict[str, Any], run: dict[str, Any], answer: Verdict) -> str:
         )
     text += f", the training loss has its bump there in {run['overlap'][BUMP]}"
     if run["formed_mean"]:
-        text += f"; share of the last ICL score formed in the window: "
+        text += "; share of the last ICL score formed in the window: "
         text += spelled(run["formed_mean"])
     if wide(run["extent"]):
         text += "; the window spans most of the training"

@@ -17,8 +17,8 @@ from jaxheads.evidence.curves import Curves
 from jaxheads.evidence.phase_changes import LEAST
 from jaxheads.evidence.rules import NotAsked, decided, interval, known, over_runs
 from jaxheads.statistics import overlap_p_value
-from jaxheads.statistics.units import Estimate
 from jaxheads.statistics.seeds import FEWEST, difference_of_runs
+from jaxheads.statistics.units import Estimate
 
 PART = 0.25
 """Part of the heads' shift of date below which a shift of the score's counts as none;
@@ -35,8 +35,9 @@ def co_perturbation(runs: Sequence[Curves]) -> list[dict[str, Any]]:
         One entry a pair: "run" and "vanilla", indices; "variant", "layers"; "formed":
         by figure, the counts [found, seeds] of the run and of the vanilla one; "dates":
         by figure, the dates of the seeds of both, None where a seed has none; "last":
-        last ICL scores of the seeds of both; "earlier": by figure, what ``date_difference`` gives; "also_differs": names of further choices
-        that are not the same.
+        last ICL scores of the seeds of both; "earlier": by figure, what
+        ``date_difference`` gives; "also_differs": names of further choices that are not
+        the same.
     """
     return [
         _pair(at, other, runs)
@@ -122,7 +123,7 @@ def decide(found: dict[str, Any]) -> tuple[Verdict, str]:
             "a run with smeared_keys=true or shifted=true and a vanilla run of as many "
             "layers and the same objective"
         )
-    answers = [of_pair(pair) for pair in pairs]
+    answers: list[Verdict] = [of_pair(pair) for pair in pairs]
     said = " ".join(
         _pair_said(pair, answer, found["runs"])
         for pair, answer in zip(pairs, answers, strict=True)

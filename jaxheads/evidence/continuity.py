@@ -145,7 +145,9 @@ def decide(found: dict[str, Any]) -> tuple[Verdict, str]:
     said = "; ".join(
         f"{variant}, {layers} layers, width {width}"
         + (f", MLP {mlp}" if mlp else "")
-        + ": windows overlap in {} of {} seeds".format(*counts[variant, layers, width, mlp])
+        + ": windows overlap in {} of {} seeds".format(
+            *counts[variant, layers, width, mlp]
+        )
         + f", argument 1: {answer}"
         for (variant, layers, width, mlp), answer in kept.items()
     )

@@ -221,9 +221,7 @@ def decide_generality(found: dict[str, Any]) -> tuple[Verdict, str]:
     of fewer than 3 seeds, and where the windows span more than half of the training.
     Of several runs, what all of 3 such seeds or more say; undecided if they differ.
     """
-    rows = zip(
-        found["runs"], found["generality"], found["co_occurrence"], strict=True
-    )
+    rows = zip(found["runs"], found["generality"], found["co_occurrence"], strict=True)
     asked = [
         (about["name"], falls, wide(dated["extent"]))
         for about, falls, dated in rows

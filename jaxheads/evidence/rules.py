@@ -6,8 +6,8 @@ from typing import Any
 
 from jaxheads.claims.rules import Verdict, decide
 from jaxheads.statistics import Interval
-from jaxheads.statistics.units import Estimate
 from jaxheads.statistics.seeds import FEWEST, over_seeds, p_of_zero
+from jaxheads.statistics.units import Estimate
 
 MOST = 0.75  # share of seeds
 WIDE = 0.5
@@ -75,8 +75,8 @@ def over_runs(answers: Sequence[Verdict]) -> Verdict:
     A claim on every run is false as soon as one run's is: the chance of a false verdict
     is that of a single run, however many there are.
     """
-    said = {answer for answer in answers if answer != "not measured"}
-    return said.pop() if len(said) == 1 else "undecided"
+    said = set(answers) - {"not measured"}
+    return next(iter(said)) if len(said) == 1 else "undecided"
 
 
 def spelled(made: dict[str, Any]) -> str:

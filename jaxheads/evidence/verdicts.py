@@ -11,8 +11,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from jaxheads.evidence import co_occurrence, co_perturbation, continuity, head_effects
 from jaxheads.claims.rules import Verdict as Answer
+from jaxheads.evidence import co_occurrence, co_perturbation, continuity, head_effects
 from jaxheads.evidence.rules import NotAsked
 
 

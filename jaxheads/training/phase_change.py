@@ -128,7 +128,9 @@ def find_phase_change(
     known = np.isfinite(curve)
     steps, curve = steps[known], curve[known]
     if len(steps) < FEWEST:
-        count = "1 evaluation is" if len(steps) == 1 else f"{len(steps)} evaluations are"
+        count = (
+            "1 evaluation is" if len(steps) == 1 else f"{len(steps)} evaluations are"
+        )
         return PhaseChange(reason=f"{count} too few, {FEWEST} are needed")
     sign = -1.0 if falls else 1.0
     found = _Fits(steps, sign * curve)
@@ -196,9 +198,7 @@ def over_seeds(each: tuple[PhaseChange, ...]) -> PhaseChanges:
     if math.isfinite(made.low):
         half = float(np.mean([one.spacing for one in dated])) / 2
         low, high = made.low - half, made.high + half
-    return PhaseChanges(
-        each, len(dated), made.mean if dated else None, low, high
-    )
+    return PhaseChanges(each, len(dated), made.mean if dated else None, low, high)
 
 
 def windows_overlap(one: PhaseChange, other: PhaseChange) -> bool:
