@@ -55,7 +55,9 @@ def make_dynamics(
         for name, array in arrays.items()
     }
     base = make_run(parts=("scores",))
-    found, curves = analyse(arrays, base.result["scores"])
+    config = {"sequences": 40, "corrupted_prompts": 40}
+    config = base.result["config"]["scores"] | config
+    found, curves = analyse(arrays, base.result["scores"], config)
     told = [
         {"step": step, "source": "made/up", "revision": f"step{step}", "seconds": 3.0}
         | {"commit": f"{n:040x}", "params_sha256": f"{min(n, 7):064x}"}
@@ -66,6 +68,7 @@ def make_dynamics(
     part = {"steps": told, "missing": [], "passed_over": [], "main": None}
     result: dict[str, Any] = base.result | {"title": TITLE, "study": "dynamics"}
     result |= {"dynamics": part | {"flags": [flag]} | found}
+    result["config"] = result["config"] | {"scores": config}
     result["model"] = result["model"] | {"num_layers": layers, "num_heads": heads}
     del result["plan"]
     return dataclasses.replace(

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -338,3 +339,60 @@ def test_every_claim_states_its_rule():
     made = claims.of_run(planted_run.make_run(0))
     assert [claim.name for claim in made] == names
     assert all(claim.evidence.endswith(".") for claim in made)
+
+
+# The top of noise is not a head.
+
+
+def scored(fv: np.ndarray, induction: np.ndarray, seed: int, noise=(1.0, 1.0)) -> Run:
+    """A run of 12 layers of 12 heads, on 3 tasks x 10 prompts and 20 sequences."""
+    rng = np.random.default_rng(seed)
+    effects = noise[0] * rng.normal(size=(3, 12, 12, 10)) + fv[..., None]
+    shares = (
+        0.02 + noise[1] * 0.01 * rng.normal(size=(12, 12, 20)) + induction[..., None]
+    )
+    arrays = {
+        "fv/effects_by_prompt": effects,
+        "score/function_vector": effects.mean((0, 3)),
+        "score/function_vector_se": np.sqrt(
+            (effects.var(-1, ddof=1) / 10).sum(0)
+        ) / 3,
+        "score/induction": shares.mean(-1),
+        "score/induction_se": shares.std(-1, ddof=1) / np.sqrt(20),
+    }  # fmt: skip
+    result = {
+        "scores": {"function_vector": {"chance": 0.0}, "induction": {"chance": 0.02}},
+        "config": {"scores": {"sequences": 20, "corrupted_prompts": 10}},
+    }
+    return Run(Path("run"), result, arrays)
+
+
+def differing(kind: str, seed: int) -> str:
+    """The verdict on the top sets of a simulated run."""
+    rng = np.random.default_rng([seed, 1])
+    heads = rng.permutation(144)[:12]
+    fv, induction = np.zeros(144), np.zeros(144)
+    strength = rng.uniform(0.7, 1.0, 6)
+    if kind != "no heads":
+        fv[heads[:6]] = 2 * strength
+        same = heads[:6] if kind == "the same heads" else heads[6:]
+        induction[same] = 0.3 * rng.uniform(0.7, 1.0, 6)
+    run = scored(fv.reshape(12, 12), induction.reshape(12, 12), seed)
+    return next(
+        one.verdict for one in claims.of_run(run) if one.name == "top_sets_differ"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "right", "least"),
+    [
+        ("no heads", "undecided", 0.9),
+        ("the same heads", "", 0),
+        ("others", "holds", 0.9),
+    ],
+)
+def test_top_sets_differ_only_where_heads_do(kind, right, least):
+    found = [differing(kind, seed) for seed in range(20)]
+    if kind != "others":
+        assert np.mean([one == "holds" for one in found]) <= 0.05
+    assert np.mean([one == right for one in found]) >= least

@@ -24,7 +24,6 @@ from jaxheads.arms.opening import open_arms
 from jaxheads.arms.outcomes import groups
 from jaxheads.arms.paired_effects import (
     answer_effect,
-    over_seeds,
     p_of_seeds,
     paired_effect,
     seed_effect,
@@ -38,7 +37,7 @@ from jaxheads.models.forward import forward
 from jaxheads.parsing import parse
 from jaxheads.report import render
 from jaxheads.statistics import bootstrap_mean
-from jaxheads.statistics.distributions import binomial_tail, student_t_quantile
+from jaxheads.statistics.distributions import student_t_quantile
 from jaxheads.statistics.multiple_tests import holm
 from jaxheads.statistics.paired_tests import mcnemar
 from jaxheads.training.config import TrainConfig
@@ -262,7 +261,7 @@ def test_windows_of_equal_size_have_the_usual_interval():
     ],
 )
 def test_p_over_seeds(by_seed, p):
-    found = p_of_seeds(over_seeds(np.array(by_seed)), len(by_seed))
+    found = p_of_seeds(np.array(by_seed))
     assert found == pytest.approx(p, abs=1e-4, nan_ok=True)
 
 
@@ -354,7 +353,7 @@ def effect(name, reference, by_seed, unit="share"):
     return seed_effect(name, "loss", unit, 1, reference + zeros, reference + by_seed)
 
 
-HEADS = effect("induction_heads", 1.0, [0.0, 0.0])
+HEADS = effect("induction_heads", 1.0, [0.0, 0.0, 0.0])
 FALLS = [("repetition_falls", "repetition"), ("prefix_falls", "prefix_top")]
 FALLS.append(("context_gain_falls", "token_loss_difference"))
 STAYS = [
@@ -370,9 +369,10 @@ STAYS = [
     [
         ([-0.3, -0.31, -0.3, -0.29], "holds"),
         ([0.3, 0.31, 0.3, 0.29], "does not hold"),
-        ([-0.01, -0.011, -0.012, -0.011], "holds"),  # small, and there
-        ([-0.01, 0.011, -0.012, 0.01], "does not hold"),  # less than a tenth
+        ([-0.01, -0.011, -0.012, -0.011], "too small to matter"),  # and there
+        ([-0.01, 0.011, -0.012, 0.01], "too small to matter"),  # less than a tenth
         ([-0.3, 0.3, -0.2, 0.1], "undecided"),
+        ([-0.3, -0.3001], "undecided"),  # two seeds decide nothing
         ([-0.3], "undecided"),
         (None, "not measured"),
     ],
@@ -391,6 +391,7 @@ def test_claims_of_a_fall(claim, name, by_seed, verdict):
         ([0.3, 0.31, 0.3, 0.29], "holds"),
         ([-0.3, -0.31, -0.3, -0.29], "does not hold"),
         ([-0.02, -0.06, 0.0, -0.09], "undecided"),
+        ([0.0, 0.001], "undecided"),
         ([0.0], "undecided"),
         (None, "not measured"),
     ],
@@ -398,12 +399,21 @@ def test_claims_of_a_fall(claim, name, by_seed, verdict):
 def test_claims_of_no_fall(claim, name, sign, by_seed, verdict):
     effects = []
     if by_seed is not None:
-        effects = [effect(name, 0.6, [sign * x for x in by_seed])]
+        effects = [effect(name, 0.6, [sign * x for x in by_seed]), HEADS]
     judged = judge_arms(effects, ["vanilla", "hapax"], CONFIG)[0]
     assert next(one for one in judged if one.name == claim).verdict == verdict
 
 
-@pytest.mark.parametrize(("claim", "name"), FALLS[:2])
+def test_a_fall_of_a_five_hundredth_is_too_small_to_matter():
+    """The printed rule: falls below a tenth of the reference count as none."""
+    effects = [effect("repetition", 0.5, [-0.001, -0.0011, -0.0009, -0.001]), HEADS]
+    found = judge_arms(effects, ["vanilla", "hapax"], CONFIG)[0][0]
+    assert found.p < 0.05 and found.verdict == "too small to matter"
+
+
+@pytest.mark.parametrize(
+    ("claim", "name"), FALLS + [(claim, name) for claim, name, _ in STAYS]
+)
 def test_what_is_not_there_cannot_fall(claim, name):
     heads = effect("induction_heads", 0.75, [0.0, 0.0])
     effects = [effect(name, 0.1, [-0.3, -0.31, -0.3, -0.29]), heads]
@@ -542,12 +552,6 @@ def test_wrong_inputs_are_refused(arms, compared, tmp_path):
 def test_choices_are_checked(changes, message):
     with pytest.raises(UserError, match=message):
         dataclasses.replace(CONFIG, **changes).check()
-
-
-@pytest.mark.parametrize(("count", "trials"), [(3, 1001), (480, 1001), (1999, 2000)])
-def test_tails_of_many_tosses_are_exact(count, trials):
-    exact = sum(math.comb(trials, k) for k in range(count + 1)) / 2**trials
-    assert binomial_tail(count, trials) == pytest.approx(exact, rel=1e-9)
 
 
 def test_an_effect_is_the_arm_minus_the_reference():

@@ -1,14 +1,20 @@
 """Transitions and dates of emergence, on trajectories whose answer is known."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from jaxheads.claims.rules import Rules, Untested
+from jaxheads.claims.training import fv_heads_were_induction_heads
 from jaxheads.dynamics import emergence
-from jaxheads.dynamics.trajectories import Trajectories, detectable, ranks
+from jaxheads.dynamics.trajectories import Trajectories, ranks
 from jaxheads.dynamics.transitions import Definition, find, permuted
+from jaxheads.report.dynamics_findings import turned
 from jaxheads.run_scores import top_count
+from jaxheads.runs import Run
+from jaxheads.statistics.standing_out import stands_out
 
 STEPS = np.array([0, 1, 4, 16, 64, 256])
 LAYERS, HEADS, TASKS = 5, 20, 4
@@ -29,7 +35,7 @@ def trajectories(induction=(), fv=(), seed=0) -> Trajectories:
         effects[:, :, layer, head] += np.asarray(values)[:, None]
     error = np.full(shape, NOISE)
     return Trajectories(
-        STEPS, attention, error, 0.02, effects.mean(axis=1), error / 2, effects
+        STEPS, attention, error, 0.02, effects.mean(axis=1), error / 2, effects, 40, 40
     )
 
 
@@ -90,7 +96,9 @@ def test_the_sensitivity_lists_what_find_counts():
         names = ("early_share", "silent", "overtakes")
         asked = dataclasses.replace(EXACT, **{name: row[name] for name in names})
         again = find(seen, asked, permutations=50)
-        assert (row["count"], row["of"]) == (again.count, 2)
+        assert (
+            (row["count"], row["of"]) == (again.count, again.shown) == (row["count"], 2)
+        )
         assert row["p_value"] == again.p_value
 
 
@@ -163,8 +171,11 @@ def test_ranks_and_detection_are_those_of_a_step():
     assert ranks(scores).tolist() == [[3, 1, 2, 4], [4, 3, 2, 1]]
     errors = np.full_like(scores, 0.1)
     errors[1, 1] = [np.nan, 0]
-    shown = detectable(scores, errors, 0.05)
-    assert shown.tolist() == [[False, True, True, False], [False, False, True, True]]
+    zeros = np.zeros((2, 1, 2, 2))
+    seen = Trajectories(np.arange(2), scores, errors, 0.05, scores, errors, zeros, 9, 9)
+    shown = seen.shows("induction")
+    assert shown.tolist() == [[False, True, True, False], [False, False, False, True]]
+    assert (shown == stands_out(scores, errors, 0.05, 9).reshape(2, 4)).all()
     assert [top_count(total, 0.02) for total in (48, 144, 384, 1024)] == [1, 3, 8, 21]
 
 
@@ -204,6 +215,29 @@ def test_noise_has_no_date_and_says_why():
     date = found.fv["final"]
     assert date.step is None and "no head stands out" in date.reason
     assert found.induction["final"].step == 64 and found.first["final"] is None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_top_of_noise_is_no_head(seed):
+    """Noise passes half of a weak FV head from the first step on, and is none."""
+    weak = 5 * NOISE / 2 * np.array([0, 0, 0, 0, 0, 1])
+    heads = {(1, head): [0, 0, 0.1, 0.4, 0.4, 0.4] for head in range(2)}
+    seen = trajectories(heads, {(3, head): weak for head in range(2)}, seed)
+    found = emergence.find(seen)
+    if found.fv["final"].step is not None:
+        assert found.fv["final"].step == 256
+        first = found.first["final"]
+        assert first and first["fv"] == 0 and first["induction"] < 0.975
+
+
+def test_heads_that_do_not_stand_out_are_no_fv_heads():
+    found = find(trajectories({(2, 7): EARLY} | OTHERS), EXACT, permutations=10)
+    assert found.shown == 0 and not any(one.stands_out for one in found.followed)
+    told = {"emergence": emergence.find(one()).to_dict(), "steps": []}
+    run = Run(Path("run"), {"dynamics": told | {"transitions": found.to_dict()}}, {})
+    with pytest.raises(Untested, match="No FV head stands out"):
+        fv_heads_were_induction_heads(run, Rules())
+    assert "none to follow" in turned(found.to_dict())
 
 
 def test_an_undecided_order_is_said_to_be_one():

@@ -1,9 +1,9 @@
 """What training without induction copying should do, as claims with fixed rules.
 
 Each claim is asked of one arm against the reference and judged as ``claims.rules``
-says: it holds where its test over seeds, adjusted by Holm's method over the claims on
-this arm, is significant; it does not hold where the opposite is, or where the 95 %
-interval over seeds leaves out the smallest effect of interest; else it is undecided.
+says, by its test over seeds, adjusted by Holm's method over the claims on this arm, and
+its 95 % interval over seeds; fewer than 3 seeds decide nothing. Nor is anything decided
+where the reference has no induction heads: then there was nothing to train without.
 The smallest fall and the margins of what counts as no worse are options of the command:
 choose them before a run is looked at.
 
@@ -11,14 +11,15 @@ Source: Sahin et al. 2025, arXiv 2511.05743 (the signatures; no tests there).
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from jaxheads.arms.config import ArmsConfig
-from jaxheads.arms.paired_effects import Effect, over_seeds
+from jaxheads.arms.paired_effects import Effect
 from jaxheads.claims.rules import Claim, Definition, Measured, Rules, Untested, judge
 from jaxheads.report import words
+from jaxheads.statistics.seeds import FEWEST, over_seeds
 
 _SOURCE = "Sahin et al. 2025"
 
@@ -41,53 +42,46 @@ class ArmEffects:
         """An effect that seeds can be asked about.
 
         Raises:
-            Untested: it was not measured, or of one seed.
+            Untested: it was not measured, or of fewer than 3 seeds; or the reference
+                has no induction heads.
         """
         if name not in self.effects:
             raise Untested("not measured", "The held-out windows have no such targets.")
         found = self.effects[name]
-        if len(found.by_seed) < 2:
+        said = _numbers(self.name, found)
+        if len(found.by_seed) < FEWEST:
+            raise Untested("undecided", f"{said} Fewer than {FEWEST} decide nothing.")
+        if not heads_formed(self.effects):
             raise Untested(
                 "undecided",
-                f"{_numbers(self.name, found)} One seed says nothing of other seeds.",
+                f"{said} The reference has no induction head (a prefix-matching score "
+                f"above {self.config.induction_above:g}) in the mean seed, so there is "
+                "nothing to fall.",
             )
         return found
 
-    def find_of_induction(self, name: str) -> Effect:
-        """An effect that only a reference with induction heads can show.
 
-        Raises:
-            Untested: as ``find``; or the reference has none.
-        """
-        found = self.find(name)
-        if self.find("induction_heads").reference < 1:
-            raise Untested(
-                "undecided",
-                f"{_numbers(self.name, found)} The reference has no induction head "
-                f"(a prefix-matching score above {self.config.induction_above:g}) in "
-                "the mean seed, so there is nothing to fall.",
-            )
-        return found
+def heads_formed(effects: Mapping[str, Effect]) -> bool:
+    """Whether the reference has induction heads: one in the mean seed, or more."""
+    return effects["induction_heads"].reference >= 1
 
 
 def repetition_falls(arm: ArmEffects, rules: Rules) -> Measured:
     """Fall of the share of random sequences whose last token is repeated.
 
     Two-sided p of Student's t over seeds; a fall below the smallest share of what the
-    reference has does not count. Undecided where the reference has less than one
-    induction head a seed.
+    reference has does not count.
     """
-    return _falls(arm, arm.find_of_induction("repetition"))
+    return _falls(arm, arm.find("repetition"))
 
 
 def prefix_falls(arm: ArmEffects, rules: Rules) -> Measured:
     """Fall of the mean prefix-matching score of the top heads.
 
     Two-sided p of Student's t over seeds; a fall below the smallest share of what the
-    reference has does not count. Undecided where the reference has less than one
-    induction head a seed.
+    reference has does not count.
     """
-    return _falls(arm, arm.find_of_induction("prefix_top"))
+    return _falls(arm, arm.find("prefix_top"))
 
 
 def context_gain_falls(arm: ArmEffects, rules: Rules) -> Measured:
@@ -135,19 +129,19 @@ DEFINITIONS = tuple(
         (
             "repetition_falls",
             "Random tokens are repeated less often",
-            "two seeds or more",
+            "three seeds or more",
             repetition_falls,
         ),
         (
             "prefix_falls",
             "The strongest heads match prefixes less",
-            "two seeds or more",
+            "three seeds or more",
             prefix_falls,
         ),
         (
             "loss_does_not_rise",
             "The loss where induction cannot predict does not rise",
-            "two seeds or more",
+            "three seeds or more",
             loss_does_not_rise,
         ),
         (
@@ -159,7 +153,7 @@ DEFINITIONS = tuple(
         (
             "context_gain_falls",
             "The gain from context (early minus late loss), over all windows, falls",
-            "two seeds or more",
+            "three seeds or more",
             context_gain_falls,
         ),
         (
@@ -202,17 +196,13 @@ def _falls(arm: ArmEffects, found: Effect) -> Measured:
 
 def _no_worse(arm: ArmEffects, found: Effect, sign: int, margin: float) -> Measured:
     by_seed = sign * np.array(found.by_seed)
-    measured = over_seeds(by_seed)
-    p = measured.p_above(-margin)
-    if measured.variance == 0 and measured.mean > -margin:
-        p = 2.0 ** -len(by_seed)  # as the sign test: there is no t
     return Measured(
         *_turned(found, sign),
-        p=p,
+        p=over_seeds(by_seed).p_above(-margin),
         evidence=f"{_numbers(arm.name, found)} No worse means by less than "
         f"{words.number(margin)}{_unit(found)}.",
         unit=found.unit,
-        smallest=-margin,
+        smallest=margin,
         null=-margin,
     )
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from jaxheads.arms.config import ArmsConfig
 from jaxheads.errors import UserError
+from jaxheads.report import words
+from jaxheads.statistics.seeds import FEWEST
 from jaxheads.training.evidence import TrainingEvidence
 from jaxheads.training.trained import Trained, open_all
 
@@ -169,10 +171,11 @@ def _compare(
             f"Compared at step {step}, but the last steps of the arms are "
             f"{', '.join(map(str, ends))}."
         )
-    if len(trained[0].seeds) == 1:
+    if len(trained[0].seeds) < FEWEST:
+        count = words.plural(len(trained[0].seeds), "seed").capitalize()
         warnings.append(
-            "One seed: nothing can be said of other seeds, and the claims stay "
-            "undecided."
+            f"{count}: fewer than {FEWEST} say nothing of other seeds, and the claims "
+            "stay undecided."
         )
     return tuple(changed.values()), tuple(warnings)
 

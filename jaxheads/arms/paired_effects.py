@@ -4,7 +4,8 @@ Every difference is an arm minus the reference, of the same seeds on the same wi
 Two questions are told apart, and each has its interval and its test:
 
 - *over seeds*: would other seeds of both trainings differ, too? Student's t of the N
-  seeds' paired differences; this is what is said of an objective.
+  seeds' paired differences (``statistics.seeds``); this is what is said of an
+  objective.
 - *over samples*: would these very models differ on other windows? The seeds are taken
   as given, and windows are the independent units: targets of one window, and answers
   of several seeds to one target, depend on each other. Interval: bootstrap of windows.
@@ -25,8 +26,8 @@ from typing import Literal
 import numpy as np
 
 from jaxheads.statistics import LEVEL, SAMPLES, Interval
-from jaxheads.statistics.distributions import student_t_p
-from jaxheads.statistics.paired_tests import Estimate, estimate, mcnemar, sign_flip_p
+from jaxheads.statistics.paired_tests import mcnemar, sign_flip_p
+from jaxheads.statistics.seeds import over_seeds, p_of_zero
 
 Family = Literal["accuracy", "loss", "context", "heads"]
 _NAN = math.nan
@@ -46,8 +47,8 @@ class Effect:
         reference: mean over the reference's seeds.
         other: mean over the arm's seeds.
         difference: ``other - reference``.
-        seeds_low: lower end of the difference's 95 % interval over seeds; infinite
-            where all differ by the same amount.
+        seeds_low: lower end of the difference's 95 % interval over seeds; infinite of
+            one seed and where all differ by the same amount.
         seeds_high: upper end.
         samples_low: lower end of that over windows.
         samples_high: upper end.
@@ -167,9 +168,7 @@ def seed_effect(
     """
     by_seed = np.asarray(other, float) - np.asarray(reference, float)
     found = over_seeds(by_seed)
-    low, high = -math.inf, math.inf
-    if found.variance:  # else no spread was seen, which says little of it
-        _, low, high = found.interval(LEVEL)
+    low, high = found.interval(LEVEL)[1:]
     return Effect(
         name=name,
         family=family,
@@ -182,33 +181,23 @@ def seed_effect(
         seeds_low=float(low),
         seeds_high=float(high),
         by_seed=tuple(by_seed.tolist()),
-        p_seeds=p_of_seeds(found, len(by_seed)),
+        p_seeds=p_of_seeds(by_seed),
     )
 
 
-def over_seeds(by_seed: np.ndarray) -> Estimate:
-    """The mean of the seeds' differences [N], without variance if only rounding has."""
-    found = estimate(by_seed)
-    if len(by_seed) > 1 and np.ptp(by_seed) <= 1e-9 * np.abs(by_seed).max():
-        return found._replace(variance=0.0)
-    return found
-
-
-def p_of_seeds(found: Estimate, seeds: int) -> float:
+def p_of_seeds(by_seed: np.ndarray) -> float:
     """Two-sided p of a mean difference of 0, by Student's t over seeds.
 
     Where all seeds differ by the same amount there is no t, and it is that of the sign
     test: 2^(1 - N). NaN of one seed.
 
     Args:
-        found: the mean with its variance.
-        seeds: N.
+        by_seed: differences [N].
     """
-    if math.isnan(found.variance):
-        return _NAN
-    if found.variance == 0:
-        return 1.0 if found.mean == 0 else 2.0 ** (1 - seeds)
-    return student_t_p(found.mean / math.sqrt(found.variance), found.freedom)
+    found = over_seeds(by_seed)
+    if len(by_seed) > 1 and math.isnan(found.variance):
+        return 1.0 if found.mean == 0 else 2.0 ** (1 - len(by_seed))
+    return p_of_zero(found)
 
 
 def paired_effect(

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from jaxheads import statistics
+from jaxheads import run_scores, statistics
 from jaxheads.claims.rules import Measured, Rules, Untested
 from jaxheads.heads import top
 from jaxheads.ranking_uncertainty import (
@@ -21,6 +21,8 @@ from jaxheads.ranking_uncertainty import (
 from jaxheads.report import words
 from jaxheads.run_scores import top_count
 from jaxheads.runs import Run
+from jaxheads.statistics.distributions import student_t_quantile
+from jaxheads.statistics.standing_out import stands_out
 
 _PAIR = ("function_vector", "induction")
 _RANKED = "queries, heads ranked anew"
@@ -30,10 +32,20 @@ _FEWEST = 3  # heads of a set below which its share or its depth says too little
 def top_sets_differ(run: Run, rules: Rules) -> Measured:
     """One half minus the share of the top 2 % of heads that both rankings share.
 
-    Top sets of 3 heads or more. Bootstrap over queries, heads ranked anew each time,
-    corrected for the noise that this adds.
+    Top sets of 3 heads or more, the best of which stands out from chance. The interval
+    reaches from the heads that are in both top sets for sure to those that may be in
+    both: that fewer heads than are in a set are better for sure. Test by bootstrap over
+    queries, heads ranked anew each time, corrected for the noise that this adds.
     """
     pair, count = _scores(run), _count(run, rules)
+    errors = [run_scores.errors(run, name) for name in _PAIR]
+    samples = [_samples(run, name) for name in _PAIR]
+    for name, scores, error, drawn in zip(_PAIR, pair, errors, samples, strict=True):
+        chance = (run.result["scores"].get(name) or {}).get("chance") or 0.0
+        if not stands_out(scores, error, chance, drawn).any():
+            raise Untested(
+                "undecided", f"No head stands out from chance by {words.short(name)}."
+            )
     shared = statistics.overlap(*(top(scores, count) for scores in pair))
     made = np.array(
         [
@@ -41,15 +53,21 @@ def top_sets_differ(run: Run, rules: Rules) -> Measured:
             for a, b in zip(*_resampled(run, rules), strict=True)
         ]
     )
-    low, high = np.clip(ranked_interval(shared, made), 0, 1)
+    members = [
+        top_members(scores, error, drawn, count)
+        for scores, error, drawn in zip(pair, errors, samples, strict=True)
+    ]
+    sure, may = (np.logical_and(*each).sum() for each in zip(*members, strict=True))
+    low = min(float(sure) / count, shared)
+    high = max(min(float(may) / count, 1.0), shared)
     corrected = 2 * shared - made
     beyond = min(int(np.sum(corrected >= 0.5)), int(np.sum(corrected <= 0.5)))
     total = pair[0].size
     p_chance = statistics.overlap_p_value(round(shared * count), count, count, total)
     return Measured(
         0.5 - shared,
-        0.5 - float(high),
-        0.5 - float(low),
+        0.5 - high,
+        0.5 - low,
         p=min(1.0, 2 * (1 + beyond) / (1 + SAMPLES)),
         over=_RANKED,
         p_over=_RANKED,
@@ -60,6 +78,51 @@ def top_sets_differ(run: Run, rules: Rules) -> Measured:
         unit="share of heads",
         smallest=rules.smallest,
     )
+
+
+def top_members(
+    scores: np.ndarray, errors: np.ndarray, samples: int | None, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which heads are among the top ones for sure, and which may be.
+
+    A head is above another for sure if their difference is above Student's t quantile
+    at 1 - 0.025 / (L H) times its standard error: then of all heads each is held
+    against all others at 5 %. It may be among the top ``count`` heads if fewer than so
+    many are above it for sure; and is if all but fewer than so many are below.
+
+    Args:
+        scores: [L, H].
+        errors: standard errors, [L, H]; with one that is nan nothing is sure.
+        samples: that the errors rest on; None: there are no errors.
+        count: of top heads.
+
+    Returns:
+        bool [L, H] twice: for sure, and maybe.
+    """
+    flat, error = scores.ravel(), errors.ravel()
+    if samples is None:
+        quantile, error = 0.0, np.zeros_like(flat)
+    else:
+        level = 1 - 0.05 / flat.size
+        quantile = student_t_quantile(level, samples - 1) if samples > 1 else np.inf
+    spread = np.hypot(error[:, None], error)
+    above = flat[:, None] - flat > quantile * np.where(spread > 0, spread, np.nan)
+    above |= (spread == 0) & (flat[:, None] > flat)
+    shape = scores.shape
+    sure = flat.size - 1 - above.sum(axis=1) < count
+    return sure.reshape(shape), (above.sum(axis=0) < count).reshape(shape)
+
+
+def _samples(run: Run, name: str) -> int | None:
+    """Prompts of a task or sequences behind a score; None: it was not sampled."""
+    if f"score/{name}_se" not in run.arrays:
+        return None
+    effects = run.arrays.get("fv/effects_by_prompt")
+    if name == "function_vector" and effects is not None:
+        return effects.shape[-1]
+    told = (run.result.get("config") or {}).get("scores") or {}
+    key = "corrupted_prompts" if name == "function_vector" else "sequences"
+    return int(told.get(key, 0))
 
 
 def scores_correlate(run: Run, rules: Rules) -> Measured:

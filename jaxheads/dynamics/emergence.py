@@ -2,14 +2,18 @@
 
 The curve of a score is the mean over the top 2 % of heads, chosen anew at each step. It
 emerges at the first step at which the curve has passed half of the way from chance to
-its last value, or to its largest. Where no head stands out from chance at that step,
-nothing has emerged: the top of noise is above 0, too. Nor has it where the curve of
-induction scores ends less than 0.1 above chance.
+its last value, or to its largest, and a head stands out from chance: the top of noise
+is above 0, too. Of all heads at all steps, any one stands out in 5 % of cases at most
+if there is none. Nothing has emerged where no head stands out at the last step (of the
+largest value), nor where the curve of induction scores ends less than 0.1 above chance.
 
 Intervals: resamples of the curves, as far as a run's arrays allow. FV scores: tasks are
 drawn with replacement, the same for all steps (of one task: as for induction).
 Induction scores: normal draws with each head's standard error over sequences,
-independent over steps. The top heads are chosen anew in every resample.
+independent over steps. The top heads are chosen anew in every resample. A score may
+have emerged before a head stood out, where half was passed already: so the interval of
+a date begins with the passing of half, whatever stands out, and one score is first in a
+resample if it has emerged, head and all, before the other one passed half.
 
 Source of the curves: Yin & Steinhardt 2025, section 5; the dates are this project's.
 """
@@ -20,7 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxheads.dynamics.trajectories import LEAST, Trajectories, detectable
+from jaxheads.dynamics.trajectories import LEAST, Trajectories
 from jaxheads.run_scores import top_count
 from jaxheads.statistics import LEVEL, SAMPLES, Interval
 
@@ -51,10 +55,13 @@ class Date:
     """When a score emerged.
 
     Attributes:
-        step: the first at which the curve has passed half; None: nothing emerged.
+        step: the first at which the curve has passed half and a head stands out; None:
+            nothing emerged.
         before: the step before it; it emerged between the two. None: there is none.
         low: of the interval, a step.
         high: of the interval, a step.
+        after: the step before ``low``, or ``low`` where there is none: it emerged
+            between this one and ``high``.
         reason: why there is no date, or "".
     """
 
@@ -62,6 +69,7 @@ class Date:
     before: int | None = None
     low: int | None = None
     high: int | None = None
+    after: int | None = None
     reason: str = ""
 
 
@@ -72,8 +80,8 @@ class Emergence:
     Attributes:
         induction: the date, by what half is taken of.
         fv: alike.
-        first: shares of the resamples in which induction, neither, or FV was first,
-            by what half is taken of; None where one of them did not emerge.
+        first: shares of the resamples in which induction, neither for sure, or FV was
+            first, by what half is taken of; None where one of them did not emerge.
         samples: resamples.
         fv_tasks: tasks that were drawn from.
     """
@@ -160,11 +168,10 @@ def find(seen: Trajectories, made: Mapping[str, Curve] | None = None) -> Emergen
         made: their curves, if they are there already.
     """
     made = made or curves(seen)
-    shows = {
-        "induction": detectable(
-            seen.induction, seen.induction_se, seen.induction_chance
-        ),
-        "function_vector": detectable(seen.fv, seen.fv_se, 0.0),
+    level = 0.05 / len(seen.steps)  # each step is one more chance for noise
+    shows: dict[str, np.ndarray] = {
+        name: np.any(seen.shows(name, level), axis=1)  # [U]
+        for name in made
     }
     chance = {"induction": seen.induction_chance, "function_vector": 0.0}
     dates: dict[str, dict[str, Date]] = {name: {} for name in made}
@@ -173,7 +180,7 @@ def find(seen: Trajectories, made: Mapping[str, Curve] | None = None) -> Emergen
         places = {}
         for name, curve in made.items():
             at = -1 if reference == "final" else int(np.argmax(curve.top.mean))
-            if not shows[name][at].any():
+            if not shows[name][at]:
                 which = "last" if reference == "final" else "one with its largest mean"
                 reason = (
                     f"no head stands out from chance at step {seen.steps[at]}, the "
@@ -188,9 +195,11 @@ def find(seen: Trajectories, made: Mapping[str, Curve] | None = None) -> Emergen
                 )
                 dates[name][reference] = Date(None, reason=reason)
                 continue
-            places[name] = half(curve.top_samples, chance[name], reference)
-            place = int(half(curve.top.mean[None], chance[name], reference)[0])
-            dates[name][reference] = _date(seen.steps, place, places[name])
+            passed = half(curve.top_samples, chance[name], reference)
+            places[name] = (passed, _shown(passed, shows[name], at))
+            own = half(curve.top.mean[None], chance[name], reference)
+            place = int(_shown(own, shows[name], at)[0])
+            dates[name][reference] = _date(seen.steps, place, *places[name])
         first[reference] = _first(**places) if len(places) == 2 else None
     return Emergence(
         dates["induction"],
@@ -213,16 +222,36 @@ def half(curves: np.ndarray, chance: float, reference: Reference) -> np.ndarray:
     return np.argmax(curves >= chance + (end - chance)[:, None] / 2, axis=1)
 
 
-def _date(steps: np.ndarray, place: int, places: np.ndarray) -> Date:
+def _shown(places: np.ndarray, shows: np.ndarray, last: int) -> np.ndarray:
+    """The first place from each one on where a head stands out: int [R].
+
+    Args:
+        places: int [R].
+        shows: bool [U], whether a head stands out at a step.
+        last: a place where one does, for places behind all of those.
+    """
+    steps = np.arange(len(shows))
+    later = (steps >= places[:, None]) & shows
+    return np.where(later.any(axis=1), later.argmax(axis=1), last % len(shows))
+
+
+def _date(steps: np.ndarray, place: int, passed: np.ndarray, shown: np.ndarray) -> Date:
     tail = 50 * (1 - LEVEL)
-    low, high = np.percentile(places, [tail, 100 - tail], method="nearest")
-    before = int(steps[place - 1]) if place else None
-    return Date(int(steps[place]), before, int(steps[low]), int(steps[high]))
+    low = min(int(np.percentile(passed, tail, method="nearest")), place)
+    high = max(int(np.percentile(shown, 100 - tail, method="nearest")), place)
+    return Date(
+        step=int(steps[place]),
+        before=int(steps[place - 1]) if place else None,
+        low=int(steps[low]),
+        high=int(steps[high]),
+        after=int(steps[max(low - 1, 0)]),
+    )
 
 
-def _first(induction: np.ndarray, function_vector: np.ndarray) -> dict[str, float]:
-    return {
-        "induction": float((induction < function_vector).mean()),
-        "neither": float((induction == function_vector).mean()),
-        "fv": float((induction > function_vector).mean()),
-    }
+def _first(
+    induction: tuple[np.ndarray, np.ndarray], function_vector: tuple
+) -> dict[str, float]:
+    """Shares of who is first; each given as where half is passed, and a head shows."""
+    earlier = float((induction[1] < function_vector[0]).mean())
+    later = float((function_vector[1] < induction[0]).mean())
+    return {"induction": earlier, "neither": 1 - earlier - later, "fv": later}

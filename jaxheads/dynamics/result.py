@@ -54,7 +54,7 @@ def gather(
     last = done[-1].result
     arrays = _stack([run.arrays for run in done])
     arrays["dynamics/step"] = np.array([step.record["step"] for step in steps])
-    found, curves = analyse(arrays, last["scores"])
+    found, curves = analyse(arrays, last["scores"], last["config"]["scores"])
     arrays |= curves
     model = {k: v for k, v in last["model"].items() if k not in _OF_A_STEP}
     result = {
@@ -83,15 +83,16 @@ def gather(
 
 
 def analyse(
-    arrays: runs.Arrays, scores: dict[str, Any]
+    arrays: runs.Arrays, scores: dict[str, Any], config: dict[str, Any]
 ) -> tuple[dict[str, Any], runs.Arrays]:
     """What the steps' scores tell: dates and transitions, and the curves as arrays.
 
     Args:
         arrays: the steps' scores, stacked.
         scores: what they mean.
+        config: how they were measured, the steps' ``ScoresConfig`` as JSON.
     """
-    seen = Trajectories.of(arrays, scores)
+    seen = Trajectories.of(arrays, scores, config)
     curves = emergence.curves(seen)
     found = {
         "emergence": emergence.find(seen, curves).to_dict(),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxheads.dynamics.trajectories import Trajectories, detectable
+from jaxheads.dynamics.trajectories import Trajectories
 from jaxheads.dynamics.transitions import (
     PERMUTATIONS,
     Candidates,
@@ -87,10 +87,7 @@ def count(
     return Counted(
         definition=definition,
         each=each,
-        shown=[
-            int(_shows(seen, definition)[table.final].sum())
-            for seen, table in zip(trainings, tables, strict=True)
-        ],
+        shown=[int(table.shown.sum()) for table in tables],
         of=[len(table.final) for table in tables],
         expected={name: float(drawn.mean()) for name, drawn in sums.items()},
         p_value={
@@ -99,11 +96,6 @@ def count(
         },
         permutations=permutations,
     )
-
-
-def _shows(seen: Trajectories, definition: Definition) -> np.ndarray:
-    """Whose FV score stands out at the last step: bool [L H]."""
-    return detectable(seen.fv, seen.fv_se, 0.0, definition.level)[-1]
 
 
 def order(emergences: Sequence[dict[str, Any]], reference: str) -> dict[str, int]:

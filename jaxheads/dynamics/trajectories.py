@@ -5,12 +5,12 @@ Dims: U steps, A scoring tasks, L layers, H heads.
 
 import dataclasses
 from collections.abc import Mapping
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 from jaxheads.runs import Arrays, Run
+from jaxheads.statistics.standing_out import stands_out
 
 LEAST = {"induction": 0.1, "function_vector": 0.0}
 """How far above chance a score must be for a kind of head to be there: the best of a
@@ -29,6 +29,8 @@ class Trajectories:
         fv: [U, L, H], probability.
         fv_se: [U, L, H].
         fv_effects: [U, A, L, H], the FV score by task.
+        sequences: that the induction scores and their errors rest on.
+        prompts: of each task, that the FV scores rest on.
     """
 
     steps: np.ndarray
@@ -38,10 +40,20 @@ class Trajectories:
     fv: np.ndarray
     fv_se: np.ndarray
     fv_effects: np.ndarray
+    sequences: int
+    prompts: int
 
     @classmethod
-    def of(cls, arrays: Arrays, scores: Mapping[str, Any]) -> "Trajectories":
-        """Out of the arrays of a dynamics run and what its scores mean."""
+    def of(
+        cls, arrays: Arrays, scores: Mapping[str, Any], config: Mapping[str, Any]
+    ) -> "Trajectories":
+        """Out of the arrays of a dynamics run.
+
+        Args:
+            arrays: of the run.
+            scores: what its scores mean.
+            config: how they were measured, the run's ``ScoresConfig`` as JSON.
+        """
         named = {
             name: np.asarray(arrays[f"dynamics/score/{name}"], np.float64)
             for score in ("induction", "function_vector")
@@ -55,12 +67,28 @@ class Trajectories:
             named["function_vector"],
             named["function_vector_se"],
             np.asarray(arrays["dynamics/fv_effects"], np.float64),
+            int(config["sequences"]),
+            int(config["corrupted_prompts"]),
         )
 
     @classmethod
     def of_run(cls, run: Run) -> "Trajectories":
         """Out of a loaded dynamics run."""
-        return cls.of(run.arrays, run.result["scores"])
+        return cls.of(run.arrays, run.result["scores"], run.result["config"]["scores"])
+
+    def shows(self, name: str, level: float = 0.05) -> np.ndarray:
+        """Which heads stand out from chance at each step: bool [U, L H].
+
+        Args:
+            name: "induction" or "function_vector".
+            level: at each step, over all heads together.
+        """
+        if name == "induction":
+            asked = (self.induction, self.induction_se, self.induction_chance)
+            found = stands_out(*asked, self.sequences, level)
+        else:
+            found = stands_out(self.fv, self.fv_se, 0.0, self.prompts, level)
+        return found.reshape(len(found), -1)
 
 
 def ranks(scores: np.ndarray) -> np.ndarray:
@@ -73,20 +101,3 @@ def ranks(scores: np.ndarray) -> np.ndarray:
     order = np.argsort(-flat, axis=1, kind="stable")
     np.put_along_axis(places, order, np.arange(1, flat.shape[1] + 1)[None], axis=1)
     return places
-
-
-def detectable(
-    scores: np.ndarray, errors: np.ndarray, chance: float, level: float = 0.05
-) -> np.ndarray:
-    """Which heads stand out from chance at each step: [U, L, H] -> bool [U, L H].
-
-    Args:
-        scores: [U, L, H].
-        errors: [U, L, H]; where one is 0 or nan, any score above chance stands out.
-        chance: of a head that does nothing of the kind.
-        level: over all heads together.
-    """
-    flat = scores.reshape(len(scores), -1) - chance
-    errors = np.nan_to_num(errors.reshape(flat.shape))
-    quantile = NormalDist().inv_cdf(1 - level / 2 / flat.shape[1])
-    return flat > quantile * errors

@@ -11,8 +11,8 @@ A head made the transition from induction to function vectors if
 4. (``overtakes``) its rank by induction is the better one at s, its rank by FV score
    the better one at the last step.
 
-Detectable: (score - chance) / standard error above the one-sided normal quantile of
-``level`` / (2 H), for the best of H noisy heads is large by selection. Of a head whose
+Detectable: it stands out from chance at ``level`` over all heads of the step, see
+``statistics.standing_out``. Of a head whose
 two scores first show between the same two checkpoints nothing can be said: more
 checkpoints are needed there.
 
@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxheads.dynamics.trajectories import LEAST, Trajectories, detectable, ranks
+from jaxheads.dynamics.trajectories import LEAST, Trajectories, ranks
 from jaxheads.heads import head_name
 from jaxheads.run_scores import top_count
 
@@ -61,7 +61,7 @@ class Definition:
 
 @dataclasses.dataclass(frozen=True)
 class Followed:
-    """One of the FV heads of the end, followed backwards.
+    """One of the top heads of the end by FV score, followed backwards.
 
     Attributes:
         layer: from 0.
@@ -72,6 +72,7 @@ class Followed:
         overtaken_step: first step from which on its rank by FV score is the better
             one to the end, or None.
         final_ranks: by FV score and by induction at the last step, from 1.
+        stands_out: whether its FV score does at the end: else it is no FV head.
         made: whether it made the transition.
         reason: why not, or "".
     """
@@ -82,6 +83,7 @@ class Followed:
     fv_step: int | None
     overtaken_step: int | None
     final_ranks: tuple[int, int]
+    stands_out: bool
     made: bool
     reason: str
 
@@ -97,7 +99,7 @@ class Found:
 
     Attributes:
         definition: by which they were counted.
-        followed: the FV heads of the end, best first.
+        followed: the top heads of the end by FV score, best first.
         p_value: by "all heads" and "within layers", one-sided.
         expected: mean number of heads in the permutations, alike.
         permutations: how many.
@@ -116,6 +118,11 @@ class Found:
         """How many heads made the transition."""
         return sum(one.made for one in self.followed)
 
+    @property
+    def shown(self) -> int:
+        """How many FV heads there are in the end: top ones that stand out."""
+        return sum(one.stands_out for one in self.followed)
+
     def to_dict(self) -> dict[str, Any]:
         """All fields, ready for JSON."""
         followed = [
@@ -123,7 +130,11 @@ class Found:
             | {"name": one.name, "final_ranks": list(one.final_ranks)}
             for one in self.followed
         ]
-        return dataclasses.asdict(self) | {"followed": followed, "count": self.count}
+        return dataclasses.asdict(self) | {
+            "followed": followed,
+            "count": self.count,
+            "shown": self.shown,
+        }
 
 
 def find(
@@ -157,9 +168,10 @@ def find(
             "silent": other.silent,
             "overtakes": other.overtakes,
             "count": int(near.own.sum()),
+            "of": int(near.shown.sum()),
         }
         p_values = {name: near.test(order)[0] for name, order in others.items()}
-        rows.append(row | {"of": len(near.own), "p_value": p_values})
+        rows.append(row | {"p_value": p_values})
     return Found(
         definition, table.followed(), p_value, expected, permutations, rows
     )  # fmt: skip
@@ -198,7 +210,8 @@ class Candidates:
         definition: of a transition.
 
     Attributes:
-        final: int [C], the FV heads of the end, best first.
+        final: int [C], the top heads of the end by FV score, best first.
+        shown: bool [C], which of them stand out there: the others are no FV heads.
         would: bool [C, L H], with the induction trajectory of each head.
     """
 
@@ -207,17 +220,17 @@ class Candidates:
         chance, level = seen.induction_chance, definition.level
         self._by_fv, self._by_induction = ranks(seen.fv), ranks(seen.induction)
         total = self._by_fv.shape[1]
-        self._fv_shows = detectable(seen.fv, seen.fv_se, 0.0, level)
+        self._fv_shows = seen.shows("function_vector", level)
         early = self._by_induction <= top_count(total, definition.early_share)
-        early &= detectable(seen.induction, seen.induction_se, chance, level)
+        early &= seen.shows("induction", level)
         strong = seen.induction - chance >= definition.least_induction
         self._early = early & strong.reshape(early.shape)
         count = top_count(total, definition.final_share)
         self.final = np.argsort(self._by_fv[-1])[:count]
         self.holds = self._holds(definition)
         # Condition 1 is of the head itself.
-        shows = self._fv_shows[-1, self.final]
-        self.would = self.holds.any(axis=0) & shows[:, None]
+        self.shown = self._fv_shows[-1, self.final]
+        self.would = self.holds.any(axis=0) & self.shown[:, None]
 
     def _holds(self, asked: Definition) -> np.ndarray:
         """Conditions 2 to 4 at each earlier step: bool [U - 1, C, L H]."""
@@ -275,6 +288,7 @@ class Candidates:
                         int(self._by_fv[-1, flat]),
                         int(self._by_induction[-1, flat]),
                     ),
+                    stands_out=bool(self.shown[row]),
                     made=bool(made),
                     reason="" if made else self._reason(flat, held),
                 )

@@ -42,15 +42,13 @@ def circuit_figures(trained: Trained, step: int) -> dict[str, np.ndarray]:
     if found is None:
         found = head_figures(params, trained.evidence().probes, config)
     weights = np.asarray(found["previous_token"], np.float64)  # [N, L, H]
-    each = (
-        jax.tree.map(lambda leaf, n=n: leaf[n], params) for n in range(len(weights))
-    )
-    circuits = [
-        qk_trace.matching_circuits(one, config, shares)
-        for one, shares in zip(each, weights, strict=True)
-    ]
-    traces = [qk_trace.head_scores(one, "positivity").mean for one in circuits]
-    return found | {"qk_trace": np.stack(traces).astype(np.float32)}
+    traces = np.full(weights.shape, np.nan)  # so it stays where a model is broken
+    for n, shares in enumerate(weights):
+        if np.isfinite(shares).all():
+            one = jax.tree.map(lambda leaf, n=n: leaf[n], params)
+            circuits = qk_trace.matching_circuits(one, config, shares)
+            traces[n] = qk_trace.head_scores(circuits, "positivity").mean
+    return found | {"qk_trace": traces.astype(np.float32)}
 
 
 def _evaluated(trained: Trained, step: int) -> dict[str, np.ndarray] | None:
@@ -59,4 +57,6 @@ def _evaluated(trained: Trained, step: int) -> dict[str, np.ndarray] | None:
     values = {name: trained.evaluated(name) for name in _MEASURED}
     if not len(at) or any(each is None for each in values.values()):
         return None
-    return {name: each[at[0]] for name, each in values.items() if each is not None}
+    made = {name: each[at[0]] for name, each in values.items() if each is not None}
+    # An evaluation that is no number is none: the model itself may be sound.
+    return made if all(np.isfinite(each).all() for each in made.values()) else None

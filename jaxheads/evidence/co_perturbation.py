@@ -1,38 +1,46 @@
 """Argument 2: an architecture that eases induction heads moves in-context learning.
 
 A run with smeared keys or shifted keys and values is held against the vanilla runs of
-as many layers and the same objective: in how many seeds heads form and the ICL score
-jumps, and how much earlier.
+as many layers and the same objective: in how many seeds heads form, how much earlier,
+and whether the ICL score moves, too.
 
 Source: Olsson et al. 2022, argument 2; Xu et al. 2024 for KV shifting.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
+from jaxheads.claims.rules import Verdict
 from jaxheads.evidence.co_occurrence import HEADS, SCORE
 from jaxheads.evidence.curves import Curves
-from jaxheads.evidence.rules import FEW, FEWEST, MOST, Answer, NotAsked
-from jaxheads.training.phase_change import LEVEL, SAMPLES, PhaseChanges
+from jaxheads.evidence.phase_changes import LEAST
+from jaxheads.evidence.rules import NotAsked, decided, interval, known, over_runs
+from jaxheads.statistics import overlap_p_value
+from jaxheads.statistics.seeds import FEWEST, difference_of_runs
+from jaxheads.statistics.units import Estimate
+
+PART = 0.25
+"""Part of the heads' shift of date below which a shift of the score's counts as none;
+chosen before any simulated run was judged, and stated by no paper."""
 
 
-def co_perturbation(runs: Sequence[Curves], seed: int) -> list[dict[str, Any]]:
+def co_perturbation(runs: Sequence[Curves]) -> list[dict[str, Any]]:
     """Compare every changed architecture with its vanilla one, ready for JSON.
 
     Args:
         runs: of all variants.
-        seed: of the resampling of seeds.
 
     Returns:
         One entry a pair: "run" and "vanilla", indices; "variant", "layers"; "formed":
-        by figure, the counts [found, seeds] of the run and of the vanilla one;
-        "earlier": by figure, what ``date_difference`` gives; "also_differs": names of
-        further choices that are not the same.
+        by figure, the counts [found, seeds] of the run and of the vanilla one; "dates":
+        by figure, the dates of the seeds of both, None where a seed has none; "last":
+        last ICL scores of the seeds of both; "earlier": by figure, what
+        ``date_difference`` gives; "also_differs": names of further choices that are not
+        the same.
     """
     return [
-        _pair(at, other, runs, seed)
+        _pair(at, other, runs)
         for at, one in enumerate(runs)
         if one.about["variant"] != "vanilla"
         for other, base in enumerate(runs)
@@ -42,55 +50,51 @@ def co_perturbation(runs: Sequence[Curves], seed: int) -> list[dict[str, Any]]:
 
 
 def date_difference(
-    one: PhaseChanges, other: PhaseChanges, seed: int, samples: int = SAMPLES
+    dates: Sequence[float | None], others: Sequence[float | None]
 ) -> dict[str, Any] | None:
-    """Median date of one run's seeds minus the other's, with a bootstrap interval.
+    """Mean date of one run's seeds minus the other's, with Welch's interval.
 
-    Seeds of both are resampled, each run's among themselves; those without a date do
-    not count.
+    The dates of both runs lie on one grid of evaluations, which moves both alike.
 
     Args:
-        one: dates of its seeds.
-        other: of the other's.
-        seed: of the resampling.
-        samples: of it.
+        dates: of the run's seeds; those without a date do not count.
+        others: of the other's.
 
     Returns:
-        "steps", "low", "high", of an interval of 95 % (None where a run has a single
-        date); None where a run has none.
+        "steps", "low", "high", of an interval of 95 % (None where it is unbounded);
+        None where a run has no date.
     """
-    dates = [
-        np.array([each.step for each in run.each if each.step is not None])
-        for run in (one, other)
-    ]
-    if not all(map(len, dates)):
+    one, other = known(dates), known(others)
+    if not one or not other:
         return None
-    steps = float(np.median(dates[0]) - np.median(dates[1]))
-    if min(map(len, dates)) < 2:
-        return {"steps": steps, "low": None, "high": None}
-    rng = np.random.default_rng([seed, 15])
-    drawn = [rng.choice(each, (samples, len(each))) for each in dates]
-    differences = np.median(drawn[0], axis=1) - np.median(drawn[1], axis=1)
-    low, high = np.quantile(differences, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return {"steps": steps, "low": float(low), "high": float(high)}
+    made = difference_of_runs(one, other).interval()
+    bounded = math.isfinite(made.low)
+    return {
+        "steps": made.mean,
+        "low": made.low if bounded else None,
+        "high": made.high if bounded else None,
+    }
 
 
-def _pair(at: int, other: int, runs: Sequence[Curves], seed: int) -> dict[str, Any]:
-    one, base = runs[at], runs[other]
-    mine, theirs = one.about["training"], base.about["training"]
+def _pair(at: int, other: int, runs: Sequence[Curves]) -> dict[str, Any]:
+    pair = (runs[at], runs[other])
+    mine, theirs = (one.about["training"] for one in pair)
+    dates = {
+        name: [[each.step for each in one.changes[name].each] for one in pair]
+        for name in (HEADS, SCORE)
+    }
     return {
         "run": at,
         "vanilla": other,
-        "variant": one.about["variant"],
-        "layers": one.about["layers"],
+        "variant": pair[0].about["variant"],
+        "layers": pair[0].about["layers"],
         "formed": {
-            name: [[run.changes[name].found, run.seeds] for run in (one, base)]
+            name: [[one.changes[name].found, one.seeds] for one in pair]
             for name in (HEADS, SCORE)
         },
-        "earlier": {
-            name: date_difference(one.changes[name], base.changes[name], seed)
-            for name in (HEADS, SCORE)
-        },
+        "dates": dates,
+        "last": [one.last_score for one in pair],
+        "earlier": {name: date_difference(*each) for name, each in dates.items()},
         "also_differs": sorted(
             key
             for key in mine.keys() | theirs.keys()
@@ -99,17 +103,19 @@ def _pair(at: int, other: int, runs: Sequence[Curves], seed: int) -> dict[str, A
     }
 
 
-def decide(found: dict[str, Any], seed: int) -> tuple[Answer, str]:
+def decide(found: dict[str, Any]) -> tuple[Verdict, str]:
     """Whether the ICL score moves where the architecture moves the heads.
 
     Every run with smeared keys or KV shift is held against the vanilla run of as many
     layers and the same objective. A pair of at least 3 seeds each counts if heads form
-    in 75 % or more of the changed run's seeds, and either in 25 % or less of the
-    vanilla one's, or earlier by an interval of 95 % that leaves out 0. It agrees if
-    the ICL score's phase change does the same. It disagrees if that is found in 25 % or
-    less of both runs' seeds, or in 75 % or more of both and not earlier, by an interval
-    that reaches 0. Holds: a pair agrees and none disagrees.
-    Refuted: a pair disagrees and none agrees. Else undecided.
+    in more of the changed run's seeds (Fisher's exact test, p of 0.05 at most), or
+    earlier by an interval of 95 % that leaves out 0. In the first case the last ICL
+    score is asked for, of which 0.2 nats count as none; in the second its date, of
+    which a quarter of the heads' shift counts as none. Holds: the mean
+    difference of the runs' seeds is towards the changed run by an interval of 95 % that
+    leaves out 0. Too small to matter: that interval is wholly within what counts as
+    none. Does not hold: it is wholly the other way. Else undecided. Of several pairs,
+    what all say; undecided if they differ.
     """
     pairs = found["co_perturbation"]
     if not pairs:
@@ -117,44 +123,38 @@ def decide(found: dict[str, Any], seed: int) -> tuple[Answer, str]:
             "a run with smeared_keys=true or shifted=true and a vanilla run of as many "
             "layers and the same objective"
         )
-    answers = [_pair_answer(pair) for pair in pairs]
+    answers: list[Verdict] = [of_pair(pair) for pair in pairs]
     said = " ".join(
         _pair_said(pair, answer, found["runs"])
         for pair, answer in zip(pairs, answers, strict=True)
     )
-    agrees, disagrees = "agrees" in answers, "disagrees" in answers
-    if agrees != disagrees:
-        return ("holds" if agrees else "refuted"), said
-    return "undecided", said
+    return over_runs(answers), said
 
 
-def _pair_answer(pair: dict[str, Any]) -> str:
-    """One of "agrees", "disagrees" and "says nothing"."""
-    moved = {name: _moved(pair, name) for name in (HEADS, SCORE)}
-    if moved[HEADS] != "eased":
-        return "says nothing"
-    return {"eased": "agrees", "alike": "disagrees"}.get(moved[SCORE], "says nothing")
-
-
-def _moved(pair: dict[str, Any], name: str) -> str:
-    """What the change did to a figure's jump: "eased", "alike" or "unclear"."""
-    (mine, seeds), (theirs, others) = pair["formed"][name]
+def of_pair(pair: dict[str, Any]) -> Verdict:
+    """What one pair says; "not measured" where the change does not ease the heads."""
+    (mine, seeds), (theirs, others) = pair["formed"][HEADS]
     if min(seeds, others) < FEWEST:
-        return "unclear"
-    mine, theirs = mine / seeds, theirs / others
-    if mine >= MOST and theirs <= FEW:
-        return "eased"
-    if mine <= FEW and theirs <= FEW:
-        return "alike"
-    earlier = pair["earlier"][name]
-    if mine < MOST or earlier is None or earlier["high"] is None:
-        return "unclear"
-    if earlier["high"] < 0:
-        return "eased"
-    return "alike" if theirs >= MOST else "unclear"
+        return "not measured"
+    p = overlap_p_value(mine, seeds, mine + theirs, seeds + others)
+    if p < 0.05 + 1e-9:  # of 3 seeds against none of 3 it is 0.05
+        last = [known(each) for each in pair["last"]]
+        return _moved(difference_of_runs(*last[::-1]), last, LEAST[SCORE])
+    heads, score = (
+        [known(each) for each in pair["dates"][name]] for name in (HEADS, SCORE)
+    )
+    shift = difference_of_runs(*heads[::-1])
+    if _moved(shift, heads, 0.0) != "holds":
+        return "not measured"
+    return _moved(difference_of_runs(*score[::-1]), score, PART * shift.mean)
 
 
-def _pair_said(pair: dict[str, Any], answer: str, runs: list[dict]) -> str:
+def _moved(found: Estimate, values: list[list[float]], smallest: float) -> Verdict:
+    """Whether the vanilla run's mean minus the changed one's is above 0."""
+    return decided(found, min(map(len, values)), smallest)
+
+
+def _pair_said(pair: dict[str, Any], answer: Verdict, runs: list[dict]) -> str:
     names = {HEADS: "heads", SCORE: "ICL score"}
     parts = []
     for key, noun in names.items():
@@ -167,7 +167,11 @@ def _pair_said(pair: dict[str, Any], answer: str, runs: list[dict]) -> str:
                 ends = f" [{earlier['low']:+,.0f}, {earlier['high']:+,.0f}]"
             part += f", {earlier['steps']:+,.0f}{ends} steps"
         parts.append(part)
+    ends = [made["mean"] for each in pair["last"] if (made := interval(each))]
+    parts.append(f"the score ends at {' against '.join(f'{x:.2f}' for x in ends)} nats")
+    eased = "heads are not eased, so that nothing is asked"
     return (
         f"{runs[pair['run']]['name']} against {runs[pair['vanilla']]['name']} "
-        f"({pair['variant']}, layers: {pair['layers']}): {'; '.join(parts)}: {answer}."
+        f"({pair['variant']}, layers: {pair['layers']}): {'; '.join(parts)}: "
+        f"{eased if answer == 'not measured' else answer}."
     )

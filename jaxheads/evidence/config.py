@@ -21,7 +21,7 @@ class ArgumentsConfig:
     """Steps whose models are run; default: all that are there, thinned to 12, with the
     ends of the phase changes among them."""
     seed: int = 0
-    """Of every resampling."""
+    """Of the random sets of heads."""
 
     def check(self) -> None:
         """Raise UserError unless the choices make sense, whatever the runs."""

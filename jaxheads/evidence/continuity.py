@@ -10,23 +10,21 @@ from typing import Any
 
 import numpy as np
 
+from jaxheads.claims.rules import Verdict
+from jaxheads.evidence import co_occurrence
 from jaxheads.evidence.co_occurrence import HEADS, SCORE
 from jaxheads.evidence.curves import Curves
-from jaxheads.evidence.rules import FEW, MOST, Answer, NotAsked, interval
+from jaxheads.evidence.rules import NotAsked, interval, over_runs
 from jaxheads.statistics import spearman
 from jaxheads.training.phase_change import windows_overlap
 
 
-def continuity(curves: Curves, seed: int) -> dict[str, Any]:
+def continuity(curves: Curves) -> dict[str, Any]:
     """The figures of one run that are held against other sizes, ready for JSON.
-
-    Args:
-        curves: of the run.
-        seed: of the resampling of seeds.
 
     Returns:
         "icl_score" and "top_prefix" at the last evaluation, means over seeds with an
-        interval; "tokens": median date of the heads, in tokens of a seed, with "low"
+        interval; "tokens": mean date of the heads, in tokens of a seed, with "low"
         and "high" of its interval; "found": seeds in which heads form; "together":
         seeds in which the ICL score changes in the same window.
     """
@@ -34,8 +32,8 @@ def continuity(curves: Curves, seed: int) -> dict[str, Any]:
     each = curves.about["tokens_a_step"]
     dates = {"tokens": heads.step, "low": heads.low, "high": heads.high}
     return {
-        "icl_score": interval(curves.icl_score[-1], seed),
-        "top_prefix": interval(curves.top_prefix[-1], seed),
+        "icl_score": interval(curves.last_score),
+        "top_prefix": interval(curves.last_prefix),
         "found": heads.found,
         "score_found": score.found,
         "together": sum(map(windows_overlap, heads.each, score.each)),
@@ -113,41 +111,49 @@ def _window(run: Curves) -> tuple[float, float] | None:
     return min(begins), max(ends)
 
 
-def decide(found: dict[str, Any], seed: int) -> tuple[Answer, str]:
+def decide(found: dict[str, Any]) -> tuple[Verdict, str]:
     """Whether heads and ICL score change together at every size.
 
     Asked of runs of two or more sizes (layers, width or MLP) of one variant; sizes in
     which neither changes do not count, nor do vanilla models of one layer, which can
-    have no induction heads. Holds: at every size they change in windows that
-    overlap in 75 % or more of the seeds in which either changes. Refuted: at one size
-    or more that is so in 25 % or less, and at another in 75 % or more. Else undecided.
+    have no induction heads. Each size is asked argument 1. Holds: it holds at every
+    size. Does not hold: at one size or more it does not, and at another it does. Else
+    undecided, so of windows that span more than half of the training.
     """
-    del seed
-    shares: dict[tuple, list[int]] = {}
+    sizes: dict[tuple, list[Verdict]] = {}
+    counts: dict[tuple, list[int]] = {}
     rows = zip(found["runs"], found["continuity"], found["co_occurrence"], strict=True)
-    for run, row, together in rows:
+    for run, row, dated in rows:
         able = run["layers"] > 1 or run["variant"] != "vanilla"
-        if able and together["either"]:
-            size = tuple(run[key] for key in ("layers", "width", "mlp_width"))
-            total = shares.setdefault((run["variant"], *size), [0, 0])
+        if able and dated["either"]:
+            size = (run["variant"], run["layers"], run["width"], run["mlp_width"])
+            sizes.setdefault(size, []).append(co_occurrence.of_run(dated))
+            total = counts.setdefault(size, [0, 0])
             total[0] += row["together"]
-            total[1] += together["either"]
-    variants = [key[0] for key in shares]
-    kept = {key: n for key, n in shares.items() if variants.count(key[0]) > 1}
+            total[1] += dated["either"]
+    variants = [size[0] for size in sizes]
+    kept = {
+        size: over_runs(answers)
+        for size, answers in sizes.items()
+        if variants.count(size[0]) > 1
+    }
     if not kept:
         raise NotAsked(
             "runs of two or more sizes of one architecture in which a phase change is "
-            "found"
+            f"found{co_occurrence.too_few(found)}"
         )
     said = "; ".join(
         f"{variant}, {layers} layers, width {width}"
         + (f", MLP {mlp}" if mlp else "")
-        + f": together in {both} of {either}"
-        for (variant, layers, width, mlp), (both, either) in kept.items()
+        + ": windows overlap in {} of {} seeds".format(
+            *counts[variant, layers, width, mlp]
+        )
+        + f", argument 1: {answer}"
+        for (variant, layers, width, mlp), answer in kept.items()
     )
-    each = [both / either for both, either in kept.values()]
-    if min(each) >= MOST:
+    answers = set(kept.values())
+    if answers == {"holds"}:
         return "holds", f"{said}."
-    if min(each) <= FEW and max(each) >= MOST:
-        return "refuted", f"{said}."
+    if answers >= {"holds", "does not hold"}:
+        return "does not hold", f"{said}."
     return "undecided", f"{said}."

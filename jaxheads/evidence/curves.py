@@ -57,9 +57,40 @@ class Curves:
         """Of the head with the largest score, [E, N]."""
         return phase_changes.top_head(self.prefix_matching)
 
+    @property
+    def last_score(self) -> list[float | None]:
+        """The ICL score of every seed's last evaluation that is a number."""
+        return [_last(values) for values in self.icl_score.T]
+
+    @property
+    def last_prefix(self) -> list[float | None]:
+        """The same of the top head's prefix matching."""
+        return [_last(values) for values in self.top_prefix.T]
+
+    @property
+    def left_out(self) -> str:
+        """Evaluations that are left out, a sentence; "" where there are none."""
+        broken = ~np.isfinite(self.prefix_matching).all(axis=(2, 3))
+        broken |= ~np.isfinite(self.icl_score)
+        told = [
+            f"seed {self.about['seeds'][n]} at step {self.steps[e]:,}"
+            for e, n in np.argwhere(broken)
+        ]
+        if not told:
+            return ""
+        return (
+            f"{self.about['name']}: evaluations whose scores are not finite are left "
+            f"out: {', '.join(told)}."
+        )
+
     def at(self, step: float) -> int:
         """Index of the evaluation at a step."""
         return int(np.searchsorted(self.steps, step))
+
+
+def _last(values: np.ndarray) -> float | None:
+    there = values[np.isfinite(values)]
+    return float(there[-1]) if there.size else None
 
 
 def read_curves(trained: "Trained") -> Curves:

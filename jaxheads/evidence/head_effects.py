@@ -7,12 +7,26 @@ from typing import Any
 
 import numpy as np
 
+from jaxheads.claims.rules import Verdict
+from jaxheads.evidence.co_occurrence import too_few, wide
 from jaxheads.evidence.phase_changes import LEAST
-from jaxheads.evidence.rules import Answer, NotAsked, against, interval, spelled
+from jaxheads.evidence.rules import (
+    NotAsked,
+    against,
+    interval,
+    known,
+    over_runs,
+    spelled,
+)
 from jaxheads.statistics import spearman
+from jaxheads.statistics.seeds import FEWEST
 
 INDUCTION = 0.3
 """Prefix-matching score above which a head is called an induction head."""
+
+NO_FALL, NO_DIFFERENCE = 0.05, 0.1
+"""Falls of the ICL score (nats), and differences of copying scores and QK traces, that
+count as none: the usual tenth of the scale for these. Of no paper."""
 
 
 def carried(
@@ -108,127 +122,167 @@ def of_induction(values: np.ndarray, prefix_matching: np.ndarray) -> np.ndarray:
     return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
 
 
-def change_in_window(
+def fall_in_window(
     steps: np.ndarray, values: np.ndarray, changes: Any
 ) -> list[float | None]:
-    """By how much a figure changes over the window of the heads, in every seed.
+    """By how much a figure falls over the heads' window, more than an even fall would.
+
+    ``value(begin) - value(end)``, minus the fall over all evaluations times the
+    window's share of the steps between the first and the last one.
 
     Args:
         steps: [E], of the evaluations.
-        values: [E, N].
+        values: [E, N]; evaluations where one is NaN are left out.
         changes: of the heads, N of ``PhaseChange``.
 
     Returns:
-        Last minus first value of the window; None where there is no window, or no
-        value.
+        Of each seed; None where there is no window, or fewer than two values.
     """
     found: list[float | None] = []
     for n, one in enumerate(changes):
-        if one.begin is None or one.end is None:
+        there = np.isfinite(values[:, n])
+        if one.begin is None or one.end is None or there.sum() < 2:
             found.append(None)
             continue
-        begin, end = np.searchsorted(steps, [one.begin, one.end])
-        change = float(values[end, n] - values[begin, n])
-        found.append(change if np.isfinite(change) else None)
+        x, y = steps[there], values[there, n]
+        begin, end = np.interp([one.begin, one.end], x, y)
+        even = (y[0] - y[-1]) * (one.end - one.begin) / (x[-1] - x[0])
+        found.append(float(begin - end - even))
     return found
 
 
-def decide_ablation(found: dict[str, Any], seed: int) -> tuple[Answer, str]:
+def _asked(found: dict[str, Any], part: str) -> list[tuple[str, dict[str, Any]]]:
+    """Names of the runs whose models were run, and what a part says of each."""
+    named = [
+        (about["name"], run)
+        for about, run in zip(found["runs"], found[part], strict=True)
+        if run is not None
+    ]
+    if not named:
+        raise NotAsked("models that are run (leave out --no-ablations)")
+    return named
+
+
+def decide_ablation(found: dict[str, Any]) -> tuple[Verdict, str]:
     """The share of the ICL score that goes with all induction heads together.
 
-    Asked at the last step of all seeds that learn in context and have heads with a
-    prefix-matching score above 0.3: these heads removed at once, with attention
-    patterns kept, by how much the ICL score rises, over minus the ICL score; mean over
-    seeds. Holds: its interval of 95 %
-    is above one half, and that of the difference from removing as many other heads
-    (mean of 4 random sets) above 0. Refuted: the interval of the share is below one
-    half. Else, and where there are not as many other heads, undecided. Heads removed
-    one by one, which stand in for one another, are reported and decide nothing.
+    Asked at the last step of every run by itself, of its seeds that learn in context
+    and have heads with a prefix-matching score above 0.3: these heads removed at once,
+    with attention patterns kept, by how much the ICL score rises, over minus the ICL
+    score; mean over seeds. Holds: its interval of 95 % is above one half, and that of
+    the difference from removing as many other heads (mean of 4 random sets) above 0.
+    Does not hold: the interval of the share is below one half. Else, and of fewer than
+    3 such seeds that have as many other heads, undecided. Of several runs, what all of
+    3 such seeds or more say; undecided if they differ. Heads removed one by one, which
+    stand in for one another, are reported and decide nothing.
     """
-    runs = [run for run in found["attribution"] if run is not None]
-    if not runs:
-        raise NotAsked("models that are run (leave out --no-ablations)")
-    pooled = {
-        name: interval([v for run in runs for v in _asked(run, name)], seed)
-        for name in ("lost", "more_than_others", "share", "correlation")
-    }
-    lost, more = pooled["lost"], pooled["more_than_others"]
-    if lost is None:
+    asked = [
+        (name, run) for name, run in _asked(found, "attribution") if known(run["lost"])
+    ]
+    if not asked:
         raise NotAsked(
             f"seeds with an ICL score and heads of a prefix-matching score above "
             f"{INDUCTION:g} at the last step"
         )
-    said = f"Share of the ICL score lost without all induction heads: {spelled(lost)}"
-    if more:
-        said += f"; more than without as many others: {spelled(more)}"
-    for name, noun in (
-        ("share", "Sum of the shares lost without each of them alone"),
-        ("correlation", "Rank correlation of a head's effect and prefix matching"),
-    ):
-        made = pooled[name]
-        if made:
-            said += f". {noun}: {spelled(made)}"
-    answer = against(lost, 0.5)
-    if answer == "holds" and not (more and against(more, 0.0) == "holds"):
-        answer = "undecided"
-    return answer, f"{said}."
+    nouns = {
+        "lost": "share of the ICL score lost without all induction heads",
+        "more_than_others": "more than without as many others",
+        "share": "sum of the shares lost without each of them alone",
+        "correlation": "rank correlation of a head's effect and prefix matching",
+    }
+    answers, said = [], []
+    for name, run in asked:
+        seeds = [n for n, lost in enumerate(run["lost"]) if lost is not None]
+        of = {key: [run[key][n] for n in seeds] for key in nouns}
+        answer = against(of["lost"], 0.5)
+        more = against(of["more_than_others"], 0.0)
+        if answer == "holds" and more != "holds":
+            answer = "undecided"
+        parts = [
+            f"{noun} {spelled(made)}"
+            for key, noun in nouns.items()
+            if (made := interval(of[key]))
+        ]
+        said.append(f"{name}: {'; '.join(parts)}: {answer}.")
+        if len(known(of["more_than_others"])) >= FEWEST:
+            answers.append(answer)
+    return over_runs(answers), " ".join(said)
 
 
-def _asked(run: dict[str, Any], name: str) -> list[float]:
-    """A figure of the seeds that learn in context and have induction heads."""
-    pairs = zip(run[name], run["lost"], strict=True)
-    return [value for value, lost in pairs if value is not None and lost is not None]
-
-
-def decide_generality(found: dict[str, Any], seed: int) -> tuple[Answer, str]:
+def decide_generality(found: dict[str, Any]) -> tuple[Verdict, str]:
     """Whether the ICL score changes with the heads where no copy helps.
 
     The published examples, translation and abstract patterns, need a model of natural
-    language. Asked instead: does the ICL score of windows whose early and late
-    target no copy of a bigram gives fall in the window in which heads form? Mean over
-    seeds. Holds: the interval of 95 % of the change is below -0.05 nats. Refuted: it is
-    above. Else undecided.
+    language. Asked instead, of every run by itself: does the ICL score of windows whose
+    early and late target no copy of a bigram gives fall in the window in which heads
+    form, by more than an even fall over the training would? Mean over seeds; less than
+    0.05 nats count as none. Holds: the interval of 95 % is above 0. Too small to
+    matter: it is within 0.05 nats of 0. Does not hold: it is below 0. Undecided: else,
+    of fewer than 3 seeds, and where the windows span more than half of the training.
+    Of several runs, what all of 3 such seeds or more say; undecided if they differ.
     """
-    changes = [one for run in found["generality"] for one in run if one is not None]
-    made = interval([-change for change in changes], seed)
-    if made is None:
+    rows = zip(found["runs"], found["generality"], found["co_occurrence"], strict=True)
+    asked = [
+        (about["name"], falls, wide(dated["extent"]))
+        for about, falls, dated in rows
+        if known(falls)
+    ]
+    if not asked:
         raise NotAsked(
             "seeds whose heads have a phase change, and held-out windows with targets "
-            "that no copy gives (text, or data with such targets)"
+            f"that no copy gives (text, or data with such targets){too_few(found)}"
         )
-    said = (
-        "Where no copy of a bigram helps, the ICL score fell in the window of the "
-        f"heads by {spelled(made)} nats; the published examples are not asked."
-    )
-    return against(made, 0.05), said
+    answers, said = [], []
+    for name, falls, most in asked:
+        made, answer = interval(falls), against(falls, 0.0, NO_FALL)
+        answer = "undecided" if most else answer
+        assert made is not None  # there are some
+        said.append(
+            f"{name}: where no copy of a bigram helps, the ICL score fell in the "
+            f"window of the heads by {spelled(made)} nats more than evenly"
+            f"{', a window that spans most of the training' if most else ''}: {answer}."
+        )
+        if len(known(falls)) >= FEWEST:
+            answers.append(answer)
+    said.append("The published examples are not asked.")
+    return over_runs(answers), " ".join(said)
 
 
-def decide_mechanism(found: dict[str, Any], seed: int) -> tuple[Answer, str]:
+def decide_mechanism(found: dict[str, Any]) -> tuple[Verdict, str]:
     """Whether induction heads copy, and look for what came before them.
 
-    At the last step: the mean copying score of heads with a prefix-matching score above
-    0.3 minus that of the other heads; and the mean QK trace of these heads, whose
-    chance level is 0, behind the first layer, which has none. Means over seeds. Holds:
-    both intervals of 95 % are above 0. Refuted: one of them is below 0. Else undecided.
+    At the last step of every run by itself: the mean copying score of heads with a
+    prefix-matching score above 0.3 minus that of the other heads; and the mean QK trace
+    of these heads, whose chance level is 0, behind the first layer, which has none.
+    Means over seeds; less than 0.1 of either counts as none. Holds: both intervals of
+    95 % are above 0. Does not hold: one of them is below 0. Too small to matter: one is
+    within 0.1 of 0. Else, and of fewer than 3 such seeds, undecided. Of several runs,
+    what all of 3 such seeds or more say; undecided if they differ.
     """
-    runs = [run for run in found["circuits"] if run is not None]
-    if not runs:
-        raise NotAsked("models that are run (leave out --no-ablations)")
-    made = {
-        name: interval([v for run in runs for v in run[name] if v is not None], seed)
-        for name in ("copying", "qk_trace")
-    }
-    copying, trace = made["copying"], made["qk_trace"]
-    if copying is None or trace is None:
+    asked = [
+        (name, run)
+        for name, run in _asked(found, "circuits")
+        if known(run["copying"]) and known(run["qk_trace"])
+    ]
+    if not asked:
         raise NotAsked(
             f"seeds with heads of a prefix-matching score above {INDUCTION:g}, behind "
             "the first layer, and others"
         )
-    said = (
-        f"Copying of induction heads minus that of others: {spelled(copying)}. Their "
-        f"QK trace: {spelled(trace)}."
-    )
-    answers = {against(copying, 0.0), against(trace, 0.0)}
-    if "refuted" in answers:
-        return "refuted", said
-    return ("undecided" if "undecided" in answers else "holds"), said
+    answers, said = [], []
+    for name, run in asked:
+        both = [run["copying"], run["qk_trace"]]
+        each = [against(values, 0.0, NO_DIFFERENCE) for values in both]
+        # One that fails decides; the worst one first.
+        order: tuple[Verdict, ...] = (
+            "does not hold", "too small to matter", "undecided", "holds",
+        )  # fmt: skip
+        answer = next(one for one in order if one in each)
+        copying, trace = (spelled(made) for x in both if (made := interval(x)))
+        said.append(
+            f"{name}: copying of induction heads minus that of others {copying}, their "
+            f"QK trace {trace}: {answer}."
+        )
+        if min(len(known(values)) for values in both) >= FEWEST:
+            answers.append(answer)
+    return over_runs(answers), " ".join(said)

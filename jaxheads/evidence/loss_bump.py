@@ -103,6 +103,8 @@ def _jumps(losses: np.ndarray, part: slice) -> np.ndarray:
 def _bump(
     ends: np.ndarray, centres: np.ndarray, rates: np.ndarray, errors: np.ndarray
 ) -> PhaseChange:
+    if not np.isfinite(rates).all():
+        return PhaseChange(reason="some training losses are not finite")
     heights = np.array([prominence(rates, at) for at in range(len(rates))])
     largest = float(heights.max())
     if largest < LEAST:

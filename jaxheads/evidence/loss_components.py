@@ -17,7 +17,7 @@ class LossComponents:
     """The plane, and where runs move in it; of R runs.
 
     Attributes:
-        coordinates: R arrays [E, N, 2], nats.
+        coordinates: R arrays [E, N, 2], nats; NaN of a snapshot without losses.
         pivot: R arrays [N], the step at which the trajectory turns most; NaN: nowhere.
         angle: R arrays [N], by how much it turns there, degrees.
         explained: [2], share of the variance over all snapshots.
@@ -55,9 +55,7 @@ def loss_components(runs: Sequence[Trained]) -> LossComponents:
                 "set, context length and --evidence-seed"
             )
     components, mean, explained = principal_components(losses)
-    places = tuple(
-        np.where(np.isfinite(mean), one - mean, 0.0) @ components.T for one in losses
-    )
+    places = tuple(_places(one, mean, components) for one in losses)
     turns = [
         [largest_turn(run.eval_steps, place[:, n]) for n in range(place.shape[1])]
         for run, place in zip(runs, places, strict=True)
@@ -70,6 +68,13 @@ def loss_components(runs: Sequence[Trained]) -> LossComponents:
         components=components,
         mean=mean,
     )
+
+
+def _places(losses: np.ndarray, mean: np.ndarray, components: np.ndarray):
+    """Where snapshots [E, N, S] lie in the plane, [E, N, 2]."""
+    there = np.isfinite(losses).any(axis=-1, keepdims=True)
+    centred = np.where(np.isfinite(mean) & there, losses - mean, 0.0)
+    return np.where(there, centred @ components.T, np.nan)
 
 
 def _losses(run: Trained) -> np.ndarray:
@@ -97,13 +102,15 @@ def principal_components(
     A component points from the mean of the first snapshots to that of the last.
 
     Args:
-        losses: float64 arrays [E, N, S]; a target that is NaN anywhere is left out.
+        losses: float64 arrays [E, N, S]; a snapshot without any number is left out,
+            and then a target that is NaN anywhere.
 
     Returns:
         Components [2, S], zeros at what is left out (and beyond the rank); mean [S],
         NaN there; share of the variance that each explains [2], 0 where nothing varies.
     """
     stacked = np.concatenate([one.reshape(-1, one.shape[-1]) for one in losses])
+    stacked = stacked[np.isfinite(stacked).any(axis=1)]
     counted = np.isfinite(stacked).all(axis=0)
     mean = np.where(counted, np.where(counted, stacked, 0.0).mean(axis=0), np.nan)
     centred = np.where(counted, stacked - np.where(counted, mean, 0.0), 0.0)
@@ -113,8 +120,9 @@ def principal_components(
     components[:found] = directions[:found]
     total = np.square(sizes).sum()
     explained[:found] = np.square(sizes[:found]) / (total if total > 0 else 1.0)
-    way = np.mean([(one[-1] - one[0]).mean(axis=0) for one in losses], axis=0)
-    toward = components @ np.where(counted, way, 0.0)
+    ways = np.concatenate([one[-1] - one[0] for one in losses])  # of every seed
+    ways = ways[np.isfinite(ways).any(axis=1)]
+    toward = components @ np.where(counted, ways.sum(axis=0), 0.0)
     return components * np.where(toward < 0, -1, 1)[:, None], mean, explained
 
 
@@ -129,12 +137,16 @@ def largest_turn(steps: np.ndarray, places: np.ndarray) -> tuple[float, float]:
 
     Args:
         steps: int [E].
-        places: [E, 2].
+        places: [E, 2]; those that are NaN are left out.
 
     Returns:
         The first step of the largest angle, and the angle; NaN and NaN where no point
         has both.
     """
+    there = np.isfinite(places).all(axis=1)
+    steps, places = np.asarray(steps)[there], places[there]
+    if not len(places):
+        return np.nan, np.nan
     reach = REACH * np.ptp(places, axis=0).max()
     found, most = np.nan, np.nan
     for i, here in enumerate(places):

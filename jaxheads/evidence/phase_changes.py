@@ -39,7 +39,7 @@ def of_run(run: Run) -> dict[str, tuple[PhaseChange, ...]]:
     found = {}
     for name in LEAST:
         values = run.arrays.get(f"evaluation/{name}")
-        if values is None or len(values) < 3:
+        if values is None:
             continue
         curves = top_head(values) if values.ndim == 4 else np.asarray(values, float)
         if curves.ndim == 2 and np.isfinite(curves).any():

@@ -93,20 +93,21 @@ def gather(
     said: dict[str, Any] = {
         "runs": [one.about for one in curves],
         "config": dataclasses.asdict(config),
-        "co_occurrence": [co_occurrence(one, config.seed) for one in curves],
-        "co_perturbation": co_perturbation(curves, config.seed),
+        "left_out": [text for one in curves if (text := one.left_out)],
+        "co_occurrence": [co_occurrence(one) for one in curves],
+        "co_perturbation": co_perturbation(curves),
         "attribution": [_carried(arrays, r) for r in range(len(curves))],
         "generality": [
-            head_effects.change_in_window(
+            head_effects.fall_in_window(
                 one.steps, one.other_icl_score, one.changes[HEADS].each
             )
             for one in curves
         ],
         "circuits": [_circuits(arrays, r) for r in range(len(curves))],
-        "continuity": [continuity(one, config.seed) for one in curves],
+        "continuity": [continuity(one) for one in curves],
         "slopes": loss_slopes(curves) if len(curves) > 1 else None,
     }
-    verdicts = judge(said, config.seed)
+    verdicts = judge(said)
     said["arguments"] = [dataclasses.asdict(one) for one in verdicts]
     result = {
         "title": TITLE,

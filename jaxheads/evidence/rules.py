@@ -1,53 +1,82 @@
 """What the rules of the arguments share: answers, limits and intervals over seeds."""
 
 import math
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
+from jaxheads.claims.rules import Verdict, decide
+from jaxheads.statistics import Interval
+from jaxheads.statistics.seeds import FEWEST, over_seeds, p_of_zero
+from jaxheads.statistics.units import Estimate
 
-from jaxheads.statistics import bootstrap_mean
-
-Answer = Literal["holds", "refuted", "undecided", "not asked"]
-
-MOST, FEW = 0.75, 0.25  # shares of seeds
-FEWEST = 3  # seeds from which on shares of them decide anything
+MOST = 0.75  # share of seeds
+WIDE = 0.5
+"""Share of the training from which on a window is no phase change of it: what happens
+over most of a training happens together with anything."""
 
 
 class NotAsked(Exception):
     """Runs that lack what an argument needs; says what that is."""
 
 
-def interval(values: Any, seed: int) -> dict[str, Any] | None:
-    """Mean over seeds with its bootstrap interval of 95 %, ready for JSON.
+def known(values: Sequence[float | None]) -> list[float]:
+    """The values that are there."""
+    return [float(x) for x in values if x is not None and math.isfinite(x)]
+
+
+def interval(values: Sequence[float | None]) -> dict[str, Any] | None:
+    """Mean over seeds with its interval of 95 %, ready for JSON.
 
     Args:
         values: one a seed; those that are not numbers do not count.
-        seed: of the resampling.
 
     Returns:
-        "mean", "low", "high", "count"; low and high are None of a single seed. None
-        where there is no value.
+        "mean", "low", "high", "count"; low and high are None where it is unbounded.
+        None where there is no value.
     """
-    known = [float(value) for value in values if math.isfinite(value)]
-    if not known:
+    there = known(values)
+    if not there:
         return None
-    made = bootstrap_mean(np.array(known), seed)
-    several = len(known) > 1
+    made = over_seeds(there).interval()
+    bounded = math.isfinite(made.low)
     return {
         "mean": made.mean,
-        "low": made.low if several else None,
-        "high": made.high if several else None,
-        "count": len(known),
+        "low": made.low if bounded else None,
+        "high": made.high if bounded else None,
+        "count": len(there),
     }
 
 
-def against(made: dict[str, Any], limit: float) -> Answer:
-    """Whether an interval is above a limit; of a single seed nothing is decided."""
-    if made["low"] is None:
+def against(
+    values: Sequence[float | None], limit: float, smallest: float = 0.0
+) -> Verdict:
+    """Whether the mean over seeds is above a limit, by the rules of all claims.
+
+    Args:
+        values: one a seed of one run; undecided of fewer than 3 of them.
+        limit: of the mean.
+        smallest: distance from the limit below which the mean counts as equal to it.
+    """
+    above = [value - limit for value in known(values)]
+    return decided(over_seeds(above), len(above), smallest)
+
+
+def decided(found: Estimate, seeds: int, smallest: float) -> Verdict:
+    """Whether a mean over so many seeds is above 0."""
+    if seeds < FEWEST:
         return "undecided"
-    if made["low"] > limit:
-        return "holds"
-    return "refuted" if made["high"] < limit else "undecided"
+    made = found.interval()
+    return decide(Interval(*made), p_of_zero(found), smallest)
+
+
+def over_runs(answers: Sequence[Verdict]) -> Verdict:
+    """What all runs say that were asked; "undecided" if they differ, or none was.
+
+    A claim on every run is false as soon as one run's is: the chance of a false verdict
+    is that of a single run, however many there are.
+    """
+    said = set(answers) - {"not measured"}
+    return next(iter(said)) if len(said) == 1 else "undecided"
 
 
 def spelled(made: dict[str, Any]) -> str:

@@ -3,10 +3,17 @@
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from jaxheads.runs import Run
+from jaxheads.statistics.seeds import NOTE
 
-_COLOURS = {"holds": "green", "refuted": "red", "undecided": "yellow"}
+_COLOURS = {
+    "holds": "green",
+    "does not hold": "red",
+    "too small to matter": "red",
+    "undecided": "yellow",
+}
 
 
 def print_arguments(run: Run, console: Console) -> None:
@@ -22,6 +29,8 @@ def print_arguments(run: Run, console: Console) -> None:
         name = f"{one['argument']} {one['name']}"
         table.add_row(name, answer, escape(one["evidence"]))
     console.print(table)
+    for text in (NOTE, *said["left_out"]):
+        console.print(Text(f"note    {text}"), soft_wrap=True)
     table = Table(title="training runs")
     table.add_column("run")
     table.add_column("architecture")

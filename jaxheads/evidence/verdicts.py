@@ -1,6 +1,7 @@
 """Olsson et al.'s six arguments and the rules by which runs answer them.
 
-The rules stand in the program, the same for all runs. Seeds are the units. A verdict is
+The rules stand in the program, the same for all runs; the words are those of all claims
+(``claims.rules``). Seeds are the units, run by run (``statistics.seeds``). A verdict is
 said of these runs, their data and their sizes; and that two things happen together, as
 arguments 1, 2, 4, 5 and 6 show, is no proof that one makes the other.
 """
@@ -10,8 +11,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from jaxheads.claims.rules import Verdict as Answer
 from jaxheads.evidence import co_occurrence, co_perturbation, continuity, head_effects
-from jaxheads.evidence.rules import Answer, NotAsked
+from jaxheads.evidence.rules import NotAsked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Verdict:
         name: a few words.
         statement: what is claimed, a sentence.
         rule: how it is decided.
-        answer: "holds", "refuted", "undecided", or "not asked".
+        answer: see ``claims.rules``; "not measured" where the runs lack what it needs.
         evidence: the numbers, a sentence or two; or what would be needed.
     """
 
@@ -69,20 +71,19 @@ _ARGUMENTS: tuple[tuple[str, str, Callable], ...] = (
 )
 
 
-def judge(found: dict[str, Any], seed: int = 0) -> list[Verdict]:
+def judge(found: dict[str, Any]) -> list[Verdict]:
     """Decide all six arguments.
 
     Args:
         found: ``result["evidence"]`` without "arguments".
-        seed: of the resampling of seeds.
     """
     verdicts = []
     for number, (name, statement, decide) in enumerate(_ARGUMENTS, start=1):
         answer: Answer
         try:
-            answer, evidence = decide(found, seed)
+            answer, evidence = decide(found)
         except NotAsked as needs:
-            answer, evidence = "not asked", f"Not asked: needs {needs}."
+            answer, evidence = "not measured", f"Not measured: needs {needs}."
         rule = " ".join((inspect.getdoc(decide) or "").split())
         verdicts.append(Verdict(number, name, statement, rule, answer, evidence))
     return verdicts

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from jaxheads.arms.claims import heads_formed
 from jaxheads.arms.names import title
 from jaxheads.arms.paired_effects import Effect
 from jaxheads.arms.result import claims_of, config_of, effects_of
@@ -14,6 +15,7 @@ from jaxheads.report.layout import Key, Row, Section
 from jaxheads.report.sentences import Statement
 from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run
+from jaxheads.statistics.seeds import NOTE
 
 _TESTS = (
     "p over seeds: Student's t of the seeds' paired differences, which speaks of other "
@@ -49,20 +51,25 @@ def verdict(run: Run) -> str | None:
     if not is_comparison(run):
         return None
     said = []
-    for name, claims in zip(drawn.names(run)[1:], claims_of(run), strict=True):
+    effects = effects_of(run)
+    for arm, claims in enumerate(claims_of(run), start=1):
+        name = drawn.names(run)[arm]
+        if not heads_formed({one.name: one for one in effects if one.arm == arm}):
+            said.append(
+                f"{name}: no induction head formed in {drawn.names(run)[0]}, so that "
+                "its signatures are not counted."
+            )
+            continue
         tested = [one for one in claims if one.verdict != "not measured"]
         count = sum(one.verdict == "holds" for one in tested)
         text = f"{name}: {count} of {words.plural(len(tested), 'signature')} hold"
-        against = [one for one in tested if one.verdict == "does not hold"]
-        if against:
-            listed = "; ".join(one.statement.lower() for one in against)
-            text += f"; {len(against)} {_do(against)} not ({listed})"
+        for verdict in ("does not hold", "too small to matter", "undecided"):
+            those = [one for one in tested if one.verdict == verdict]
+            if those:
+                listed = "; ".join(one.statement.lower() for one in those)
+                text += f"; {verdict}: {len(those)} ({listed})"
         said.append(f"{text}.")
     return " ".join(said)
-
-
-def _do(those: Sequence[Claim]) -> str:
-    return "does" if len(those) == 1 else "do"
 
 
 def say(run: Run) -> list[Statement]:
@@ -116,8 +123,9 @@ def _claims(run: Run) -> Section:
         "What should happen without induction copying, and what did",
         "An effect is positive where the claim is right. A claim holds if its test "
         "over seeds, adjusted by Holm's method over the claims on the arm, gives a p "
-        "value below 0.05; it does not hold if the opposite is significant or the "
-        "interval leaves out the smallest effect of interest. Falls below "
+        "value below 0.05 and the interval is above 0; it does not hold if both say "
+        "the opposite; it is too small to matter if the interval is wholly within what "
+        f"counts as none; else it is undecided. {NOTE} Falls below "
         f"{words.percent(config.smallest)} of what the reference has count as none; no "
         f"worse means by less than {words.number(config.margin_loss)} nats, or "
         f"{words.number(config.margin_accuracy)} of all answers.",

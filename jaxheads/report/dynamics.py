@@ -44,7 +44,8 @@ def _means(run: Run) -> Section:
         f"intervals; of FV scores over {tasks} drawn with replacement, of induction "
         "scores by their standard errors over sequences, of accuracy over prompts "
         "within tasks. A score emerges at the first step at which the mean of the top "
-        "2 % has passed half of the way from chance to its last value."
+        "2 % has passed half of the way from chance to its last value and a head "
+        "stands out from chance."
     )
     dates = [
         [
@@ -114,7 +115,8 @@ def _transitions(run: Run) -> Section:
         "show between the same two checkpoints cannot be ordered."
     )
     facts = [
-        f"Counted: {found['count']} of {words.plural(len(found['followed']), 'head')}.",
+        f"Counted: {found['count']} of {words.plural(found['shown'], 'head')} that "
+        "stand out.",
         *(
             f"Permuted {'over ' if name == 'all heads' else ''}{name}: "
             f"{words.number(found['expected'][name])} expected, one-sided p = "

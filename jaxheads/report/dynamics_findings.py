@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxheads.claims import of_run
+from jaxheads.claims.rules import Claim, Verdict
 from jaxheads.dynamics import emergence
 from jaxheads.heads import head_name
 from jaxheads.report import first_tokens, words
@@ -100,27 +102,30 @@ def leader(run: Run, name: str, step: int) -> str:
 def verdict(run: Run) -> str:
     """Answer in a line or two: what came first, and what turned into what."""
     told = run.result["dynamics"]
-    order = _order(told["emergence"])
+    order = _order(told["emergence"], first_claim(run).verdict)
     if told["emergence"]["fv"]["final"]["step"] is None:
         return order  # of heads that do not stand out nothing is to be told
     return f"{order} {_turned(told['transitions'])}"
 
 
-def _order(told: dict[str, Any]) -> str:
+def first_claim(run: Run) -> Claim:
+    """The claim that induction heads emerge first, as it was judged."""
+    return next(one for one in of_run(run) if one.name == "induction_emerges_first")
+
+
+def _order(told: dict[str, Any], claim: Verdict) -> str:
     dates = {kind: told[kind]["final"] for kind in NOUNS}
     without = [NOUNS[kind] for kind, date in dates.items() if date["step"] is None]
     if without:
         return f"No {' and no '.join(without)} stand out from chance at the last step."
-    first = told["first"]["final"]
-    sure = [kind for kind in NOUNS if first[kind] > 0.95]
     at = {kind: f"step {date['step']:,}" for kind, date in dates.items()}
-    if not sure:
+    if claim not in ("holds", "does not hold"):
         return (
             "Which of the two comes first is not decided at these checkpoints: "
             f"induction heads emerge by {at['induction']}, function-vector heads by "
             f"{at['fv']}."
         )
-    (one,) = sure
+    one = "induction" if claim == "holds" else "fv"
     other = "fv" if one == "induction" else "induction"
     return (
         f"{words.sentence(NOUNS[one])} emerge first, by {at[one]}; {NOUNS[other]} by "
@@ -129,7 +134,7 @@ def _order(told: dict[str, Any]) -> str:
 
 
 def _turned(told: dict[str, Any]) -> str:
-    count, of = told["count"], len(told["followed"])
+    count, of = told["count"], told["shown"]
     heads = "head" if of == 1 else "heads"
     text = f"{count} of the {of:,} function-vector {heads} of the end"
     text += (" was an" if count == 1 else " were") + " induction "
@@ -183,9 +188,9 @@ def emerged(told: dict[str, Any]) -> str:
     text = "; ".join(said)
     if first:
         text += (
-            f". Induction is first in {words.percent(first['induction'])} of "
+            f". Induction is surely first in {words.percent(first['induction'])} of "
             f"{told['samples']:,} resamples, FV in {words.percent(first['fv'])}, and "
-            f"{words.percent(first['neither'])} give both the same step"
+            f"{words.percent(first['neither'])} do not tell"
         )
     return f"{words.sentence(text)}."
 
@@ -205,9 +210,14 @@ def date(told: dict[str, Any]) -> str:
 def turned(told: dict[str, Any]) -> str:
     """Say how many heads made the transition, against chance."""
     names = [one["name"] for one in told["followed"] if one["made"]]
+    if not told["shown"]:
+        return (
+            f"none of the {len(told['followed'])} heads at the top by FV score in the "
+            f"end stands out from chance, so that there is none to follow. {NO_CAUSE}"
+        ).capitalize()
     text = (
-        f"{len(names)} of the {len(told['followed'])} heads at the top by FV score in "
-        "the end made the transition"
+        f"{len(names)} of the {told['shown']} heads at the top by FV score in the end "
+        "that stand out from chance made the transition"
     )
     text += f" ({', '.join(names)})" if names else ""
     chances = ", ".join(

@@ -4,17 +4,23 @@ from typing import Any
 
 from jaxheads.report import dynamics_seed_figures as drawn
 from jaxheads.report import words
-from jaxheads.report.dynamics_findings import NO_CAUSE, answered, date
+from jaxheads.report.dynamics_findings import (
+    NO_CAUSE,
+    answered,
+    date,
+    first_claim,
+)
 from jaxheads.report.layout import Key, Row, Section
 from jaxheads.report.sentences import Statement
 from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run
+from jaxheads.statistics.seeds import NOTE
 
 COLUMNS = (
     "seed", "induction emerges", "FV emerges", "first", "top FV head at the end",
     "stood out by induction at", "by FV at",
 )  # fmt: skip
-_FIRST = {"induction": "induction", "fv": "FV", "neither": "the same step"}
+_FIRST = {"induction": "induction", "fv": "FV", "neither": "not told apart"}
 
 
 def sections(run: Run) -> list[Section]:
@@ -37,8 +43,14 @@ def say(run: Run) -> list[Statement]:
         return []
     text = f"{_order(run, 'final')} By half of the largest value instead of the last: "
     text += words.sentence(_order(run, "largest"))
+    claim = first_claim(run)
+    text += f" That induction is first, over seeds: {claim.verdict}. "
+    text += claim.evidence
     strict, loose = _counts(run)[:2]
-    turned = f"{_turned(strict)} {_loosely(loose)} {NO_CAUSE}"
+    turned = _turned(strict)
+    if sum(strict["shown"]):
+        turned += f" {_loosely(loose)}"
+    turned += f" {NO_CAUSE}"
     said = [Statement("Emergence", text), Statement("Induction to FV", turned)]
     measured = answered(run, "first_token")
     if measured is not None:
@@ -105,10 +117,18 @@ def _order(run: Run, reference: str) -> str:
 
 def _turned(told: dict[str, Any]) -> str:
     asked = told["definition"]
+    top = (
+        f"{sum(told['of'])} heads at the top {words.percent(asked['final_share'])} by "
+        "FV score in the end (at least one a seed)"
+    )
+    shown = sum(told["shown"])
+    if not shown:
+        return f"None of the {top} stands out from chance: there is none to follow."
+    stand = "stands" if shown == 1 else "stand"
     return (
-        f"{told['count']} of the {sum(told['of'])} heads at the top "
-        f"{words.percent(asked['final_share'])} by FV score in the end (at least one a "
-        f"seed) made the transition from induction; {_chances(told)}."
+        f"Of the {top} {shown} {stand} out from chance, and {told['count']} of "
+        f"{'it' if shown == 1 else 'these'} made the transition from induction; "
+        f"{_chances(told)}."
     )
 
 
@@ -135,8 +155,9 @@ def _emergence(run: Run) -> Section:
         "When the scores emerge, seed by seed",
         "Mean score of the top 2 % of heads of each step (at least one head); and "
         "few-shot accuracy of the whole model. A score emerges at the first step at "
-        "which that mean has passed half of the way from chance to its last value. "
-        "First: in most resamples of one seed's curves. Every seed has a run of its "
+        "which that mean has passed half of the way from chance to its last value, "
+        "and a head stands out from chance. First: in most resamples of one seed's "
+        f"curves. {NOTE} Every seed has a run of its "
         "own in the folder (jaxheads report opens it).",
         keys=[
             Key("one seed by induction", "induction", "line"),
@@ -158,9 +179,9 @@ def _transitions(run: Run) -> Section:
                 Cell(f"top {words.percent(asked['final_share'])}"),
                 Cell(f"top {words.percent(asked['early_share'])}"),
                 Cell("yes" if strict else "no"),
-                Cell(f"{told['count']} of {sum(told['of'])}"),
+                Cell(f"{told['count']} of {sum(told['shown'])}"),
                 Cell(", ".join(map(str, told["each"]))),
-                Cell(str(sum(told["shown"]))),
+                Cell(f"{sum(told['shown'])} of {sum(told['of'])}"),
                 *(Cell(words.number(value)) for value in told["expected"].values()),
                 *(Cell(words.number(value)) for value in told["p_value"].values()),
             ]

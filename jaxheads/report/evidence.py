@@ -50,7 +50,7 @@ def _co_occurrence(run: Run, given: list[Part]) -> Section:
     dates = [
         row for part in given for row in _dates(part, found[part.index]["changes"])
     ]
-    columns = ["run", "of", "found in", "median step", "each seed's step"]
+    columns = ["run", "of", "found in", "mean step", "each seed's step"]
     shares = [_formed(part, found[part.index]) for part in given]
     return Section(
         "co-occurrence",
@@ -151,7 +151,7 @@ def _co_perturbation(run: Run, given: list[Part]) -> Section:
         "Architectures that make induction easier or harder",
         "Smeared keys, and shifted keys and values, show a head the token before "
         "without a layer of its own; a single vanilla layer cannot. Differences are of "
-        "median dates, with intervals of 95 % by resampling the seeds of both runs; a "
+        "mean dates, with intervals of 95 % over the seeds of both runs (Welch); a "
         "negative one is earlier.",
         keys=[Key(part.name, part.shade, "line") for part in given],
         rows=[Row("", drawn.together(given))],

@@ -1,18 +1,13 @@
 """The answers to the six arguments, in words and as a table."""
 
 from jaxheads.report import words
+from jaxheads.report.claims import SYMBOLS
 from jaxheads.report.evidence_figures import told
 from jaxheads.report.layout import Section
 from jaxheads.report.sentences import Statement
 from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run
-
-_SYMBOLS = {
-    "holds": "\u2713",
-    "refuted": "\u2717",
-    "undecided": "?",
-    "not asked": words.NONE,
-}
+from jaxheads.statistics.seeds import NOTE
 
 
 def verdict(run: Run) -> str | None:
@@ -20,18 +15,17 @@ def verdict(run: Run) -> str | None:
     if "evidence" not in run.result:
         return None
     said = []
-    for answer in ("holds", "refuted", "undecided"):
+    for answer in SYMBOLS:
         names = [
             one["name"] for one in told(run)["arguments"] if one["answer"] == answer
         ]
-        if names:
-            verb = {
-                "holds": "hold" + "s" * (len(names) == 1),
-                "refuted": "is" if len(names) == 1 else "are",
-                "undecided": "is" if len(names) == 1 else "are",
-            }[answer]
-            tail = "" if answer == "holds" else f" {answer}"
-            said.append(f"{words.sentence(_listed(names))} {verb}{tail}.")
+        if names and answer != "not measured":
+            one = len(names) == 1
+            tail = {
+                "holds": "holds" if one else "hold",
+                "does not hold": "does not hold" if one else "do not hold",
+            }.get(answer, f"{'is' if one else 'are'} {answer}")
+            said.append(f"{words.sentence(_listed(names))} {tail}.")
     if not said:
         return "None of the six arguments could be asked of these runs."
     return "Of the six arguments on induction heads: " + " ".join(said)
@@ -43,7 +37,7 @@ def say(run: Run) -> list[Statement]:
         return []
     made = []
     for one in told(run)["arguments"]:
-        if one["answer"] != "not asked":
+        if one["answer"] != "not measured":
             lead = f"{one['argument']} {words.sentence(one['name'])}"
             made.append(Statement(lead, one["evidence"]))
     return made
@@ -69,7 +63,7 @@ def section(run: Run) -> Section:
     rows = [
         [
             Cell(f"{one['argument']} {one['name']}", one["statement"]),
-            Cell(f"{_SYMBOLS[one['answer']]} {one['answer']}".replace(" ", "\u00a0")),
+            Cell(f"{SYMBOLS[one['answer']]} {one['answer']}".replace(" ", "\u00a0")),
             Cell(one["evidence"]),
         ]
         for one in told(run)["arguments"]
@@ -78,9 +72,10 @@ def section(run: Run) -> Section:
         "arguments",
         "Six arguments that induction heads make in-context learning",
         "Decided by rules that are the same for all runs; they stand at the end of "
-        "the page. Seeds are the units, intervals are of 95 % over them. "
+        f"the page. {NOTE} "
         "All is said of these models and these data. Only the third argument is "
         "causal; that things happen together is no proof that one makes the other.",
+        facts=told(run)["left_out"],
         tables=[
             Table(
                 "The arguments",

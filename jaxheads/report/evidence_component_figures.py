@@ -22,6 +22,7 @@ def trajectories(given: list[Part], explained: np.ndarray) -> Figure:
                 | {"s": int(step), "m": marks.get(e, ""), "o": e}
                 | {key: plain(value) for key, value in zip("xy", place, strict=True)}
                 for e, (step, place) in enumerate(zip(steps, places[:, n], strict=True))
+                if np.isfinite(place).all()
             ]
     titles = [
         f"component {c + 1} ({share:.0%} of the variance, nats)"

@@ -3,6 +3,7 @@
 import numpy as np
 
 from jaxheads.evidence import phase_changes
+from jaxheads.evidence.head_effects import INDUCTION
 from jaxheads.report import training_figures as drawn
 from jaxheads.report import training_tasks, words
 from jaxheads.report.layout import Key, Row, Section
@@ -39,7 +40,7 @@ def verdict(run: Run) -> str | None:
     number = sum(one.step is not None for one in found)
     of = words.plural(len(found), "seed")
     if not number:
-        return f"No head learned to match prefixes in {of}: no phase change."
+        return _none(run, [one.reason for one in found], of)
     dates = [one.step for one in found if one.step is not None]
     said = f"Heads learned to match prefixes in {number} of {of}, about step "
     said += f"{np.median(dates):,.0f}"
@@ -49,6 +50,23 @@ def verdict(run: Run) -> str | None:
     return (
         f"{said}; the in-context learning score jumped in the same window in "
         f"{together} of them."
+    )
+
+
+def _none(run: Run, reasons: list[str], of: str) -> str:
+    """Say why no phase change was found: there was none, or it could not be seen."""
+    few = [reason for reason in reasons if "too few" in reason]
+    top = phase_changes.top_head(run.arrays["evaluation/prefix_matching"][-1])
+    there = int((top > INDUCTION).sum())
+    if few:
+        text = f"Whether heads learned to match prefixes is not dated: {few[0]}."
+    elif there:
+        text = "When heads learned to match prefixes is not seen at these evaluations."
+    else:
+        return f"No head learned to match prefixes in {of}: no phase change."
+    return (
+        f"{text} At the last one a head has a prefix-matching score above "
+        f"{INDUCTION:g} in {there} of {of}."
     )
 
 

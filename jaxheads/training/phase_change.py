@@ -23,18 +23,21 @@ fit and the intervals are this project's own.
 
 import dataclasses
 import math
-import statistics
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 from jaxheads.errors import UserError
+from jaxheads.statistics import seeds
 
 LEAST = 0.1
 """Rise below which nothing is found: a share of attention, or nats."""
 
-LEVEL, SAMPLES = 0.95, 2000
-_FEWEST = 6  # evaluations: two on either level, and two between
+FEWEST = 6
+"""Evaluations from which on a jump can be seen: two on either level, two between."""
+
+_LEVEL = 0.95
 _MOST = 200  # evaluations at which a rise may begin or end; more are thinned out
 _PENALTY = 5.0  # times log E, what the likelihood must gain; see ``_Fits.significant``
 
@@ -47,6 +50,7 @@ class PhaseChange:
         step: at which half of the rise is passed; None: nothing was found.
         begin: start of the window: the last step before, with at most 10 % of the rise.
         end: its end: the first step after, with 90 % or more.
+        spacing: between the evaluations around the date, steps.
         change_point: the middle of the fitted rise, a step.
         low: of the change point's interval, a step.
         high: of the same.
@@ -58,6 +62,7 @@ class PhaseChange:
     step: float | None = None
     begin: float | None = None
     end: float | None = None
+    spacing: float = 0.0
     change_point: float | None = None
     low: float | None = None
     high: float | None = None
@@ -77,8 +82,8 @@ class PhaseChanges:
     Attributes:
         each: of every seed.
         found: in how many of them there is one.
-        step: median date of those; None: there is none.
-        low: of the median's interval, by resampling seeds; None with fewer than two.
+        step: mean date of those; None: there is none.
+        low: of its interval over seeds; None where it is unbounded.
         high: of the same.
     """
 
@@ -100,8 +105,10 @@ def find_phase_change(
 
     The interval of the change point holds the middles of all rises that fit nearly as
     well: ``E log(SSE / least SSE) <= z^2`` for E evaluations, z the normal quantile of
-    a level of 95 %; of a jump, all that lies between its two evaluations. It takes the
-    scatter around the fit for independent noise, and a curve's own bends for scatter.
+    a level of 95 %. A middle is the mean of two evaluations' steps, so that half of the
+    spacing of evaluations there is added on either side: where between two evaluations
+    a curve bends it does not tell. The interval takes the scatter around the fit for
+    independent noise, and a curve's own bends for scatter.
 
     Args:
         steps: [E], rising.
@@ -120,10 +127,11 @@ def find_phase_change(
         )
     known = np.isfinite(curve)
     steps, curve = steps[known], curve[known]
-    if len(steps) < _FEWEST:
-        return PhaseChange(
-            reason=f"{len(steps)} evaluations are too few, {_FEWEST} are needed"
+    if len(steps) < FEWEST:
+        count = (
+            "1 evaluation is" if len(steps) == 1 else f"{len(steps)} evaluations are"
         )
+        return PhaseChange(reason=f"{count} too few, {FEWEST} are needed")
     sign = -1.0 if falls else 1.0
     found = _Fits(steps, sign * curve)
     kind = "fall" if falls else "rise"
@@ -146,10 +154,12 @@ def find_phase_change(
     date, begin, end = _passes(
         steps, (_smooth(sign * curve) - before) / rise, first, last
     )
+    at = int(np.clip(np.searchsorted(steps, date), 1, len(steps) - 1))
     return PhaseChange(
         step=date,
         begin=begin,
         end=end,
+        spacing=float(steps[at] - steps[at - 1]),
         change_point=float((steps[first] + steps[last]) / 2),
         low=low,
         high=high,
@@ -158,13 +168,7 @@ def find_phase_change(
 
 
 def find_phase_changes(
-    steps: np.ndarray,
-    curves: np.ndarray,
-    *,
-    least: float = LEAST,
-    falls: bool = False,
-    samples: int = SAMPLES,
-    seed: int = 0,
+    steps: np.ndarray, curves: np.ndarray, *, least: float = LEAST, falls: bool = False
 ) -> PhaseChanges:
     """Date the jump of a curve in every seed.
 
@@ -173,37 +177,28 @@ def find_phase_changes(
         curves: [N, E], of N seeds.
         least: see ``find_phase_change``.
         falls: see ``find_phase_change``.
-        samples: resamples of the seeds.
-        seed: of the resampling.
-
-    Returns:
-        Each seed's, and the median date with an interval of 95 % over seeds. Of few
-        seeds the interval is their range, and too narrow.
     """
-    each = tuple(
-        find_phase_change(steps, curve, least=least, falls=falls) for curve in curves
+    return over_seeds(
+        tuple(find_phase_change(steps, one, least=least, falls=falls) for one in curves)
     )
-    return over_seeds(each, samples=samples, seed=seed)
 
 
-def over_seeds(
-    each: tuple[PhaseChange, ...], *, samples: int = SAMPLES, seed: int = 0
-) -> PhaseChanges:
-    """The median date of the jumps of several seeds, with its interval.
+def over_seeds(each: tuple[PhaseChange, ...]) -> PhaseChanges:
+    """The mean date of the jumps of several seeds, with its interval over seeds.
+
+    The interval is Student's t. All seeds share a grid of evaluations, which a date
+    cannot be finer than: half of the spacing is added on either side.
 
     Args:
         each: of every seed.
-        samples: resamples of the seeds.
-        seed: of the resampling.
     """
-    dates = np.array([one.step for one in each if one.step is not None])
+    dated = [one for one in each if one.step is not None]
+    made = seeds.over_seeds([one.step for one in dated]).interval()
     low = high = None
-    if len(dates) > 1:
-        drawn = np.random.default_rng([seed, 14]).choice(dates, (samples, len(dates)))
-        ends = np.quantile(np.median(drawn, axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        low, high = map(float, ends)
-    median = float(np.median(dates)) if len(dates) else None
-    return PhaseChanges(each, len(dates), median, low, high)
+    if math.isfinite(made.low):
+        half = float(np.mean([one.spacing for one in dated])) / 2
+        low, high = made.low - half, made.high + half
+    return PhaseChanges(each, len(dated), made.mean if dated else None, low, high)
 
 
 def windows_overlap(one: PhaseChange, other: PhaseChange) -> bool:
@@ -258,14 +253,13 @@ class _Fits:
         return gain > _PENALTY * math.log(self._count)
 
     def interval(self) -> tuple[float, float]:
-        """Steps between which the middles of all good fits lie."""
-        z = statistics.NormalDist().inv_cdf((1 + LEVEL) / 2)
+        """Steps between which the middles of all good fits lie, and half a spacing."""
+        z = NormalDist().inv_cdf((1 + _LEVEL) / 2)
         good = self._count * np.log(self.errors / self.errors.min()) <= z**2
         begin, end = self._steps[self.begins[good]], self._steps[self.ends[good]]
-        middle = (begin + end) / 2
-        jump = self.ends[good] == self.begins[good] + 1
-        low = np.where(jump, begin, middle).min()
-        return float(low), float(np.where(jump, end, middle).max())
+        middles = (begin + end) / 2
+        half = np.interp(middles, self._steps, np.gradient(self._steps)) / 2
+        return float((middles - half).min()), float((middles + half).max())
 
 
 def _smooth(curve: np.ndarray) -> np.ndarray:
