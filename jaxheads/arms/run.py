@@ -13,6 +13,7 @@ from jaxheads.arms.effects import find_effects
 from jaxheads.arms.opening import Arms, open_arms
 from jaxheads.arms.outcomes import curves, measure, shared
 from jaxheads.arms.result import to_row
+from jaxheads.doctor import examine_trained
 from jaxheads.receipt import machine
 from jaxheads.training.evidence import figure_dims, figure_unit
 from jaxheads.training.trained import Trained
@@ -88,6 +89,11 @@ def compare_runs(
     folder = runs.RunFolder(out, STUDY, stated, _identity(arms))
     if folder.finished:
         return runs.load(out)
+    checks = [
+        check
+        for one, evidence in zip(arms.trained, arms.evidence, strict=True)
+        for check in examine_trained(one, arms.step, evidence.probes.repeated)
+    ]
     steps = {
         "step": arms.step,
         "donor_step": _or(config.donor_step, arms.step),
@@ -105,7 +111,8 @@ def compare_runs(
         start = f"arm_{unit.arm}/{unit.part}/".replace("//", "/")
         arrays |= {f"{start}{name}": values for name, values in found.items()}
         progress.done(0.0 if there else unit.cost)
-    return folder.finish(_describe(arms, config, arrays, steps, seconds), arrays)
+    result = _describe(arms, config, arrays, steps, seconds) | {"checks": checks}
+    return folder.finish(result, arrays)
 
 
 _AXES: dict[str, finite.Axes] = {
