@@ -36,11 +36,13 @@ UNKNOWN = {
     r"run_\d+/together/icl_score": "a seed has no induction head to leave out",
     r"run_\d+/before_and_after/\w+": "a seed has no phase change",
     r"run_\d+/components/(pivot|angle)": "the trajectory turns nowhere",
-    r"(arm_\d+/patching/)?(prefix_matching|control)_se": "one sequence, or not reached",
-    r"(arm_\d+/patching/)(prefix_matching|control)": "a layer that is not reached",
+    r"arm_\d+[/-]patching/(prefix_matching|control)(_se)?": "a layer not reached",
     r"(arm_\d+/head_effects/)?(effect|probability|loss)/\w+": _NO_TARGET,
 }
-"""Names of arrays that may hold NaN, as patterns, and what NaN says there."""
+"""Names of arrays that may hold NaN, as patterns, and what NaN says there.
+
+An array of a unit is known by its own name, or by the unit's and its own.
+"""
 
 _WORDS = {
     "L": "layer", "H": "head", "G": "key/value head", "B": "prompt", "T": "position",
@@ -123,7 +125,8 @@ def check_arrays(
         UserError: names the array, the place of the first such value and what to do.
     """
     for name, values in arrays.items():
-        found = first(values, may_be_nan=bool(unknown(name)))
+        may_be_nan = bool(unknown(name) or unknown(f"{where}/{name}"))
+        found = first(values, may_be_nan)
         if found is None:
             continue
         at, count = found

@@ -84,7 +84,7 @@ def test_report_and_tables_show_every_score(run):
     printed = io.StringIO()
     print_run(run, Console(file=printed, width=120))
     page = repr(sections.collect(run))
-    for heading in ("retrieval, teacher-forced", "QK trace", "relation index"):
+    for heading in ("retrieval (teacher-forced)", "QK trace", "relation index"):
         assert heading in printed.getvalue()
     for heading in ("Retrieval score, teacher-forced", "QK trace", "Relation index"):
         assert heading in page
