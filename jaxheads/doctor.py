@@ -8,7 +8,9 @@ of a study's own inputs, which cost one short run.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -22,7 +24,7 @@ from jaxheads import engine, finite
 from jaxheads.devices import gather, mesh_of, replicate
 from jaxheads.errors import UserError
 from jaxheads.heads import head_names
-from jaxheads.icl.prompts import Prompt, build_prompts, encode_prompts
+from jaxheads.icl.prompts import build_prompts, encode_prompts
 from jaxheads.icl.tasks import load_tasks
 from jaxheads.model import Model
 from jaxheads.models import family
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 PROMPTS, SHOTS, LONGEST, NEW, SETS = 4, 3, 64, 3, 4
 """Of ``examine``: prompts, their demonstrations, tokens of one, new tokens, sets."""
+SINGLE = float(np.finfo(np.float32).eps)
 _PRODUCTS = {"bfloat16": 2.0**-8, "tensorfloat32": 2.0**-10, "high": 2.0**-16}
 """Rounding of factors, where the user asked for less than whole float32 products."""
 
@@ -46,20 +49,20 @@ class Check:
     """What was compared, and whether it holds.
 
     Attributes:
-        name: what should hold.
         compared: the two sides.
         holds: None: not asked.
         difference: the largest; None: none is measured.
         tolerance: what rounding allows of it; 0: equal bit for bit.
         where: of a check that fails, where; of one that was not asked, why.
+        name: what should hold.
     """
 
-    name: str
     compared: str
     holds: bool | None
     difference: float | None = None
     tolerance: float | None = None
     where: str = ""
+    name: str = ""
 
     def __str__(self) -> str:
         told = f"{self.name} does not hold: {self.where}"
@@ -86,11 +89,10 @@ class Case:
         self.names, self.mesh = {"B": list(names)}, mesh_of(params)
         dtypes = {leaf.dtype for leaf in jax.tree.leaves(params)}
         self.eps = max(float(jnp.finfo(dtype).eps) for dtype in dtypes)
-        wide = float(jnp.finfo(jnp.float32).eps)
-        c = self.config
-        # Some 16 results a layer are rounded, in the params' dtype, and in float32
-        # sums over the width; as a random walk, of 4 deviations.
-        self.rounding = (self.eps + wide * c.width**0.5) * 4 * (c.num_layers) ** 0.5
+        # Some 16 results a layer are rounded, each by the params' dtype and by a sum
+        # over the width in float32: a random walk of so many steps.
+        step = self.eps + SINGLE * config.width**0.5
+        self.rounding = step * (16 * config.num_layers) ** 0.5
 
     def place(self, *arrays) -> Any:
         """Arrays on the devices of the params."""
@@ -153,7 +155,6 @@ class Case:
 
     def judge(
         self,
-        name: str,
         compared: str,
         differences: Any,
         axes: Sequence[str],
@@ -162,16 +163,16 @@ class Case:
     ) -> Check:
         """A check of differences, by default of logits, relative to their largest."""
         differences = np.abs(np.asarray(differences, np.float64))
+        allowed = self.rounding if tolerance is None else float(tolerance)
         if tolerance is None:
-            tolerance = self.rounding
             differences = differences / max(np.abs(self.plain["logits"]).max(), 1e-9)
         worst = np.where(np.isnan(differences), np.inf, differences)
-        at = np.unravel_index(int(worst.argmax()), worst.shape)
+        at = tuple(map(int, np.unravel_index(int(worst.argmax()), worst.shape)))
         largest = float(differences[at])
-        holds = largest <= tolerance
+        holds = largest <= allowed
         where = "" if holds else finite.place(at, axes, {**self.names, **(names or {})})
         known = largest if np.isfinite(largest) else None
-        return Check(name, compared, holds, known, tolerance, where)
+        return Check(compared, holds, known, allowed, where)
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -191,6 +192,7 @@ def _observe(params, tokens, lengths, config) -> dict[str, jax.Array]:
         capture=("heads", "patterns", "residual"),
     )  # fmt: skip
     assert run.heads is not None and run.patterns is not None
+    assert run.residual is not None
     at = (lengths - 1)[None, :, None, None, None]
     z = jnp.take_along_axis(run.heads, at, axis=2)  # [L, B, 1, H, K]
     nowhere = jnp.zeros((len(tokens), 1, config.width), run.heads.dtype)
@@ -234,51 +236,46 @@ def _observe(params, tokens, lengths, config) -> dict[str, jax.Array]:
 def finite_values(case: Case) -> Check:
     """The first layer, and in it the first head, whose values are no numbers."""
     seen, counts = case.plain, case.counts
-    check = Check("values are finite", "streams, heads and logits", True)
+    found = ""
     for l in range(case.config.num_layers):
-        wrong = {
-            "the stream that enters it": (~seen["entering"][l] & counts, "BT"),
-            "": (~seen["finite"][l] & counts[..., None], "BTH"),
-            "what it adds": (~seen["added"][l], "BH"),
-        }
-        for what, (bad, axes) in wrong.items():
-            if bad.any():
+        heads = np.moveaxis(~seen["finite"][l] & counts[..., None], 2, 0)
+        for what, bad, axes in (
+            (" of the stream that enters it", ~seen["entering"][l] & counts, "BT"),
+            ("", heads, "HBT"),
+            (" of what it adds", ~seen["added"][l].T, "HB"),
+        ):
+            if bad.any() and not found:
                 told = finite.place(np.argwhere(bad)[0], axes, case.names)
-                what = f" ({what})" if what else ""
-                where = f"layer {l}, {told}{what} is not finite"
-                return dataclasses.replace(check, holds=False, where=where)
+                found = f"layer {l}, {told}: a value{what} is not finite"
     bad = ~np.isfinite(seen["logits"]).all(axis=-1)
-    if bad.any():
+    if bad.any() and not found:
         told = finite.place(np.argwhere(bad)[0], "B", case.names)
-        where = f"logits of {told}, behind all layers, are not finite"
-        return dataclasses.replace(check, holds=False, where=where)
-    return check
+        found = f"{told}: a logit is not finite, behind layers that are"
+    return Check("streams, heads and logits", not found, where=found)
 
 
 def patterns_sum(case: Case) -> Check:
     """Attention of each query is shared out whole."""
-    off = case.plain["patterns"] - 1
-    off = np.where(case.counts[None, :, None], off, 0)
-    tolerance = case.eps + off.shape[-1] * float(jnp.finfo(jnp.float32).eps)
-    return case.judge("patterns sum to 1", "attention, 1", off, "LBHT", tolerance)
+    off = np.where(case.counts[None, :, None], case.plain["patterns"] - 1, 0)
+    tolerance = case.eps + off.shape[-1] * SINGLE
+    off = np.moveaxis(off, 2, 1)
+    return case.judge("sums of attention, 1", off, "LHBT", tolerance)
 
 
 def heads_sum(case: Case) -> Check:
     """The family's ``contributions`` are all that its attention adds."""
     seen = case.plain
-    off = np.abs(seen["parts"] - seen["attended"]).max(axis=-1) / seen["size"].clip(
-        1e-30
-    )
+    off = np.abs(seen["parts"] - seen["attended"]).max(axis=-1)
     inner = case.config.num_heads * case.config.head_dim
-    tolerance = 4 * (case.eps + inner**0.5 * float(jnp.finfo(jnp.float32).eps))
+    tolerance = 4 * (case.eps + inner**0.5 * SINGLE)
     what = "heads' parts and the bias, attention's output"
-    return case.judge("heads sum to the attention's output", what, off, "LB", tolerance)
+    return case.judge(what, off / seen["size"].clip(1e-30), "LB", tolerance)
 
 
 def two_runs(case: Case) -> Check:
     """The same program on the same input."""
     off = _apart(case.seen(case.tokens)["logits"], case.plain["logits"])
-    return case.judge("two runs are equal", "logits, bit for bit", off, "B", 0.0)
+    return case.judge("logits, bit for bit", off, "B", 0.0)
 
 
 def other_rows(case: Case) -> Check:
@@ -289,17 +286,18 @@ def other_rows(case: Case) -> Check:
         tokens = case.tokens[rows].copy()
         tokens[row] = case.tokens[row]
         off.append(_apart(case.seen(tokens)["logits"], case.plain["logits"])[row])
-    what = "logits beside other prompts"
-    return case.judge("prompts do not read each other", what, off, "B")
+    return case.judge("logits beside other prompts", off, "B")
 
 
 def other_padding(case: Case) -> Check:
     """Other tokens behind the end of every prompt."""
-    tokens = np.where(case.counts, case.tokens, np.roll(case.tokens, 1, axis=0))
-    tokens = np.where(case.counts, tokens, (tokens + 1) % case.config.vocab_size)
-    off = _apart(case.seen(tokens)["logits"], case.plain["logits"])
     what = "logits with other tokens behind the end"
-    return case.judge("padding is not read", what, off, "B")
+    if case.counts.all():
+        return Check(what, None, where="the prompts are of one length")
+    other = (np.roll(case.tokens, 1, axis=0) + 1) % case.config.vocab_size
+    tokens = np.where(case.counts, case.tokens, other)
+    off = _apart(case.seen(tokens)["logits"], case.plain["logits"])
+    return case.judge(what, off, "B")
 
 
 def one_by_one(case: Case) -> Check:
@@ -309,7 +307,7 @@ def one_by_one(case: Case) -> Check:
         for row in range(len(case.tokens))
     ]
     off = _apart(np.stack(alone), case.plain["logits"])
-    return case.judge("batched = one by one", "logits", off, "B")
+    return case.judge("logits", off, "B")
 
 
 def unpadded(case: Case) -> Check:
@@ -319,7 +317,7 @@ def unpadded(case: Case) -> Check:
     alone = case.logits(case.tokens[row : row + 1, :length], [length])
     off = _apart(alone, case.plain["logits"][row : row + 1])
     names = {"B": [case.names["B"][row]]}
-    return case.judge("padded = unpadded", "logits", off, "B", names=names)
+    return case.judge("logits of the shortest prompt", off, "B", names=names)
 
 
 def cached(case: Case) -> Check:
@@ -335,8 +333,7 @@ def cached(case: Case) -> Check:
     chosen = np.take_along_axis(logits, made[..., None], axis=-1)[..., 0]
     off = logits.max(axis=-1) - chosen
     off[:, 0] = np.maximum(off[:, 0], _apart(gather(prefix.logits), logits[:, 0]))
-    axes = ("B", "new token")
-    return case.judge("cached = uncached", f"logits of {NEW} new tokens", off, axes)
+    return case.judge(f"logits of {NEW} new tokens", off, ("B", "new token"))
 
 
 def shared_prefix(case: Case) -> Check:
@@ -350,7 +347,6 @@ def shared_prefix(case: Case) -> Check:
     # The target's logit and the normaliser, each off by so much.
     tolerance = 2 * case.rounding * max(np.abs(case.plain["logits"]).max(), 1.0)
     return case.judge(
-        "shared prefix = whole forwards",
         f"log-probabilities under {SETS} sets of heads",
         fast[some] - whole,
         "NB",
@@ -378,8 +374,7 @@ def nothing_ablated(case: Case) -> Check:
     keep, fill = case.place(np.ones(case.fill.shape[:2], np.float32), case.fill)
     under = case.logits(case.tokens, case.lengths, Ablation(keep, fill))
     off = _apart(under, case.logits(case.tokens, case.lengths))
-    name = "ablating nothing = the plain run"
-    return case.judge(name, "logits, bit for bit", off, "B", 0.0)
+    return case.judge("logits, bit for bit", off, "B", 0.0)
 
 
 def an_edit_changes(case: Case) -> Check:
@@ -390,7 +385,6 @@ def an_edit_changes(case: Case) -> Check:
     at = int(change.argmin())
     holds = bool(change[at] > 0)
     return Check(
-        "an edit changes something",
         "log-probabilities without each layer's heads; the smallest change",
         holds,
         float(change[at]),
@@ -410,7 +404,6 @@ def products(case: Case) -> Check:
     rounded = _PRODUCTS.get(asked or "", 0.0)
     tolerance = max(case.eps, rounded) if case.eps > 1e-4 else max(2e-6, rounded)
     return case.judge(
-        "products are as precise as asked for",
         f"head outputs times W_O in float64; asked for {asked or 'whole products'}",
         off,
         "B",
@@ -430,21 +423,18 @@ def product_error(a: np.ndarray, w: np.ndarray, made: np.ndarray) -> np.ndarray:
 
 
 def round_trip(tokenizer: Tokenizer, texts: Mapping[str, str]) -> Check:
-    """Texts of the built-in tasks to ids and back."""
-    check = Check("tokenizer round trip", f"{len(texts)} prompts and their ids", True)
+    """Texts to ids and back."""
     for name, text in texts.items():
         back = tokenizer.decode(tokenizer.encode(text))
         if back != text:
-            at = next(
-                (n for n, (a, b) in enumerate(zip(text, back, strict=False)) if a != b),
-                min(len(text), len(back)),
-            )
+            pairs = zip(text, back, strict=False)
+            at = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
             where = (
                 f"{name}, character {at}: {text[at : at + 20]!r} comes back as "
                 f"{back[at : at + 20]!r}"
             )
-            return dataclasses.replace(check, holds=False, where=where)
-    return check
+            return Check(f"{len(texts)} texts and their ids", False, where=where)
+    return Check(f"{len(texts)} texts and their ids", True)
 
 
 def ids_in_range(arrays: Mapping[str, np.ndarray], vocab_size: int) -> Check:
@@ -454,25 +444,25 @@ def ids_in_range(arrays: Mapping[str, np.ndarray], vocab_size: int) -> Check:
         wrong = np.argwhere((ids < 0) | (ids >= vocab_size))
         if len(wrong):
             told = finite.place(wrong[0], "BT"[: ids.ndim])
-            where = f"{name}, {told} is {ids[tuple(wrong[0])]}"
-            return Check("ids in range", compared, False, None, None, where)
-    return Check("ids in range", compared, True)
+            where = f"{name}, {told} has id {ids[tuple(wrong[0])]}"
+            return Check(compared, False, where=where)
+    return Check(compared, True)
 
 
 def bos_once(arrays: Mapping[str, np.ndarray], bos_id: int | None, bos: bool) -> Check:
     """One token that begins a sequence, at the beginning; none where none is asked."""
-    compared = f"prompts with {'one at the beginning' if bos else 'none'}"
+    compared = f"{len(arrays)} arrays, {'one at the beginning' if bos else 'none'}"
     if bos_id is None:
-        return Check("BOS once", compared, None, where="the tokenizer names none")
+        return Check(compared, None, where="the tokenizer names no such token")
     for name, ids in arrays.items():
         there = ids == bos_id
         wrong = there[:, bos:].any(axis=1) | (bos & ~there[:, 0])
         if wrong.any():
             row = int(wrong.argmax())
             at = np.flatnonzero(there[row]).tolist()
-            where = f"{name}, prompt {row} has one at positions {at or 'none'}"
-            return Check("BOS once", compared, False, None, None, where)
-    return Check("BOS once", compared, True)
+            where = f"{name}, prompt {row} has it at positions {at or 'none'}"
+            return Check(compared, False, where=where)
+    return Check(compared, True)
 
 
 def first_tokens(
@@ -498,19 +488,34 @@ def first_tokens(
     if shared:
         compared += f"; more than a fifth of pairs agree in {', '.join(shared)}"
     where = f"all answers of {', '.join(dull)} begin with the same token"
-    return Check(
-        "answers' first tokens differ", compared, not dull, where=where if dull else ""
-    )
+    return Check(compared, not dull, where=where if dull else "")
 
 
-MODEL: tuple[Callable[[Case], Check], ...] = (
-    one_by_one, unpadded, cached, shared_prefix, nothing_ablated, an_edit_changes,
-    patterns_sum, heads_sum, products, two_runs, other_rows, other_padding,
-)  # fmt: skip
-CHEAP: tuple[Callable[[Case], Check], ...] = (
-    patterns_sum, heads_sum, two_runs, other_rows, other_padding,
-)  # fmt: skip
+FINITE = "values are finite"
+CHEAP: dict[str, Callable[[Case], Check]] = {
+    "patterns sum to 1": patterns_sum,
+    "heads sum to the attention's output": heads_sum,
+    "two runs are equal": two_runs,
+    "prompts do not read each other": other_rows,
+    "padding is not read": other_padding,
+}
 """Checks that share one program."""
+RUNS: dict[str, Callable[[Case], Check]] = {
+    "batched = one by one": one_by_one,
+    "padded = unpadded": unpadded,
+    "cached = uncached": cached,
+    "shared prefix = whole forwards": shared_prefix,
+    "ablating nothing = the plain run": nothing_ablated,
+    "an edit changes something": an_edit_changes,
+    "products are as precise as asked for": products,
+    **CHEAP,
+}
+TEXT = (
+    "tokenizer round trip",
+    "ids in range",
+    "BOS once",
+    "answers' first tokens differ",
+)
 
 
 def examine(model: Model, seed: int = 0) -> list[Check]:
@@ -524,70 +529,70 @@ def examine(model: Model, seed: int = 0) -> list[Check]:
         The checks, in the order of the table.
     """
     limit = min(LONGEST, model.config.context_length - NEW)
-    tokenizer = model.tokenizer
+    tokenizer, vocab_size = model.tokenizer, model.config.vocab_size
     if tokenizer is None:
         why = model.no_tokenizer or "the model has no tokenizer"
+        of_text = [Check("texts", None, where=why, name=name) for name in TEXT]
         rng = np.random.default_rng(seed)
         lengths = np.maximum(1, limit - np.arange(PROMPTS) * limit // (PROMPTS + 1))
-        rows = [rng.integers(0, model.config.vocab_size, length) for length in lengths]
-        named = [f"of random ids {n}" for n in range(PROMPTS)]
-        names = ("tokenizer round trip", "ids in range", "BOS once")
-        names += ("answers' first tokens differ",)
-        of_text = [Check(name, "texts", None, where=why) for name in names]
-    else:
-        prompts = {
-            task.name: build_prompts(task, 8, SHOTS, seed) for task in load_tasks(None)
+        rows = {
+            f"{n} (random ids)": rng.integers(0, vocab_size, length)
+            for n, length in enumerate(lengths)
         }
-        rows, named, of_text = _of_text(model, tokenizer, prompts)
-        rows = [ids[:limit] for ids in rows[:PROMPTS]]
-        if not all(check.holds for check in of_text if check.name == "ids in range"):
-            return of_text  # no run of such ids says anything
-    tokens = np.zeros((len(rows), max(map(len, rows))), np.int32)
-    for row, ids in enumerate(rows):
-        tokens[row, : len(ids)] = ids
-    sizes = [len(ids) for ids in rows]
-    case = Case(model.params, model.config, tokens, sizes, named[: len(rows)])
-    return [*_of_model(case, MODEL), *of_text]
+    else:
+        rows, of_text = _of_text(tokenizer, vocab_size, seed)
+    names = list(rows)[:PROMPTS]
+    if any(check.holds is False for check in of_text if check.name == TEXT[1]):
+        return [*_not_asked((FINITE, *RUNS), "ids are out of range"), *of_text]
+    sizes = [min(len(rows[name]), limit) for name in names]
+    tokens = np.zeros((len(names), max(sizes)), np.int32)
+    for row, (name, size) in enumerate(zip(names, sizes, strict=True)):
+        tokens[row, :size] = rows[name][:size]
+    case = Case(model.params, model.config, tokens, sizes, names)
+    return [*_of_model(case, RUNS), *of_text]
 
 
 def _of_text(
-    model: Model, tokenizer: Tokenizer, prompts: Mapping[str, list[Prompt]]
-) -> tuple[list[list[int]], list[str], list[Check]]:
-    """Ids and names of the first prompt of each task, and the tokenizer's checks."""
-    texts = {f"prompt of {task}": made[0].text for task, made in prompts.items()}
-    begin = [tokenizer.bos_id] if tokenizer.adds_bos else []
-    rows = [begin + tokenizer.encode(text) for text in texts.values()]
-    arrays = {name: np.array([ids]) for name, ids in zip(texts, rows, strict=True)}
-    batches = {
-        task: encode_prompts(made, tokenizer, bos=False)
-        for task, made in prompts.items()
+    tokenizer: Tokenizer, vocab_size: int, seed: int
+) -> tuple[dict[str, list[int]], list[Check]]:
+    """Ids of a prompt of each task, by name, and the tokenizer's checks."""
+    made = {task.name: build_prompts(task, 8, SHOTS, seed) for task in load_tasks(None)}
+    texts = {f"of {task}": prompts[0].text for task, prompts in made.items()}
+    begin = [tokenizer.bos_id or 0] if tokenizer.adds_bos else []
+    rows = {name: begin + tokenizer.encode(text) for name, text in texts.items()}
+    arrays = {f"prompt {name}": np.array([ids]) for name, ids in rows.items()}
+    arrays["the tokenizer's highest id"] = np.array(tokenizer.vocab_size - 1)
+    in_range = ids_in_range(arrays, vocab_size)
+    del arrays["the tokenizer's highest id"]
+    targets = {
+        task: encode_prompts(prompts, tokenizer, bos=False).targets
+        for task, prompts in made.items()
     }
-    checks = [
+    answers = {task: [one.answer for one in each] for task, each in made.items()}
+    checks = (
         round_trip(tokenizer, texts),
-        ids_in_range(arrays, model.config.vocab_size),
+        in_range,
         bos_once(arrays, tokenizer.bos_id, tokenizer.adds_bos),
-        first_tokens(
-            {task: batch.targets for task, batch in batches.items()},
-            {task: [each.answer for each in made] for task, made in prompts.items()},
-        ),
+        first_tokens(targets, answers),
+    )
+    return rows, [
+        replace(check, name=name) for name, check in zip(TEXT, checks, strict=True)
     ]
-    return rows, list(texts), checks
 
 
-def _of_model(case: Case, asked: Sequence[Callable[[Case], Check]]) -> list[Check]:
+def _of_model(case: Case, asked: Mapping[str, Callable[[Case], Check]]) -> list[Check]:
     """Checks of runs; where values are no numbers, nothing else is asked."""
-    whole = finite_values(case)
-    if whole.holds:
-        return [whole, *(check(case) for check in asked)]
-    why = "not all values are finite"
+    whole = replace(finite_values(case), name=FINITE)
+    if not whole.holds:
+        return [whole, *_not_asked(asked, "not all values are finite")]
     return [
         whole,
-        *(Check(_name(check), "runs", None, where=why) for check in asked),
+        *(replace(ask(case), name=name) for name, ask in asked.items()),
     ]
 
 
-def _name(check: Callable) -> str:
-    return check.__name__.replace("_", " ")
+def _not_asked(names: Iterable[str], why: str) -> list[Check]:
+    return [Check("runs", None, where=why, name=name) for name in names]
 
 
 def examine_study(
@@ -608,14 +613,15 @@ def examine_study(
     """
     ids = {name: each for name, each in arrays.items() if each.ndim == 2}
     lengths = {name: arrays.get(f"{name}/lengths") for name in ids}
-    checks = [ids_in_range(ids, model.config.vocab_size)]
+    checks = [replace(ids_in_range(ids, model.config.vocab_size), name=TEXT[1])]
     if model.tokenizer is not None:
         prompts = {}
-        for name in ids:
-            if f"{name}/targets" in arrays:  # padding is 0, which may be BOS
-                pads = np.arange(ids[name].shape[1]) >= lengths[name][:, None]
-                prompts[name] = np.where(pads, -1, ids[name])
-        checks.append(bos_once(prompts, model.tokenizer.bos_id, bos))
+        for name, length in lengths.items():
+            if f"{name}/targets" in arrays and length is not None:
+                pads = np.arange(ids[name].shape[1]) >= length[:, None]
+                prompts[name] = np.where(pads, -1, ids[name])  # 0 may be BOS
+        once = bos_once(prompts, model.tokenizer.bos_id, bos)
+        checks.append(replace(once, name=TEXT[2]))
     if all(check.holds is not False for check in checks):
         name = next(
             (each for each in ids if lengths[each] is not None), next(iter(ids))
