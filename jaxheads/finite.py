@@ -49,6 +49,12 @@ _WORDS = {
     "P": "position", "A": "task", "E": "task", "U": "task", "N": "set", "M": "set",
     "W": "vector", "K": "element", "D": "element", "S": "position",
 }  # fmt: skip
+_TRAINED = {"N": "seed", "E": "evaluation", "C": "step", "S": "sample"}
+_OF_ARRAYS = {
+    r"token_loss/.*": {"B": "document"},
+    r"(evaluation|train|components|run_\d+|arm_\d+)/.*": _TRAINED,
+}
+"""Words of letters that mean something else in some arrays of a result."""
 _ADVICE = {
     "float16": "float16 ends at 65,504: give --dtype bfloat16 or float32",
     "bfloat16": "if `jaxheads doctor` finds the weights whole, give --dtype float32",
@@ -131,6 +137,9 @@ def check_arrays(
             continue
         at, count = found
         own = axes.get(name, ()) if isinstance(axes, Mapping) else axes
+        other = (w for made, w in _OF_ARRAYS.items() if re.fullmatch(made, name))
+        words = next(other, {})
+        own = [words.get(axis, axis) for axis in own]
         spot = place(at, own, (names or {}).get(name))
         more = f", the first of {count:,} in {np.size(values):,}" if count > 1 else ""
         raise UserError(

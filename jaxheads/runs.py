@@ -213,9 +213,9 @@ class RunFolder:
 
 def _names(array: str, result: dict[str, Any]) -> dict[str, list[Any]]:
     """Names of the tasks and sets on an array's axes, by letter."""
-    part = array.split("/")[0]
-    sets = (result.get(part) or {}).get("sets") if part != "score" else None
-    listed = [one.get("name", "") for one in sets or []]
+    part = result.get(array.split("/")[0])
+    sets = part.get("sets") or [] if isinstance(part, dict) else []
+    listed = [one.get("name", "") for one in sets]
     tasks = {"A": "scoring_tasks", "E": "evaluation_tasks"}
     named = {letter: list(result.get(key) or ()) for letter, key in tasks.items()}
     named["U"] = list((result.get("execution") or {}).get("tasks") or ())

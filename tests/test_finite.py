@@ -5,6 +5,11 @@ import pytest
 
 from jaxheads import finite, runs
 from jaxheads.errors import UserError
+from jaxheads.heads import parse_heads
+from jaxheads.inputs import prepare
+from jaxheads.model import load
+from jaxheads.studies import ablation, head_scores
+from jaxheads.studies.config import AblationConfig, ScoresConfig, StudyConfig
 
 NAN = np.float32(np.nan)
 
@@ -58,6 +63,8 @@ def test_a_unit_of_an_earlier_try_is_refused_alike(tmp_path):
         ("score/induction", ["L", "H", "K"], (2, 1, 0), "layer 2, head 1, element 0"),
         ("fv/effects", ["A", "L", "H"], (1, 2, 3), "task capitalize, layer 2, head 3"),
         ("ablation/f1", ["N", "E", "B"], (2, 1, 4), "set top 2, task person, prompt 4"),
+        ("token_loss/x", ["M", "B", "P"], (0, 1, 2), "set 0, document 1, position 2"),
+        ("evaluation/x", ["E", "N", "H"], (1, 2, 3), "evaluation 1, seed 2, head 3"),
         ("prompts/odd", [], (0, 0, 1), "index (0, 0, 1)"),
     ],
 )
@@ -102,3 +109,54 @@ def test_a_number_of_the_result_is_named(tmp_path):
 def test_whole_numbers_and_finite_floats_pass():
     for values in (np.arange(3), np.ones(2) > 0, np.ones((2, 2)), np.float64(3)):
         assert finite.first(values) is None
+
+
+@pytest.fixture(scope="module")
+def prepared(model_folder):
+    config = StudyConfig(
+        scores=ScoresConfig(
+            tasks=("antonym",), clean_prompts=3, corrupted_prompts=3, sequences=3,
+            sequence_length=12, documents=2, document_length=20,
+        ),
+        ablation=AblationConfig(tasks=("synonym",), prompts=2, max_new_tokens=2),
+        shots=2,
+    )  # fmt: skip
+    model = load(model_folder)
+    return model, prepare(model, config, ("scores", "ablation"))
+
+
+def test_scores_stop_at_the_first_unit(prepared, tmp_path, quick_compilation):
+    model, inputs = prepared
+    wq = model.params.layers.wq.at[1, 3, 4].set(np.nan)
+    params = model.params.replace(layers=model.params.layers.replace(wq=wq))
+    run = folder(tmp_path)
+    with pytest.raises(
+        UserError, match=r"of scores-attention .* layer 1, head 4, prom"
+    ):
+        head_scores.run(
+            inputs.scores, params, model.config, run, 10**9, lambda flops: None
+        )
+    assert not list((run.path / "units").iterdir())
+
+
+def test_an_ablation_stops_where_only_a_set_overflows(
+    prepared, tmp_path, quick_compilation
+):
+    """Answers are tokens, which cannot be NaN; they are told all the same."""
+    model, inputs = prepared
+    sets = []
+    for n, names in enumerate(([], ["0.1"], ["1.4", "2.0"])):
+        heads = parse_heads(names, (3, 6))
+        told = {"name": str(n), "ranking": "", "mode": "chosen", "count": len(names)}
+        sets.append((told, heads))
+    fill = np.zeros((3, 6, 10), np.float32)
+    fill[1, 4] = 3e38  # its part of the stream is infinite
+    run = folder(tmp_path, "float16")
+    with pytest.raises(UserError) as error:
+        ablation.run(
+            inputs.ablation, model.params, model.config, model.tokenizer, sets, fill,
+            run, 10**9, lambda flops: None,
+        )  # fmt: skip
+    assert "logits of ablation-synonym must be finite" in str(error.value)
+    assert "at set 2, prompt 0, new token 0" in str(error.value)
+    assert "float32" in str(error.value) and not list((run.path / "units").iterdir())
