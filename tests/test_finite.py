@@ -11,14 +11,14 @@ from jaxheads.model import load
 from jaxheads.studies import ablation, head_scores
 from jaxheads.studies.config import AblationConfig, ScoresConfig, StudyConfig
 
-NAN = np.float32(np.nan)
+NAN = float("nan")
 
 
 def folder(tmp_path, dtype="float32", study="scores"):
     return runs.RunFolder(tmp_path / "run", study, {}, {"dtype": dtype})
 
 
-def with_nan(*at, shape=(3, 4, 5), value=NAN):
+def with_nan(*at, shape=(3, 4, 5), value: float = NAN):
     values = np.zeros(shape, np.float32)
     values[at] = value
     return values
@@ -47,7 +47,9 @@ def test_a_unit_names_the_first_value_that_is_not_finite(
     assert advice in str(error.value)
     # Nothing is there of it, and the run goes on with units that are whole.
     assert not run.has("scores-antonym")
-    assert folder(tmp_path, dtype).unit("scores-antonym", lambda: {"effects": 1.0})
+    assert folder(tmp_path, dtype).unit(
+        "scores-antonym", lambda: {"effects": np.ones(1)}
+    )
 
 
 def test_a_unit_of_an_earlier_try_is_refused_alike(tmp_path):
@@ -107,7 +109,7 @@ def test_a_number_of_the_result_is_named(tmp_path):
 
 
 def test_whole_numbers_and_finite_floats_pass():
-    for values in (np.arange(3), np.ones(2) > 0, np.ones((2, 2)), np.float64(3)):
+    for values in (np.arange(3), np.ones(2) > 0, np.ones((2, 2)), np.array(3.0)):
         assert finite.first(values) is None
 
 
