@@ -17,6 +17,7 @@ from jaxheads.commands import (
     Compare,
     CompareRuns,
     Convert,
+    Doctor,
     Dynamics,
     Evidence,
     Export,
@@ -81,6 +82,8 @@ def run(arguments: list[str] | None = None) -> None:
                 _wide_console().print(made)
         case Inspect():
             _inspect(command, console)
+        case Doctor():
+            _doctor(command, console)
         case _:
             _run_study(command, console)
 
@@ -247,6 +250,34 @@ def _inspect(command: Inspect, console: Console) -> None:
     if found.refusal:
         raise UserError(found.refusal)
     print("loadable: yes")
+
+
+def _doctor(command: Doctor, console: Console) -> None:
+    from jaxheads.errors import UserError
+
+    if command.out is not None and command.out.suffix != ".json":
+        raise UserError(f"--out must be a .json file, not {command.out}")
+    import dataclasses
+
+    from jaxheads import runs
+    from jaxheads.devices import make_mesh
+    from jaxheads.doctor import examine, print_checks
+    from jaxheads.model import load
+
+    with console.status(escape(f"loading {command.source}")):
+        mesh = make_mesh(command.mesh)
+        model = load(command.source, command.revision, command.dtype, mesh)
+    with console.status("checking"):
+        checks = examine(model, command.seed)
+    print_checks(checks, _wide_console(150))
+    if command.out is not None:
+        command.out.parent.mkdir(parents=True, exist_ok=True)
+        told = {"source": command.source, "dtype": command.dtype, "mesh": command.mesh}
+        rows = [dataclasses.asdict(check) for check in checks]
+        runs.write_json(command.out, told | {"checks": rows})
+        console.print(f"written {command.out}", soft_wrap=True, markup=False)
+    if any(check.holds is False for check in checks):
+        sys.exit(1)
 
 
 def _wide_console(width: int = 180) -> Console:

@@ -318,6 +318,24 @@ class Inspect:
     """Of a preset or a hub id, such as step1000."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Doctor:
+    """Check a model as it runs here: exact in its dtype, on its devices, as text."""
+
+    source: tyro.conf.Positional[str] = DEFAULT_MODEL
+    """As for the other commands."""
+    revision: str | None = None
+    """Of a preset or a hub id, such as step1000."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the params."""
+    mesh: str | None = None
+    """Devices, as for the other commands."""
+    seed: int = 0
+    """Of the prompts."""
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """A .json file to write, too."""
+
+
 COMMANDS = {
     "study": Study,
     "score": Score,
@@ -338,6 +356,7 @@ COMMANDS = {
     "tasks": Tasks,
     "protocols": Protocols,
     "inspect": Inspect,
+    "doctor": Doctor,
 }
 PARTS: dict[type, tuple[str, ...]] = {
     Study: ("scores", "ablation", "token_loss", "execution"),

@@ -7,6 +7,7 @@ heads: replacing ``~a`` keeps only ``a``. ``jaxheads.head_files`` writes and rea
 """
 
 import dataclasses
+import math
 import operator
 from collections.abc import Iterable
 from typing import Literal
@@ -18,6 +19,8 @@ from jaxheads.models.head_names import named_heads
 
 By = Literal["largest", "smallest", "magnitude"]
 """Which heads of a ranking come first."""
+Rounding = Literal["down", "up"]
+"""How a share of all heads is made whole, see ``count_of``."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -86,18 +89,33 @@ def parse_heads(names: Iterable[str], shape: tuple[int, int]) -> np.ndarray:
         raise UserError(str(error)) from error
 
 
-def count_of(fraction: float, total: int) -> int:
-    """Heads in a fraction of all: ``int(fraction * total)``, at least 1 unless it is 0.
+def count_of(
+    fraction: float, total: int, rounding: Rounding = "down", *, least: int = 1
+) -> int:
+    """Heads in a fraction of all: ``fraction * total``, made whole; none in 0.
+
+    Args:
+        fraction: of the heads, 0 to 1.
+        total: of heads.
+        rounding: "down", as the sets that Yin & Steinhardt's ablation code replaces and
+            leaves out: ``int(fraction * total)``; "up", as the top heads of the
+            paper's text and figures, and the heads of a function vector in its code:
+            ``ceil(fraction * total)``.
+        least: so many at least, unless the fraction is 0.
 
     Raises:
         UserError: the fraction is not between 0 and 1.
 
-    Source: Yin & Steinhardt 2025, ablation code.
+    Source: Yin & Steinhardt 2025, code of the ablations (down), of the figures and of
+    function vectors (up).
     """
     if not 0 <= fraction <= 1:
         raise UserError(f"a share of heads lies between 0 and 1, not at {fraction}")
+    if not fraction:
+        return 0
     # Through a rounded product: 0.07 * 100 is 7.000000000000001 in binary.
-    return max(1, int(round(fraction * total, 9))) if fraction > 0 else 0
+    exact = round(fraction * total, 9)
+    return max(least, math.ceil(exact) if rounding == "up" else int(exact))
 
 
 def order(scores: np.ndarray, by: By = "largest") -> np.ndarray:

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxheads import runs
+from jaxheads import finite, runs
 from jaxheads.errors import UserError
 
 
@@ -83,6 +83,7 @@ class SharedFolder:
 
     def __init__(self, path: str | Path, study: str, config: dict, model: dict):
         self.path = Path(path)
+        self._identity = {"study": study, "config": config, "model": model}
         self._own: runs.RunFolder | None = None
 
         def make() -> bytes:
@@ -100,16 +101,25 @@ class SharedFolder:
         """Whether a unit is done."""
         return bool(of_first(lambda: b"there" if self._first.has(name) else b""))
 
-    def unit(self, name: str, compute: Callable[[], runs.Arrays]) -> runs.Arrays:
+    def unit(
+        self, name: str, compute: Callable[[], runs.Arrays], axes: finite.Axes = ()
+    ) -> runs.Arrays:
         """A unit's arrays: the first process' if done, else computed by all."""
         stored = of_first(lambda: _pack(self._first.stored(name) or {}))
         if arrays := _unpack(stored):
+            self.check(arrays, axes, name)
             return arrays
         if self._own is not None:
-            return self._own.unit(name, compute)
+            return self._own.unit(name, compute, axes)
         start = time.perf_counter()
         arrays = {key: np.asarray(value) for key, value in compute().items()}
+        # All processes have the same values, and stop at the same one.
+        self.check(arrays, axes, name)
         return arrays | {"seconds": np.asarray(time.perf_counter() - start)}
+
+    def check(self, arrays: runs.Arrays, axes: finite.Axes, where: str) -> None:
+        """Refuse arrays with values that are not finite, see ``finite``."""
+        finite.check_arrays(arrays, axes, where, self._identity)
 
     def finish(self, result: dict[str, Any], arrays: runs.Arrays) -> runs.Run:
         """Write the finished run."""

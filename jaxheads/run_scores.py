@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from jaxheads.heads import head_name
+from jaxheads.heads import count_of, head_name
 from jaxheads.runs import Run
 from jaxheads.statistics.standing_out import stands_out
 
@@ -75,8 +75,8 @@ def top_heads(run: Run, name: str, count: int) -> list[Head]:
 
 
 def top_count(total: int, share: float = 0.02) -> int:
-    """Count the heads of a top set, rounded up as in the paper's figures."""
-    return max(1, math.ceil(round(share * total, 9)))
+    """Count the heads at the top of a ranking, rounded up as in the paper's figures."""
+    return count_of(share, total, "up")
 
 
 def weighted_layer(found: list[Head]) -> float:

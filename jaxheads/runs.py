@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxheads import finite
 from jaxheads.errors import UserError
 
 SCHEMA = 1
@@ -113,19 +114,36 @@ class RunFolder:
         """Whether a unit is done."""
         return self._unit_path(name).is_file()
 
-    def unit(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
+    def unit(
+        self, name: str, compute: Callable[[], Arrays], axes: finite.Axes = ()
+    ) -> Arrays:
         """A unit's arrays: read if done in an earlier try, else computed and written.
 
         The seconds it took are kept in "seconds".
+
+        Args:
+            name: of the unit.
+            compute: makes the arrays.
+            axes: letters of the arrays' axes, to say where a value is not finite.
+
+        Raises:
+            UserError: a value is not finite and may not be NaN, see ``finite``; the
+                unit is not written.
         """
-        stored = self.stored(name)
-        if stored is not None:
-            return stored
+        arrays = self.stored(name)
+        if arrays is not None:
+            self.check(arrays, axes, name)
+            return arrays
         start = time.perf_counter()
         arrays = {key: np.asarray(value) for key, value in compute().items()}
+        self.check(arrays, axes, name)
         arrays["seconds"] = np.asarray(time.perf_counter() - start)
         write_arrays(self._unit_path(name), arrays)
         return arrays
+
+    def check(self, arrays: Arrays, axes: finite.Axes, where: str) -> None:
+        """Refuse arrays with values that are not finite, see ``finite``."""
+        finite.check_arrays(arrays, axes, where, self.identity)
 
     def stored(self, name: str) -> Arrays | None:
         """A unit's arrays, if done in an earlier try; a damaged file is removed."""
@@ -139,8 +157,25 @@ class RunFolder:
             return None
 
     def finish(self, result: dict[str, Any], arrays: Arrays) -> Run:
-        """Write the finished run; ``result.json``, written last, makes it one."""
+        """Write the finished run; ``result.json``, written last, makes it one.
+
+        What may be NaN and why is added to what ``result["arrays"]`` says.
+
+        Raises:
+            UserError: a value is not finite where it must be; nothing is written.
+        """
+        described = {
+            name: dict(told) for name, told in (result.get("arrays") or {}).items()
+        }
+        axes = {name: told.get("dims", ()) for name, told in described.items()}
+        names = {name: _names(name, result) for name in arrays}
+        finite.check_arrays(arrays, axes, "the result", self.identity, names)
+        finite.check_result(result)
+        for name, told in described.items():
+            if name in arrays and np.asarray(arrays[name]).dtype.kind == "f":
+                told |= {"nan": finite.unknown(name)} if finite.unknown(name) else {}
         receipt = {"schema": SCHEMA, "fingerprint": self.fingerprint} | result
+        receipt |= {"arrays": described} if described else {}
         write_arrays(self.path / "arrays.npz", arrays)
         write_json(self.path / "result.json", self.identity | receipt)
         (self.path / "run.json").unlink(missing_ok=True)
@@ -174,6 +209,17 @@ class RunFolder:
             raise UserError(
                 f"{self.path} holds other files and no run: give an empty or new folder"
             )
+
+
+def _names(array: str, result: dict[str, Any]) -> dict[str, list[Any]]:
+    """Names of the tasks and sets on an array's axes, by letter."""
+    part = result.get(array.split("/")[0])
+    sets = part.get("sets") or [] if isinstance(part, dict) else []
+    listed = [one.get("name", "") for one in sets]
+    tasks = {"A": "scoring_tasks", "E": "evaluation_tasks"}
+    named = {letter: list(result.get(key) or ()) for letter, key in tasks.items()}
+    named["U"] = list((result.get("execution") or {}).get("tasks") or ())
+    return named | {"N": listed, "M": listed, "W": listed}
 
 
 def _differences(there: Any, here: Any, name: str = "") -> list[str]:

@@ -121,8 +121,8 @@ class SetPlan:
         """The top heads of a ranking without those at the top of the other one."""
         other = next(each for each in self.rankings if each != ranking)
         values = scores[ranking]
-        least = self.exclusion_least if share > 0 else 0
-        excluded = top(scores[other], max(int(round(share * values.size, 9)), least))
+        left_out = count_of(share, values.size, least=self.exclusion_least)
+        excluded = top(scores[other], left_out)
         heads = top(values, count_of(fraction, values.size), excluded)
         which = "" if mode == "exclusion" else f" {share:.3g}"
         name = f"{ranking} {fraction:.3g} without top{which} {other}"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxheads import memory, plan, planning, processes, runs
+from jaxheads.doctor import examine_study
 from jaxheads.inputs import STUDY, Prepared, prepare
 from jaxheads.model import Model
 from jaxheads.receipt import describe_arrays, identity, receipt
@@ -83,8 +84,9 @@ def run_study(
         The finished run.
 
     Raises:
-        UserError: inputs that do not fit, a folder of another config, or less memory
-            than the smallest step needs.
+        UserError: inputs that do not fit, a folder of another config, less memory than
+            the smallest step needs, a check of ``jaxheads.doctor`` that does not hold,
+            or a value that is not finite.
     """
     budget = memory.budget_bytes(memory_gb, model.params)
     progress = progress or Progress()
@@ -104,11 +106,12 @@ def run_study(
     )
     if folder.finished:
         return processes.load(folder.path)
+    checks = examine_study(model, prepared.token_arrays(), prepared.bos)
     if calibrate:
         planned = plan.calibrated(planned, plan.matmul_rate())
     progress.planned(planned)
     return _run(
-        model, config, prepared, ranking, own, folder, budget, progress, planned
+        model, config, prepared, ranking, own, folder, budget, progress, planned, checks
     )
 
 
@@ -122,6 +125,7 @@ def _run(
     budget: int,
     progress: Progress,
     planned: dict[str, plan.Part],
+    checks: list[dict[str, Any]],
 ) -> runs.Run:
     """Run what is prepared and write the finished run."""
     common = (folder, budget, progress.advance)
@@ -129,6 +133,7 @@ def _run(
     result["plan"] = {
         "rows": [{"part": name} | part.receipt() for name, part in planned.items()]
     }
+    result["checks"] = checks
     result["task_info"] = prepared.tasks
     result["wall_s"] = {}
     arrays = prepared.token_arrays()

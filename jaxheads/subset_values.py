@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxheads import engine, plan
@@ -29,8 +30,12 @@ PROMPT_MULTIPLE = 64  # a group of prompts is padded to one of few lengths
 
 
 def right_token(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """1 where the likeliest token is the target, else 0: [..., V], [...] -> [...]."""
-    return (logits.argmax(axis=-1) == targets).astype(logits.dtype)
+    """1 where the likeliest token is the target, else 0: [..., V], [...] -> [...].
+
+    NaN where the largest logit is not finite.
+    """
+    right = (logits.argmax(axis=-1) == targets).astype(logits.dtype)
+    return jnp.where(jnp.isfinite(logits.max(axis=-1)), right, jnp.nan)
 
 
 METRICS: dict[str, Metric] = {"probability": probability, "accuracy": right_token}
@@ -109,7 +114,7 @@ class SubsetValues:
                 parts.append(np.abs(heads - fill).max(axis=(1, 3)))
             return {"changes": np.max(parts, axis=0)}
 
-        unit = self._folder.unit(f"{self._name}-changes", compute)
+        unit = self._folder.unit(f"{self._name}-changes", compute, "LH")
         self._advance(self._cost.flops * len(self.batch.tokens))
         self.prefill_s += unit["seconds"].item()
         return unit["changes"]
@@ -129,7 +134,7 @@ class SubsetValues:
         name = f"{self._name}-{digest.hexdigest()[:24]}"
         if self._folder.has(name):
             self._advance(self._step() * len(replaced) * len(self.batch.tokens))
-        unit = self._folder.unit(name, lambda: {"values": self._run(replaced)})
+        unit = self._folder.unit(name, lambda: {"values": self._run(replaced)}, "NB")
         self.subsets_s += unit["seconds"].item()
         return unit["values"]
 

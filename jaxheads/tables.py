@@ -15,30 +15,6 @@ from jaxheads.report import redundancy_findings as told
 from jaxheads.report.outcomes import Outcome, accuracy, token_loss, zero_shot
 from jaxheads.runs import Run
 
-TITLES = {
-    "function_vector": "function vector",
-    "induction": "induction",
-    "induction_yin": "induction (Yin)",
-    "previous_token": "previous token",
-    "duplicate_token": "duplicate token",
-    "induction_value_weighted": "induction, value-weighted",
-    "prefix_matching": "prefix matching",
-    "prefix_matching_crosbie": "prefix matching (Crosbie)",
-    "prefix_matching_crosbie_code": "prefix matching (Crosbie's code)",
-    "copying": "copying",
-    "copying_circuit": "copying circuit",
-    "qk_trace": "QK trace",
-    "qk_positivity": "QK positivity",
-    "direct_logit": "direct logit effect",
-    "retrieval": "retrieval",
-    "retrieval_teacher_forced": "retrieval, teacher-forced",
-    "token_copying": "token copying",
-    "concept_copying": "concept copying",
-    "relation_index": "relation index",
-    "relation_index_attended": "relation index (attended)",
-    "none": "no head",
-    "random": "random",
-}
 _COLUMNS = 4  # of the table of top heads, so that it fits a terminal
 
 
@@ -72,7 +48,7 @@ def _top_heads(run: Run, names: list[str], heads: int) -> Table:
     table = Table(title="top heads (layer.head, mean ± standard error)")
     columns = []
     for name in names:
-        table.add_column(TITLES.get(name, name))
+        table.add_column(words.short(name))
         mean, error = run.arrays[f"score/{name}"], run.arrays[f"score/{name}_se"]
         order = np.argsort(-mean, axis=None, kind="stable")[:heads]
         columns.append(
@@ -101,13 +77,14 @@ def _groups(sets: list[dict]) -> dict[tuple, list[int]]:
     groups: dict[tuple, list[int]] = {}
     for index, item in enumerate(sets):
         matched = item["matched_to"]
-        mode = item["mode"].replace("_", " ") + (f" to {matched}" if matched else "")
+        mode = item["mode"].replace("_", " ")
+        mode += f" to {words.short(matched)}" if matched else ""
         key = (
             # Each chosen set is a row of its own, by its name.
             escape(item["name"])
             if item["mode"] == "chosen"
-            else TITLES.get(item["ranking"], item["ranking"]),
-            mode.replace("function_vector", "FV").replace(
+            else words.short(item["ranking"]),
+            mode.replace(
                 "exclusion other", f"exclusion {item.get('exclusion', 0):.1%}"
             ),
             f"{item['fraction']:.0%}" if item["count"] else "",

@@ -33,6 +33,10 @@ A family's file gives
   linear once their norms' denominators are fixed: with ``whole`` (the stream, or for
   ``contributions`` the attention's output [..., D] before a norm behind it) those are
   its, biases and a cap on logits are left out, and the results of parts add up;
+- ``OUTPUT``, names of the leaves of ``layers`` that take z to the stream: ``wo``, a
+  bias (None where a checkpoint has none) and the norm behind the attention, if any.
+  What the MLP adds ends in a product by ``w_down`` [L, F, D] and a bias ``b_down``:
+  where those are zeros, or not there, a block is its attention alone;
 - ``TENSORS``, ``PREFIX`` and ``IGNORED``, how checkpoints name all this.
 
 See ``llama.py``. A new family is a new file and a line in ``FAMILIES``. Layers are run

@@ -263,6 +263,8 @@ def unembed(
     return softcapped(logits, config.logit_cap if whole is None else None)
 
 
+OUTPUT = ("wo", "attention_post_norm")
+"""Leaves that take head outputs to the stream."""
 TENSORS = {
     "hf": {
         **HF,

@@ -374,6 +374,8 @@ def unembed(
     return to_logits(normed, params.embedding, params.unembedding)
 
 
+OUTPUT = ("wo", "bo")
+"""Leaves that take head outputs to the stream."""
 TENSORS = {"hf": gpt_names.GPT2, "gguf": gpt_names.GGUF}
 """Checkpoint names and reshapes of every leaf, by layout of the source."""
 

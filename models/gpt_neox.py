@@ -256,6 +256,8 @@ def block(
         return x + attended + mlp(layer, read, config)
 
 
+OUTPUT = ("wo", "bo")
+"""Leaves that take head outputs to the stream."""
 TENSORS = {"hf": gpt_names.GPT_NEOX, "gguf": gpt_names.GGUF}
 """Checkpoint names and reshapes of every leaf, by layout of the source."""
 

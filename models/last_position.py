@@ -185,7 +185,7 @@ def generate(
         ablation: as for ``last_token_logits``.
 
     Returns:
-        New tokens, int32 [B, M].
+        New tokens, int32 [B, M]; -1 where the largest logit is not finite.
 
     Raises:
         TypeError: an ablation that is none, or M that is no whole number.
@@ -204,7 +204,8 @@ def _generate(params, prefix: Prefix, config, max_new_tokens: int, ablation):
         own, token = carry
         logits, own = _run_token(params, prefix, own, token, index, ablation, config)
         token = jnp.argmax(logits, axis=-1).astype(prefix.last_tokens.dtype)
-        return (own, token), token
+        known = jnp.isfinite(logits.max(axis=-1))  # a maximum with NaN is NaN
+        return (own, token), jnp.where(known, token, -1)
 
     start = (_own_cache(prefix, max_new_tokens), prefix.last_tokens)
     with exact_products(params):

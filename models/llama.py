@@ -275,5 +275,7 @@ def unembed(
     return to_logits(normed, params.embedding, params.unembedding)
 
 
+OUTPUT = ("wo", "bo")
+"""Leaves that take head outputs to the stream."""
 TENSORS = {"hf": HF, "gguf": {**GGUF, **PERMUTED}}
 """Checkpoint names and reshapes of every leaf, by layout of the source."""

@@ -187,6 +187,8 @@ def unembed(
     return to_logits(normed, params.embedding, params.unembedding)
 
 
+OUTPUT = ("wo", "attention_norm")
+"""Leaves that take head outputs to the stream."""
 TENSORS = {
     "hf": {
         **HF,

@@ -99,5 +99,7 @@ class Config(llama.Config):
         )
 
 
+OUTPUT = ("wo", "bo")
+"""Leaves that take head outputs to the stream."""
 TENSORS = {"hf": HF, "gguf": GGUF}
 """Checkpoint names and reshapes of every leaf, by layout of the source."""

@@ -427,6 +427,8 @@ def unembed(
     return to_logits(normed, params.embedding, params.unembedding)
 
 
+OUTPUT = ("wo",)
+"""Leaves that take head outputs to the stream."""
 TENSORS = {
     "hf": {
         "embedding": ("embedding", "v d -> v d"),

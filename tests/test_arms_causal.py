@@ -46,13 +46,6 @@ SOURCE = FunctionMixture(
     longest_period=3,
 )
 MODEL = toy.Config(2, 12, 3, 4, SOURCE.vocab_size, 30)
-FAMILIES = [
-    "gpt_neox",
-    *(
-        pytest.param(name, marks=pytest.mark.slow)
-        for name in ("toy-smeared", "gpt2", "olmo2", "gemma2")
-    ),
-]
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +285,7 @@ def later_scores(params, x, first: int, config, edges) -> np.ndarray:
     return np.einsum("lbhts,ts->lh", np.asarray(patterns), edges) / x.shape[0]
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", CONFIGS)
 def test_a_layers_attention_is_put_in_as_its_donor_adds_it(name):
     """The block is run without attention, on a stream that has the donor's already."""
     config = CONFIGS[name]

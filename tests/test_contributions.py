@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from families import CONFIGS, assert_close, random_params
 
-from jaxheads.models import family
+from jaxheads.models import FAMILIES, family
 from jaxheads.models.layers import to_logits
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -20,16 +20,20 @@ def seen(request, quick_compilation) -> dict[str, Any]:
     """All that is compared, of one layer with random inputs; one compile a family."""
     config = CONFIGS[request.param]
     model, params = family(config.model_type), random_params(config)
+    others = random_params(config, seed=1)
     rng = np.random.default_rng(3)
     draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
     parts = draw(3, 2, 4, config.width)
     z = draw(2, 4, config.num_heads, config.head_dim)
-    return {"config": config, **jax.device_get(_run(model, params, config, parts, z))}
+    return {
+        "config": config,
+        **jax.device_get(_run(model, params, others, config, parts, z)),
+    }
 
 
-def _run(model, params, config, parts, z) -> dict[str, Any]:
+def _run(model, params, others, config, parts, z) -> dict[str, Any]:
     @jax.jit
-    def run(params, parts, z):
+    def run(params, others, parts, z):
         layer = jax.tree.map(lambda leaf: leaf[-1], params.layers)
         whole = parts.sum(0)
         positions = jnp.broadcast_to(jnp.arange(4)[None], (2, 4))
@@ -43,6 +47,12 @@ def _run(model, params, config, parts, z) -> dict[str, Any]:
         quiet = _without_mlp(layer)
         out["added"] = model.block(quiet, whole, positions, attend, config) - whole
         out["values"] = values[0]
+        donor = jax.tree.map(lambda leaf: leaf[-1], others.layers)
+        taken = {name: getattr(donor, name) for name in model.OUTPUT}
+        patched = dataclasses.replace(quiet, **taken)
+        out["patched"] = model.block(patched, whole, positions, attend, config) - whole
+        quiet = _without_mlp(donor)
+        out["donors"] = model.block(quiet, whole, positions, attend, config) - whole
         inputs = model.attention_input(layer, whole, config)
         out["projected"] = jnp.tensordot(inputs, layer.wv, 1)
         if getattr(layer, "bv", None) is not None:
@@ -67,7 +77,7 @@ def _run(model, params, config, parts, z) -> dict[str, Any]:
             out["logit_bias"] = to_logits(bias, params.embedding, params.unembedding)
         return out
 
-    return run(params, parts, z)
+    return run(params, others, parts, z)
 
 
 def _without_mlp(layer):
@@ -84,6 +94,17 @@ def test_heads_and_the_output_bias_are_what_attention_adds(seen):
     assert seen["each"].shape == (2, 4, config.num_heads, config.width)
     bias = 0 if seen["bias"] is None else seen["bias"]
     assert_close(seen["each"].sum(-2) + bias, seen["added"])
+
+
+def test_output_leaves_are_all_that_lies_between_heads_and_the_stream(seen):
+    """With a donor's in their place, a layer adds what the donor's attention adds."""
+    assert np.abs(seen["donors"] - seen["added"]).max() > 0.1
+    assert_close(seen["patched"], seen["donors"])
+
+
+def test_every_family_is_walked():
+    walked = {FAMILIES[config.model_type] for config in CONFIGS.values()}
+    assert walked == set(FAMILIES.values())
 
 
 def test_a_head_alone_adds_what_it_adds_among_all(seen):

@@ -45,11 +45,22 @@ def test_top_leaves_out_excluded_heads_and_says_when_none_are_left():
 
 
 @pytest.mark.parametrize(
-    ("fraction", "total", "count"),
-    [(0, 270, 0), (0.001, 270, 1), (0.05, 270, 13), (0.07, 100, 7), (0.29, 100, 29)],
+    ("fraction", "total", "down", "up"),
+    [
+        (0, 270, 0, 0),
+        (0.001, 270, 1, 1),
+        (0.02, 270, 5, 6),
+        (0.05, 270, 13, 14),
+        (0.07, 100, 7, 7),
+        (0.29, 100, 29, 29),
+    ],
 )
-def test_count_of_truncates_but_takes_one_at_least(fraction, total, count):
-    assert count_of(fraction, total) == count
+def test_a_share_of_heads_is_rounded_as_the_papers_code_or_its_figures(
+    fraction, total, down, up
+):
+    assert count_of(fraction, total) == count_of(fraction, total, "down") == down
+    assert count_of(fraction, total, "up") == up
+    assert count_of(fraction, total, least=0) == int(fraction * total + 1e-9)
 
 
 def test_from_samples_by_hand():

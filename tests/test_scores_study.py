@@ -11,7 +11,7 @@ from rich.console import Console
 from jaxheads.errors import UserError
 from jaxheads.inputs import prepare
 from jaxheads.model import load
-from jaxheads.report import sections
+from jaxheads.report import sections, words
 from jaxheads.studies.config import AblationConfig, ScoresConfig, StudyConfig
 from jaxheads.studies.score_names import EXTRA_SCORES, USUAL_SCORES
 from jaxheads.study import run_study
@@ -84,7 +84,7 @@ def test_report_and_tables_show_every_score(run):
     printed = io.StringIO()
     print_run(run, Console(file=printed, width=120))
     page = repr(sections.collect(run))
-    for heading in ("retrieval, teacher-forced", "QK trace", "relation index"):
+    for heading in ("retrieval (teacher-forced)", "QK trace", "relation index"):
         assert heading in printed.getvalue()
     for heading in ("Retrieval score, teacher-forced", "QK trace", "Relation index"):
         assert heading in page
@@ -154,3 +154,10 @@ def test_sets_are_made_by_any_score_that_the_ranking_has(run, model, tmp_path):
 def test_an_unknown_score_is_refused_by_name():
     with pytest.raises(UserError, match="not 'kopying'"):
         StudyConfig(scores=ScoresConfig(names=("kopying",)))  # type: ignore[arg-type]
+
+
+def test_every_score_has_one_short_name_and_one_heading_of_its_own():
+    names = (*USUAL_SCORES, *EXTRA_SCORES)
+    assert set(words._NAMES) == set(names)
+    for named in (words.short, words.title):
+        assert len({named(name) for name in names}) == len(names)

@@ -22,6 +22,7 @@ import numpy as np
 
 from jaxheads.chunks import over_prompts
 from jaxheads.errors import UserError
+from jaxheads.models import family
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.addition import Addition
 from jaxheads.models.forward import forward
@@ -31,8 +32,6 @@ from jaxheads.training.evidence_probes import BUDGET_BYTES, Probes
 from jaxheads.training.trained import Trained
 
 WHAT = ("attention", "residual")
-_BEHIND = {"gemma2": "attention_post_norm", "olmo2": "attention_norm"}
-"""The norm that attention's output goes through, in families that have one."""
 
 
 def patch_across_checkpoints(
@@ -264,15 +263,14 @@ def _with_output(recipient, donor, which: jax.Array, config, whole: bool):
         whole: all heads of a layer go together, with the bias and the norm behind.
     """
 
-    def chosen(name: str) -> jax.Array:
+    def chosen(name: str) -> jax.Array | None:
         own, other = (getattr(each.layers, name) for each in (recipient, donor))
+        if own is None:
+            return None
         rows = which if name == "wo" else which[:, 0]
         rows = rows.reshape(rows.shape + (1,) * (own.ndim - rows.ndim))
         return jnp.where(rows > 0, other, own)
 
-    names = ["wo"]
-    if whole:
-        names += ["bo"] if getattr(recipient.layers, "bo", None) is not None else []
-        names += [_BEHIND[config.model_type]] if config.model_type in _BEHIND else []
+    names = family(config.model_type).OUTPUT if whole else ("wo",)
     changed = {name: chosen(name) for name in names}
     return recipient.replace(layers=recipient.layers.replace(**changed))

@@ -2,6 +2,8 @@
 
 import re
 
+from jaxheads.report import words
+
 _TITLES = {
     "all": "all targets",
     "copyable": "targets that a copy gives",
@@ -17,11 +19,8 @@ _TITLES = {
     "repetition_whole": "repetition, all tokens",
     "early": "early targets",
     "late": "late targets",
-    "token_loss_difference": "early minus late loss",
-    "prefix_top": "prefix matching, mean of the top heads",
-    "prefix_first": "prefix matching, the top head",
-    "induction_heads": "induction heads",
 }
+_CURVES = ("token_loss_difference", "prefix_top", "prefix_first", "induction_heads")
 _WITHOUT = "_non_extractive"
 
 
@@ -31,7 +30,7 @@ _PAIRS = re.compile(r"answer_(\d+)_(\d+)")
 def place(name: str) -> tuple[int, int, str]:
     """What groups of targets are sorted by: as above, and by the pairs before."""
     pairs = _PAIRS.fullmatch(name)
-    known = [*_TITLES]
+    known = [*_TITLES, *_CURVES]
     listed = "answer_1" if pairs else name.removesuffix(_WITHOUT)
     at = known.index(listed) if listed in known else len(known)
     return at, int(pairs[1]) if pairs else 0, name
@@ -46,4 +45,4 @@ def title(name: str) -> str:
     pairs = _PAIRS.fullmatch(name)
     if pairs:
         return f"answers, {pairs[1]} to {pairs[2]} pairs before"
-    return _TITLES.get(name, name.replace("_", " "))
+    return _TITLES.get(name) or words.curve(name)

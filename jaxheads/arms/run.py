@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxheads import runs
+from jaxheads import finite, runs
 from jaxheads.arms.claims import judge_arms
 from jaxheads.arms.config import ArmsConfig
 from jaxheads.arms.effects import find_effects
 from jaxheads.arms.opening import Arms, open_arms
 from jaxheads.arms.outcomes import curves, measure, shared
 from jaxheads.arms.result import to_row
+from jaxheads.doctor import examine_trained
 from jaxheads.receipt import machine
 from jaxheads.training.evidence import figure_dims, figure_unit
 from jaxheads.training.trained import Trained
@@ -88,6 +89,11 @@ def compare_runs(
     folder = runs.RunFolder(out, STUDY, stated, _identity(arms))
     if folder.finished:
         return runs.load(out)
+    checks = [
+        check
+        for one, evidence in zip(arms.trained, arms.evidence, strict=True)
+        for check in examine_trained(one, arms.step, evidence.probes.repeated)
+    ]
     steps = {
         "step": arms.step,
         "donor_step": _or(config.donor_step, arms.step),
@@ -99,13 +105,22 @@ def compare_runs(
     for unit in units:
         progress.started(f"{arms.names[unit.arm]}: {_said(unit.part)}")
         there = folder.has(unit.name)
-        found = folder.unit(unit.name, unit.compute)
+        found = folder.unit(unit.name, unit.compute, _AXES[unit.part])
         part = unit.part or "outcomes"
         seconds[part] = seconds.get(part, 0.0) + float(found.pop("seconds"))
         start = f"arm_{unit.arm}/{unit.part}/".replace("//", "/")
         arrays |= {f"{start}{name}": values for name, values in found.items()}
         progress.done(0.0 if there else unit.cost)
-    return folder.finish(_describe(arms, config, arrays, steps, seconds), arrays)
+    result = _describe(arms, config, arrays, steps, seconds) | {"checks": checks}
+    return folder.finish(result, arrays)
+
+
+_AXES: dict[str, finite.Axes] = {
+    "": {"losses": ("seed", "sample", "T"), "prefix_matching": ("seed", "L", "H")},
+    "head_effects": ("seed", "L", "H"),
+    "patching": ("seed", "patched layer", "L", "H"),
+}
+"""Of the arrays of a unit, by its part."""
 
 
 def plan(arms: Arms, config: ArmsConfig, steps: dict[str, int]) -> list[Unit]:

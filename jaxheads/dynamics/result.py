@@ -63,6 +63,7 @@ def gather(
         | {"revision": None},
         "versions": last["versions"],
         "device": last["device"],
+        "checks": last.get("checks", []),
         "scores": last["scores"],
         "scoring_tasks": last["scoring_tasks"],
         "evaluation_tasks": last.get("evaluation_tasks", []),

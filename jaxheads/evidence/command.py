@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from jaxheads import runs
+from jaxheads.doctor import examine_trained
 from jaxheads.evidence.config import ArgumentsConfig
 from jaxheads.evidence.curves import check_comparable, read_curves
 from jaxheads.evidence.measured import measure, units
@@ -68,6 +69,12 @@ def ask(
     folder = runs.RunFolder(out, "evidence", dataclasses.asdict(config), identity)
     if folder.finished:
         return runs.load(out)
+    checks = [
+        check
+        for one, each in zip(trained, steps, strict=True)
+        if each
+        for check in examine_trained(one, each[-1], one.evidence().probes.repeated)
+    ]
     start = time.monotonic()
     names = [units(r, each) for r, each in enumerate(steps)]
     done = [sum(map(folder.has, each)) for each in names]
@@ -94,5 +101,6 @@ def ask(
                 measure(folder, r, one, steps[r], config.samples, config.seed, advance)
             )
     result, arrays = gather(trained, curves, measured, config)
+    result["checks"] = checks
     result["wall_s"] = {"evidence": time.monotonic() - start}
     return folder.finish(result, arrays)

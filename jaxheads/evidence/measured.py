@@ -79,7 +79,7 @@ def measure(
                 del made["token_losses_ablated"]
             return made | circuit_figures(trained, step)
 
-        found.append(folder.unit(name, compute))
+        found.append(folder.unit(name, compute, ("seed", "L", "H")))
         advance()
     together = folder.unit(
         last,

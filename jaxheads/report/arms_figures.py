@@ -20,23 +20,20 @@ from jaxheads.statistics.paired_tests import estimate
 _HEIGHT = 210
 _COLOURS = ("induction", "fv", "other-1", "other-2", "other-3")
 CURVES = {
-    "repetition_accuracy": ("Random tokens repeated, the last one", "share right"),
-    "prefix_top": ("Prefix matching, mean of the top heads", "share of attention"),
-    "induction_heads": ("Induction heads", "heads"),
-    "token_loss_difference": ("Early minus late loss", "nats"),
-    "token_loss_difference_non_extractive": (
-        "Early minus late loss where no copy helps",
-        "nats",
-    ),
-    "copyable_loss": ("Loss of targets that a copy gives", "nats"),
-    "plain_loss": ("Loss of targets that are neither copies nor answers", "nats"),
-    "answer_loss": ("Loss of functions' answers", "nats"),
-    "accuracy_answer": ("Functions' answers", "share right"),
-    "shot_1": ("Functions' answers after 1 pair", "share right"),
-    "shot_4": ("Functions' answers after 4 pairs", "share right"),
-    "shot_8": ("Functions' answers after 8 pairs", "share right"),
+    "repetition_accuracy": "share right",
+    "prefix_top": "share of attention",
+    "induction_heads": "heads",
+    "token_loss_difference": "nats",
+    "token_loss_difference_non_extractive": "nats",
+    "copyable_loss": "nats",
+    "plain_loss": "nats",
+    "answer_loss": "nats",
+    "accuracy_answer": "share right",
+    "shot_1": "share right",
+    "shot_4": "share right",
+    "shot_8": "share right",
 }
-"""What is drawn over training, where it was measured: title and unit."""
+"""What is drawn over training, where it was measured, and its unit."""
 DIFFERENCES = ("copyable_loss", "plain_loss", "answer_loss", "token_loss_difference")
 
 
@@ -70,11 +67,13 @@ def curve(run: Run, arm: int, name: str) -> np.ndarray | None:
 def over_training(run: Run) -> list[Figure]:
     """Draw every arm's seeds, thin, and their mean, against the step."""
     made = []
-    for name, (title, unit) in CURVES.items():
+    for name, unit in CURVES.items():
         each = [curve(run, arm, name) for arm in range(len(names(run)))]
         known = [one for one in each if one is not None]
         if known and len(known) == len(each):
-            made.append(_lines(run, name, title, unit, known))
+            made.append(
+                _lines(run, name, words.sentence(words.curve(name)), unit, known)
+            )
     return made
 
 
@@ -251,7 +250,7 @@ def _lines(
 
 def _bands(run: Run, name: str, each: Sequence[np.ndarray]) -> Figure:
     """Every arm minus the reference, mean and interval over seeds."""
-    title, unit = CURVES[name]
+    title, unit = words.sentence(words.curve(name)), CURVES[name]
     rows: Rows = [
         {"x": float(step)} | _point(label, difference)
         for label, values in zip(names(run)[1:], each[1:], strict=True)

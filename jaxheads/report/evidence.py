@@ -80,7 +80,7 @@ def _co_occurrence(run: Run, given: list[Part]) -> Section:
 
 def _dates(part: Part, changes: dict[str, Any]) -> list[list[Cell]]:
     rows = []
-    for name, noun in drawn.NAMES.items():
+    for name in drawn.DATED:
         made = changes[name]
         each = [
             words.NONE if one["step"] is None else f"{one['step']:,.0f}"
@@ -90,7 +90,7 @@ def _dates(part: Part, changes: dict[str, Any]) -> list[list[Cell]]:
         rows.append(
             [
                 Cell(part.name),
-                Cell(noun, "; ".join(reasons)),
+                Cell(words.curve(name), "; ".join(reasons)),
                 Cell(f"{made['found']} of {len(made['each'])}"),
                 Cell(_date(made["step"], made["low"], made["high"])),
                 Cell(", ".join(each)),

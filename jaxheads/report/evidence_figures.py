@@ -5,6 +5,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from jaxheads.report import words
 from jaxheads.report.evidence_head_figures import Part
 from jaxheads.report.figures import Figure, figure
 from jaxheads.runs import Run
@@ -13,16 +14,12 @@ _HEIGHT, _MAP = 200, 240
 _SNAPSHOTS = 80
 """Evaluations in a heat map: of more, evenly spaced ones are drawn."""
 _CURVES = {
-    "prefix_matching": ("Prefix matching, the top head", "share of attention"),
-    "icl_score": ("In-context learning score", "nats"),
-    "loss": ("Training loss", "nats"),
+    "prefix_matching": "share of attention",
+    "icl_score": "nats",
+    "loss": "nats",
 }
-NAMES = {
-    "prefix_matching": "prefix matching of the top head",
-    "icl_score": "in-context learning score",
-    "loss_bump": "bump of the training loss",
-}
-"""Of the figures that are dated."""
+DATED = ("prefix_matching", "icl_score", "loss_bump")
+"""Curves that have a date."""
 
 
 def told(run: Run) -> dict[str, Any]:
@@ -51,7 +48,7 @@ def together(given: list[Part]) -> list[Figure]:
     """Draw the curves of all runs on one scale, means over seeds."""
     drawn = []
     for name in ("prefix_matching", "icl_score"):
-        title, unit = _CURVES[name]
+        title, unit = words.sentence(words.curve(name)), _CURVES[name]
         rows = [
             {"x": x, "y": y, "r": part.name}
             for part in given
@@ -158,7 +155,7 @@ def _dots(
 
 def _curve(part: Part, name: str, windows: list[dict], last: int) -> Figure:
     """One thin line a seed, and their mean."""
-    title, unit = _CURVES[name]
+    title, unit = words.sentence(words.curve(name)), _CURVES[name]
     steps, values = _values(part, name)
     rows = [
         {"x": x, "y": y, "s": str(seed)}

@@ -45,6 +45,7 @@ def facts(run: Run) -> list[tuple[str, Facts]]:
                 ("F1 parsing", part.get("f1_style")),
                 ("text", loss.get("text")),
                 ("intervals", intervals),
+                ("checks before it began", _checks(result.get("checks") or [])),
             ],
         ),
         ("Model", list(result["model"].items())),
@@ -62,6 +63,14 @@ def facts(run: Run) -> list[tuple[str, Facts]]:
         )
         for title, listed in groups
     ]
+
+
+def _checks(checks: list[dict[str, Any]]) -> str | None:
+    """What held before the study began, in a line."""
+    held = dict.fromkeys(one["name"] for one in checks if one["holds"])
+    left = dict.fromkeys(one["name"] for one in checks if one["holds"] is None)
+    asked = f"; not asked: {', '.join(left)}" if left else ""
+    return f"{', '.join(held)}: held{asked}" if checks else None
 
 
 def _text(value: Any) -> str:

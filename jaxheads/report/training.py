@@ -12,11 +12,6 @@ from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run
 from jaxheads.training.phase_change import PhaseChange, windows_overlap
 
-_NAMES = {
-    "prefix_matching": "prefix matching of the top head",
-    "icl_score": "in-context learning score",
-}
-
 
 def sections(run: Run) -> list[Section]:
     """Make the sections, if the run is a training."""
@@ -114,7 +109,7 @@ def _losses(run: Run) -> Section:
 def _evaluations(run: Run) -> Section:
     rows = [
         [
-            Cell(_NAMES[name]),
+            Cell(words.curve(name)),
             Cell(str(seed)),
             Cell(words.NONE if one.step is None else f"{one.step:,.0f}"),
             Cell(

@@ -5,6 +5,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from jaxheads.report import words
 from jaxheads.report.figures import Figure, figure
 from jaxheads.runs import Run
 
@@ -13,28 +14,25 @@ _POINTS = 300
 _HEIGHT = 210
 
 FIGURES = {
-    "prefix_matching": ("Prefix matching, the top head", "share of attention"),
-    "previous_token": ("Previous token, the top head", "share of attention"),
-    "copying": ("Copying, the top head", "-1 to 1"),
-    "icl_score": ("In-context learning score (late minus early loss)", "nats"),
-    "token_loss_difference_non_extractive": (
-        "Early minus late loss where no copy helps",
-        "nats",
-    ),
-    "repetition_accuracy_whole": ("Random tokens repeated", "share right"),
-    "accuracy": ("Held-out targets", "share right"),
-    "accuracy_copied": ("Targets that are copies", "share right"),
-    "accuracy_copyable": ("Targets that a copy gives", "share right"),
-    "accuracy_answer": ("Answers that no copy gives", "share right"),
-    "accuracy_plain": ("Targets of neither kind", "share right"),
-    "accuracy_predictable": ("Targets that a copy gives", "share right"),
-    "accuracy_first_induction": ("First targets that a copy gives", "share right"),
-    "fewshot_accuracy": ("Few-shot tasks, their mean", "share right"),
-    "fewshot_log_probability": ("Few-shot answers, mean of the tasks", "nats"),
-    "legal_next_symbol": ("Legal next symbols", "share"),
-    "total_variation": ("Total variation distance to the language", "distance"),
+    "prefix_matching": "share of attention",
+    "previous_token": "share of attention",
+    "copying": "-1 to 1",
+    "icl_score": "nats",
+    "token_loss_difference_non_extractive": "nats",
+    "repetition_accuracy_whole": "share right",
+    "accuracy": "share right",
+    "accuracy_copied": "share right",
+    "accuracy_copyable": "share right",
+    "accuracy_answer": "share right",
+    "accuracy_plain": "share right",
+    "accuracy_predictable": "share right",
+    "accuracy_first_induction": "share right",
+    "fewshot_accuracy": "share right",
+    "fewshot_log_probability": "nats",
+    "legal_next_symbol": "share",
+    "total_variation": "distance",
 }
-"""What is drawn of the evaluations, where it was measured: title and unit."""
+"""What is drawn of the evaluations, where it was measured, and its unit."""
 
 
 def evaluated(run: Run, name: str) -> np.ndarray | None:
@@ -70,8 +68,10 @@ def evaluations(run: Run) -> list[Figure]:
         return []
     steps = run.arrays["evaluation/step"]
     return [
-        _chart(name, title, unit, steps, values, _seeds(run))
-        for name, (title, unit) in FIGURES.items()
+        _chart(
+            name, words.sentence(words.curve(name)), unit, steps, values, _seeds(run)
+        )
+        for name, unit in FIGURES.items()
         if (values := evaluated(run, name)) is not None
     ]
 

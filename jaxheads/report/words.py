@@ -6,53 +6,101 @@ from jaxheads.run_scores import Head
 
 MINUS = "\u2212"
 NONE = "\u2013"  # a value that is not there
-_TITLES = {
-    "function_vector": "Function-vector score",
-    "induction": "Induction score",
-    "induction_yin": "Induction score, Yin & Steinhardt's normalisation",
-    "previous_token": "Previous-token score",
-    "duplicate_token": "Duplicate-token score",
-    "induction_value_weighted": "Induction score, value-weighted attention",
-    "prefix_matching": "Prefix-matching score",
-    "prefix_matching_crosbie": "Prefix-matching score, Crosbie & Shutova's probe",
-    "prefix_matching_crosbie_code": "Prefix-matching score, Crosbie & Shutova's code",
-    "copying_circuit": "Copying by the OV circuit",
-    "qk_trace": "QK trace",
-    "qk_positivity": "QK eigenvalues' positivity",
-    "direct_logit": "Direct logit effect",
-    "retrieval_teacher_forced": "Retrieval score, teacher-forced",
-    "token_copying": "Token-copying effect",
-    "concept_copying": "Concept-copying effect",
-    "relation_index": "Relation index",
-    "relation_index_attended": "Relation index, attended token's embedding",
-}
-_SHORT = {
-    "function_vector": "FV",
-    "induction": "induction",
-    "induction_yin": "induction (Yin)",
-    "previous_token": "previous token",
-    "duplicate_token": "duplicate token",
-    "induction_value_weighted": "induction, value-weighted",
-    "prefix_matching_crosbie": "prefix matching (Crosbie)",
-    "prefix_matching_crosbie_code": "prefix matching (Crosbie, code)",
-    "copying_circuit": "OV copying",
-    "qk_trace": "QK trace",
-    "qk_positivity": "QK positivity",
-    "retrieval_teacher_forced": "retrieval (teacher-forced)",
-    "relation_index_attended": "relation index (attended)",
+_NAMES = {
+    "function_vector": ("FV", "Function-vector score"),
+    "induction": ("induction", "Induction score"),
+    "induction_yin": (
+        "induction (Yin)", "Induction score, Yin & Steinhardt's normalisation",
+    ),
+    "previous_token": ("previous token", "Previous-token score"),
+    "duplicate_token": ("duplicate token", "Duplicate-token score"),
+    "induction_value_weighted": (
+        "induction, value-weighted", "Induction score, value-weighted attention",
+    ),
+    "prefix_matching": ("prefix matching", "Prefix-matching score"),
+    "prefix_matching_crosbie": (
+        "prefix matching (Crosbie)", "Prefix-matching score, Crosbie & Shutova's probe",
+    ),
+    "prefix_matching_crosbie_code": (
+        "prefix matching (Crosbie, code)",
+        "Prefix-matching score, Crosbie & Shutova's code",
+    ),
+    "copying": ("copying", "Copying score"),
+    "copying_circuit": ("OV copying", "Copying by the OV circuit"),
+    "qk_trace": ("QK trace", "QK trace"),
+    "qk_positivity": ("QK positivity", "QK eigenvalues' positivity"),
+    "direct_logit": ("direct logit effect", "Direct logit effect"),
+    "retrieval": ("retrieval", "Retrieval score"),
+    "retrieval_teacher_forced": (
+        "retrieval (teacher-forced)", "Retrieval score, teacher-forced",
+    ),
+    "token_copying": ("token copying", "Token-copying effect"),
+    "concept_copying": ("concept copying", "Concept-copying effect"),
+    "relation_index": ("relation index", "Relation index"),
+    "relation_index_attended": (
+        "relation index (attended)", "Relation index, attended token's embedding",
+    ),
+}  # fmt: skip
+"""Every score: in a few letters, and in a heading. The page, the terminal and the
+legends take them from here."""
+_OTHERS = {
+    "none": "no head",
     "first_token": "first-token accuracy",
     "f1": "F1 of five tokens",
 }
+"""Rankings that are no scores, and metrics, in a few letters."""
+_CURVES = {
+    "loss": "training loss",
+    "loss_bump": "bump of the training loss",
+    "prefix_matching": "prefix matching, the top head",
+    "prefix_first": "prefix matching, the top head",
+    "prefix_top": "prefix matching, mean of the top heads",
+    "previous_token": "previous token, the top head",
+    "copying": "copying, the top head",
+    "induction_heads": "induction heads",
+    "icl_score": "in-context learning score (late minus early loss)",
+    "token_loss_difference": "early minus late loss",
+    "token_loss_difference_non_extractive": "early minus late loss, no copies",
+    "repetition_accuracy": "random tokens repeated, the last one",
+    "repetition_accuracy_whole": "random tokens repeated, all of them",
+    "accuracy": "held-out targets",
+    "accuracy_copied": "targets that are copies",
+    "accuracy_copyable": "targets that a copy gives",
+    "accuracy_answer": "answers that no copy gives",
+    "accuracy_plain": "targets of neither kind",
+    "accuracy_predictable": "targets that a copy gives",
+    "accuracy_first_induction": "first targets that a copy gives",
+    "copyable_loss": "loss of targets that a copy gives",
+    "plain_loss": "loss of targets that are neither copies nor answers",
+    "answer_loss": "loss of functions' answers",
+    "shot_1": "functions' answers after 1 pair",
+    "shot_4": "functions' answers after 4 pairs",
+    "shot_8": "functions' answers after 8 pairs",
+    "fewshot_accuracy": "few-shot tasks, their mean",
+    "fewshot_log_probability": "few-shot answers, mean of the tasks",
+    "legal_next_symbol": "legal next symbols",
+    "total_variation": "total variation distance to the language",
+}
+"""What a training's evaluations measured of its heads, its context and its targets."""
 
 
 def title(name: str) -> str:
     """Name a score in a heading."""
-    return _TITLES.get(name, name.replace("_", " ").capitalize() + " score")
+    if name in _NAMES:
+        return _NAMES[name][1]
+    return name.replace("_", " ").capitalize() + " score"
 
 
 def short(name: str) -> str:
     """Name a ranking or a metric in a few letters."""
-    return _SHORT.get(name, name.replace("_", " "))
+    if name in _NAMES:
+        return _NAMES[name][0]
+    return _OTHERS.get(name, name.replace("_", " "))
+
+
+def curve(name: str) -> str:
+    """Name what a training's evaluations measured."""
+    return _CURVES.get(name, name.replace("_", " "))
 
 
 def number(value: float | None) -> str:

@@ -240,7 +240,7 @@ def _answers(
         cost = inputs._task_cost(config, batch, len(replaced)).flops
 
         def compute(task=task, batch=batch, cost=cost) -> Arrays:
-            return _task(
+            made = _task(
                 inputs,
                 batch,
                 params,
@@ -252,6 +252,11 @@ def _answers(
                 budget_bytes,
                 lambda share: advance(cost * share),
             )
+            # Tokens cannot be NaN: -1 stands for logits that are not finite.
+            unread = np.where(made["tokens"] < 0, np.float32(np.nan), 0)
+            axes = {"logits": ("N", "B", "new token"), "changes": "LH"}
+            folder.check({"logits": unread, **made}, axes, f"{unit_name}-{task}")
+            return made
 
         if folder.has(f"{unit_name}-{task}"):
             advance(cost)

@@ -177,7 +177,7 @@ class _Study:
         self._fills, self.fill_s = {}, 0.0
         for task in inputs.clean:
             unit = folder.unit(
-                f"attribution-fill-{task}", lambda task=task: self._means(task)
+                f"attribution-fill-{task}", lambda task=task: self._means(task), "LHK"
             )
             self._fills[task] = unit
             self.fill_s += unit["seconds"].item()
@@ -230,7 +230,11 @@ class _Study:
                     return {"effects": self._estimates(method, task)}
                 return {"effects": self._exact(method, task, replaced)}
 
-            yield self._folder.unit(f"attribution-{kind}-{method}-{task}", compute)
+            yield self._folder.unit(
+                f"attribution-{kind}-{method}-{task}",
+                compute,
+                "LHB" if replaced is None else "NB",
+            )
             inputs, config = self._inputs, self._config
             cost = (
                 inputs.estimate_cost(config, method, task)

@@ -142,7 +142,11 @@ def run(
     runner = _Runner(inputs, params, config, heads, mean_heads, budget_bytes)
     units = []
     for task in inputs.conditions:
-        unit = folder.unit(f"execution-{task}", lambda task=task: runner.task(task))
+        unit = folder.unit(
+            f"execution-{task}",
+            lambda task=task: runner.task(task),
+            {"vectors": "WD"},
+        )
         units.append(unit)
         advance(inputs.task_cost(config, task).flops)
     vectors = np.stack([unit["vectors"] for unit in units])

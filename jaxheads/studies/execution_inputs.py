@@ -1,14 +1,13 @@
 """Prompts of the execution study, its vectors' heads, its programs and their cost."""
 
 import dataclasses
-import math
 
 import numpy as np
 
 from jaxheads import plan, programs
 from jaxheads.engine import subset_chunk
 from jaxheads.function_vectors import Rows, answer, starts_of
-from jaxheads.heads import top, uniform
+from jaxheads.heads import count_of, top, uniform
 from jaxheads.icl.prompts import Batch
 from jaxheads.memory import Fit, Program, fit
 from jaxheads.sets import Described
@@ -151,13 +150,11 @@ class Inputs:
 
     def counts(self, config) -> list[int]:
         """Heads of a vector: of ``size``, then of the other sizes that differ."""
-        shares = (self.settings.size, *self.settings.sizes)
-        return list(dict.fromkeys(heads_in(config, share) for share in shares))
+        return _counts((self.settings.size, *self.settings.sizes), config)
 
     def size_counts(self, config) -> list[int]:
         """Heads of the vectors of each of ``sizes``."""
-        shares = self.settings.sizes
-        return list(dict.fromkeys(heads_in(config, share) for share in shares))
+        return _counts(self.settings.sizes, config)
 
     def layers(self, config) -> list[int]:
         """Where vectors are added, in turn."""
@@ -211,7 +208,7 @@ class Inputs:
 ROWS_AT_ONCE = 48
 
 
-def heads_in(config, share: float) -> int:
-    """Heads in a share of all, rounded up, as in the published code; at least 1."""
+def _counts(shares: tuple[float, ...], config) -> list[int]:
+    """Heads in shares of all, rounded up as in the published code; each count once."""
     total = config.num_layers * config.num_heads
-    return max(1, math.ceil(round(share * total, 9)))
+    return list(dict.fromkeys(count_of(share, total, "up") for share in shares))

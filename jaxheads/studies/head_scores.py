@@ -230,6 +230,7 @@ def run(
     seen = folder.unit(
         "scores-attention",
         lambda: _attention(inputs, params, config, budget_bytes),
+        "LHB",
     )
     tasks = len(inputs.clean)
     advance(inputs._attention_cost(config).flops)
@@ -239,6 +240,7 @@ def run(
             folder.unit(
                 f"scores-{task}",
                 lambda task=task: _task(inputs, task, params, config, budget_bytes),
+                {"effects": "LHB", "mean_heads": "LHK"},
             )
         )
         advance(inputs._task_cost(config, task).flops)
@@ -261,6 +263,7 @@ def run(
         unit = folder.unit(
             f"scores-{part.name}",
             lambda part=part: part.measure(params, config, budget_bytes, known),
+            "LHB",
         )
         units.append(unit)
         advance(part.cost(config).flops)

@@ -224,7 +224,7 @@ def run(
                     "changes": _changes(params, documents, config, fill),
                 }
 
-            unit = folder.unit(name, compute)
+            unit = folder.unit(name, compute, _AXES)
             units.append(unit)
             losses.append(unit["loss"])
             changes.append(unit["changes"])
@@ -244,6 +244,9 @@ def run(
         runs=sum(len(distinct(replaced)[0]) for _, replaced, _ in rows),
         seconds=float(sum(unit["seconds"] for unit in units)),
     )
+
+
+_AXES = {"loss": ("N", "document", "P"), "changes": "LH"}
 
 
 def _losses(

@@ -15,6 +15,7 @@ from jaxheads.training.checkpoints import Place, Saver, load_latest, step_name
 from jaxheads.training.config import TrainConfig
 from jaxheads.training.curves import NAMES, Curves
 from jaxheads.training.data.windows import EVALUATION_STREAM, Source
+from jaxheads.training.evidence import AXES
 from jaxheads.training.schedule import evidence_moves, fixed_steps, loss_moves
 from jaxheads.training.state import (
     Batch,
@@ -172,7 +173,7 @@ class Attempt:
                     arrays[name] = np.stack([np.asarray(one[name]) for one in each])
             return arrays
 
-        arrays = dict(self._folder.unit(f"evaluation_{step:08d}", compute))
+        arrays = dict(self._folder.unit(f"evaluation_{step:08d}", compute, AXES))
         arrays.pop("seconds")
         self.names = sorted(arrays)
         return arrays

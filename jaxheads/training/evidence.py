@@ -56,6 +56,10 @@ _DIMS = {
 }
 
 
+AXES = {name: ("seed", *dims) for name, dims in _DIMS.items()}
+"""Of the figures of all seeds that have axes of their own."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainingEvidence:
     """Measures a model in training; from ``make_evidence``.
