@@ -190,7 +190,15 @@ def against_draws(
         seed: of the sign flips and, without bounds, of studentised resamples.
         queries: int, as ``values``; see ``units``.
         bounds: of the differences; see ``estimate``.
+
+    Returns:
+        p values are nan where a value is not finite.
     """
+    with np.errstate(invalid="ignore"):
+        return _against(values, draws, seed, queries, bounds)
+
+
+def _against(values, draws, seed, queries, bounds) -> AgainstDraws:
     values, draws = np.asarray(values, np.float64), np.asarray(draws, np.float64)
     count, own = len(draws), float(values.mean())
     means = draws.reshape(count, -1).mean(1)
