@@ -204,7 +204,7 @@ def _against(values, draws, seed, queries, bounds) -> AgainstDraws:
     means = draws.reshape(count, -1).mean(1)
     paired = values - draws.mean(0)
     found, spread = estimate(paired, queries, bounds=bounds, seed=seed), math.nan
-    close = 1e-12 * max(1.0, float(np.abs(means).max()))
+    close = 1e-12 * float(np.abs(means[np.isfinite(means)]).max(initial=1.0))
     if count > 1:
         tied = np.ptp(means) <= close
         spread = 0.0 if tied else float(means.var(ddof=1))
