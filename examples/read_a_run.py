@@ -20,7 +20,8 @@ from rich import print
 from rich.markup import escape
 from rich.table import Table
 
-from jaxheads import heads, runs, statistics
+from jaxheads import heads, runs
+from jaxheads.statistics import units
 
 run = runs.load(sys.argv[1])
 scores = {name: run.arrays[f"score/{name}"] for name in run.result["scores"]}  # [L, H]
@@ -44,6 +45,7 @@ for path in map(Path, sys.argv[2:]):  # all heads, a line each
 
 if "ablation" in run.result:
     right = run.arrays["ablation/first_token"]  # [N, tasks, prompts], 0 or 1
+    queries = run.arrays.get("ablation/queries")  # [tasks, prompts], who asks the same
     sets, draws = run.result["ablation"]["sets"], defaultdict(list)
     for row, one in enumerate(sets):
         draws[one["name"].removesuffix(f" #{one['draw']}"), one["count"]].append(row)
@@ -51,7 +53,7 @@ if "ablation" in run.result:
     table = Table("replaced", "heads", "draws", "accuracy lost [95 %]")
     for (name, count), rows in draws.items():
         lost = clean - right[rows].mean(axis=0)
-        interval = statistics.bootstrap_task_mean(lost, seed=0)
-        told = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*interval)
+        found = units.estimate(lost, queries, bounds=units.DIFFERENCES)
+        told = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*found.interval())
         table.add_row(escape(name), str(count), str(len(rows)), told)
     print(table)

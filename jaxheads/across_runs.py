@@ -14,13 +14,19 @@ from typing import Any
 import numpy as np
 
 from jaxheads import statistics
-from jaxheads.claims.ablation_effects import few_shot, gap, place
+from jaxheads.claims.ablation_effects import (
+    clean_mean,
+    few_shot,
+    gap_over_samples,
+    place,
+)
 from jaxheads.claims.rules import Claim, Definition, Measured, Rules, Untested, judge
 from jaxheads.heads import head_name, top
 from jaxheads.report import words
 from jaxheads.run_scores import errors, score, top_count
 from jaxheads.runs import Run
 from jaxheads.statistics.distributions import student_t_p, student_t_quantile
+from jaxheads.statistics.units import Estimate
 
 _PERMUTATIONS = 9999
 
@@ -199,10 +205,10 @@ def gap_grows_with_size(runs: Sequence[Run], rules: Rules) -> Measured:
         if not params or not made:
             continue
         sizes.append(math.log10(params))
-        gaps.append(float(np.mean([one.effect for one in made])))
+        gaps.append(float(np.mean([one.mean for one, _ in made])))
         # Seeds share most of their items: their mean is no more certain than one.
-        noise.append(float(np.mean([(one.high - one.low) / 2 for one in made])) / 1.96)
-        clean.append(float(np.mean([one.smallest for one in made])) / rules.smallest)
+        noise.append(math.sqrt(np.mean([one.variance for one, _ in made])))
+        clean.append(float(np.mean([whole for _, whole in made])))
     if len(set(sizes)) < 3:
         raise Untested(
             "not measured", f"The runs are of {words.plural(len(set(sizes)), 'size')}."
@@ -229,6 +235,8 @@ def gap_grows_with_size(runs: Sequence[Run], rules: Rules) -> Measured:
         slope - half,
         slope + half,
         p=max(p_noise, p_models),
+        over="queries, or models where they vary more",
+        p_over="the larger of two: queries; models",
         evidence=f"The gap is {listed} parameters (p {words.p_value(p_noise)} over "
         f"prompts, {words.p_value(p_models)} over models).",
         unit="accuracy for ten times the parameters",
@@ -236,10 +244,12 @@ def gap_grows_with_size(runs: Sequence[Run], rules: Rules) -> Measured:
     )
 
 
-def _gap_of(run: Run, rules: Rules) -> Measured | None:
+def _gap_of(run: Run, rules: Rules) -> tuple[Estimate, float] | None:
+    """A run's gap over queries, and its clean accuracy."""
     try:
         outcome = few_shot(run)
-        return gap(outcome, place(outcome, "exclusion", rules.fraction), rules)
+        at = place(outcome, "exclusion", rules.fraction)
+        return gap_over_samples(outcome, at), clean_mean(outcome)
     except Untested:
         return None
 

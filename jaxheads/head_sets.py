@@ -27,8 +27,8 @@ from jaxheads.runs import Run
 PAIR = ("function_vector", "induction")
 SHARES = (0.02, 0.05)
 DRAWS = 200
-_RANKED = "prompts, heads ranked anew"
-_FIXED = "prompts, heads held fixed"
+_RANKED = "queries, heads ranked anew"
+_FIXED = "queries, heads held fixed"
 _HEADS = "heads"
 
 

@@ -187,6 +187,8 @@ class _Maker:
     def scores(self) -> head_scores.Inputs:
         chosen = self.config.scores
         clean, corrupted, queries = self._clean_and_corrupted(chosen)
+        asked = {task: queries[task]["clean"] for task in clean}
+        queries = {task: queries[task]["corrupted"] for task in clean}
         probe, lengths = self._induction_probe(chosen)
         self._fits(probe.shape[1], "--scores.sequence-length")
         documents, text = self._documents(
@@ -202,7 +204,7 @@ class _Maker:
             text,
             self.config.shots,
             chosen.names,
-            self._more_scores(clean),
+            self._more_scores(clean, asked),
             lengths,
             queries,
         )
@@ -233,13 +235,14 @@ class _Maker:
                 "this model has one: drop it"
             )
         clean, corrupted, queries = self._clean_and_corrupted(chosen)
+        queries = {task: queries[task]["corrupted"] for task in clean}
         seed = self.config.seed
         return attribution.Inputs(clean, corrupted, chosen, seed, queries)
 
     def _clean_and_corrupted(
         self, chosen: ScoresConfig | AttributionConfig
-    ) -> tuple[dict[str, Batch], dict[str, Batch], dict[str, np.ndarray]]:
-        """Prompts of both kinds by task, and which queries the corrupted ones ask."""
+    ) -> tuple[dict[str, Batch], dict[str, Batch], dict[str, dict[str, np.ndarray]]]:
+        """Prompts of both kinds by task, and which queries either kind asks."""
         clean, corrupted, queries = {}, {}, {}
         tasks = self._load(chosen.tasks)
         drawn = self._scoring_prompts(tasks, chosen)
@@ -248,7 +251,10 @@ class _Maker:
             both = self._encode([*plain, *shuffled])
             clean[task.name] = _part(both, slice(len(plain)))
             corrupted[task.name] = _part(both, slice(len(plain), None))
-            queries[task.name] = query_numbers(shuffled)
+            queries[task.name] = {
+                "clean": query_numbers(plain),
+                "corrupted": query_numbers(shuffled),
+            }
             self.tasks[task.name]["unchanged_share"] = unchanged_share(shuffled)
         return clean, corrupted, queries
 
@@ -285,9 +291,11 @@ class _Maker:
             task, count, shots, seed, template=self.template, **keywords
         )
 
-    def _more_scores(self, clean: dict[str, Batch]) -> tuple[Part, ...]:
+    def _more_scores(
+        self, clean: dict[str, Batch], queries: dict[str, np.ndarray]
+    ) -> tuple[Part, ...]:
         chosen = self.config.scores
-        made = score_inputs.parts(chosen, self, clean, self.config.shots)
+        made = score_inputs.parts(chosen, self, clean, self.config.shots, queries)
         for part in made:
             for name, ids in part.tokens().items():
                 if ids.ndim == 2:
@@ -403,6 +411,7 @@ class _Maker:
             # A sum over one document more, or over all where there is none.
             min(scored, chosen.documents),
             chosen.side_by_side,
+            chosen.draws_elsewhere,
         )
 
     def built_in(self, names: Collection[str]) -> list[str]:

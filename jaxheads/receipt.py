@@ -71,9 +71,11 @@ _DIMS = {
     "fv/effects_by_prompt": ["A", "L", "H", "B"],
     "fv/effects": ["A", "L", "H"],
     "fv/mean_heads": ["L", "H", "K"],
+    "fv/queries": ["A", "B"],
     "ablation/replaced": ["N", "L", "H"],
     "ablation/first_token": ["N", "E", "B"],
     "ablation/f1": ["N", "E", "B"],
+    "ablation/queries": ["E", "B"],
     "ablation/zero_shot/": ["N", "E", "B"],
     "token_loss/replaced": ["M", "L", "H"],
     "token_loss/": ["M", "B", "P"],
@@ -86,6 +88,8 @@ _DIMS = {
     "redundancy/shapley_samples": ["R", "C"],
     "redundancy/shapley": ["C"],
     "redundancy/effect": ["C"],
+    "redundancy/queries": ["E", "S"],
+    "redundancy/held_out_queries": ["E", "S"],
     "redundancy/clean": ["B"],
     "redundancy/floor": ["B"],
     "redundancy/backward_replaced": ["I", "L", "H"],
@@ -96,6 +100,7 @@ _DIMS = {
     "redundancy/forward_share": ["J"],
     "redundancy/forward_held_out_share": ["J"],
     "redundancy/forward_": ["J", "B"],
+    "attribution/queries": ["A", "B"],
     "attribution/": ["L", "H"],
 }
 
@@ -141,6 +146,8 @@ def _dims(name: str) -> list[str]:
 
 
 def _unit(name: str) -> str:
+    if name.endswith("queries"):
+        return "prompts of a task with one number ask one query"
     if name.startswith("prompts/"):
         if name.endswith(("/starts", "/heads", "/tails")):
             return "position"
@@ -159,7 +166,6 @@ def _unit(name: str) -> str:
         "execution/vectors": "residual stream",
         "execution/heads": "true: in the vector",
         "execution/layers": "layer",
-        "execution/queries": "prompts of one number ask one query",
         "execution/right/": "true: right",
         "execution/probability/": "probability",
         "redundancy/heads": "layer and head",

@@ -151,9 +151,9 @@ class Interactions:
     Attributes:
         clean: [B], value with the whole universe kept.
         effect: [C], m(i) - m(none), mean over prompts; negative: the value falls.
-        effect_error: [C], standard error over prompts.
+        effect_error: [C], standard error over queries.
         pair: [C, C], symmetric, the interactions; NaN on the diagonal.
-        pair_error: [C, C], standard error over prompts.
+        pair_error: [C, C], standard error over queries.
     """
 
     clean: np.ndarray
@@ -212,7 +212,7 @@ class Shapley:
         value: [C], mean over permutations and prompts.
         error: [C], standard error over permutations (over pairs of them if antithetic):
             what more permutations would take away.
-        prompt_error: [C], standard error over prompts: what more prompts would.
+        prompt_error: [C], standard error over queries: what more queries would.
         samples: [R, C], each permutation's marginal values, mean over prompts; each
             row sums to the value of all minus that of none.
         none: [B], value with the whole universe replaced.

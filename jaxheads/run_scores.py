@@ -2,12 +2,12 @@
 
 import dataclasses
 import math
-from statistics import NormalDist
 
 import numpy as np
 
 from jaxheads.heads import head_name
 from jaxheads.runs import Run
+from jaxheads.statistics.standing_out import stands_out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,15 +86,31 @@ def weighted_layer(found: list[Head]) -> float:
     return float(weights @ layers / weights.sum()) if weights.sum() else float("nan")
 
 
-def detectable(head: Head, chance: float, total: int) -> bool:
-    """Tell whether the best of ``total`` heads stands above chance.
+def samples(run: Run, name: str) -> int | None:
+    """Count what the errors of a score rest on: prompts of a task, or sequences.
 
-    The best of many noisy heads is large by selection, so its z value is held
-    against the two-sided 5 % threshold divided by the number of heads.
+    Returns:
+        0 where the run does not say; None for a score that was not sampled.
     """
-    if not head.error > 0:
-        return head.score > chance
-    return (head.score - chance) / head.error > NormalDist().inv_cdf(1 - 0.025 / total)
+    if f"score/{name}_se" not in run.arrays:
+        return None
+    effects = run.arrays.get("fv/effects_by_prompt")
+    if name == "function_vector" and effects is not None:
+        return effects.shape[-1]
+    told = (run.result.get("config") or {}).get("scores") or {}
+    key = "corrupted_prompts" if name == "function_vector" else "sequences"
+    return int(told.get(key, 0))
+
+
+def standing_out(run: Run, name: str) -> np.ndarray:
+    """Tell which heads' function-vector or induction score stands out from chance.
+
+    Returns:
+        bool [L, H], by ``statistics.standing_out``.
+    """
+    chance = (run.result["scores"].get(name) or {}).get("chance") or 0.0
+    count = samples(run, name)
+    return stands_out(score(run, name), errors(run, name), chance, count)
 
 
 def separated(first: Head, second: Head) -> bool:

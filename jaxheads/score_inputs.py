@@ -56,7 +56,11 @@ class Source(Protocol):
 
 
 def parts(
-    chosen: ScoresConfig, source: Source, prompts: Mapping[str, Batch], shots: int
+    chosen: ScoresConfig,
+    source: Source,
+    prompts: Mapping[str, Batch],
+    shots: int,
+    queries: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[Part, ...]:
     """Make the parts that compute the scores that are asked for.
 
@@ -65,6 +69,8 @@ def parts(
         source: what probes are made from.
         prompts: clean few-shot prompts, by task.
         shots: of those.
+        queries: of those by task, int [B]: prompts with one number ask one query; None:
+            not known, each asks its own.
 
     Raises:
         UserError: a tokenizer or a text that does not fit.
@@ -77,7 +83,9 @@ def parts(
         _prefix_matching(asked, ("crosbie", "crosbie_code"), chosen, source),
         _copying_probe(asked, chosen, source),
         more_scores.Circuits(circuits) if circuits else None,
-        more_scores.DirectLogit(prompts, shots) if "direct_logit" in asked else None,
+        more_scores.DirectLogit(prompts, shots, queries or {})
+        if "direct_logit" in asked
+        else None,
         _retrieval(asked, chosen, source),
         _copying_effect(asked, "token_copying", chosen, source),
         _copying_effect(asked, "concept_copying", chosen, source),

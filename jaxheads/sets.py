@@ -7,6 +7,8 @@ import numpy as np
 
 from jaxheads.heads import count_of, layer_matched, top, uniform
 
+DECISIVE = 0.05
+"""The share of heads that the claims take, or that nearest to it."""
 Described = tuple[dict, np.ndarray]
 """What a set is, ready for JSON, and which heads it replaces, bool [L, H]."""
 
@@ -22,10 +24,12 @@ class SetPlan:
         exclusions: further such shares, whose sets come last.
         exclusions_at: fractions at which those are tried; none: at all.
         keep_only: shares of heads to keep while all others are replaced.
-        draws: random sets of each kind and size.
+        draws: random sets of each kind, at the size nearest to ``DECISIVE``.
         matched_to: rankings whose top sets get layer-matched random sets.
         seed: of the random sets.
         exclusion_least: heads that an exclusion drops at least, whatever its share.
+        draws_elsewhere: the most random sets of a kind at the other sizes; None: as
+            many as ``draws``.
     """
 
     rankings: Sequence[str]
@@ -38,6 +42,14 @@ class SetPlan:
     exclusions: Sequence[float] = ()
     exclusions_at: Sequence[float] = ()
     exclusion_least: int = 1
+    draws_elsewhere: int | None = None
+
+    def _many(self, fraction: float, fractions: Sequence[float]) -> int:
+        """Random sets of a kind at a size: the claims take the one nearest to 5 %."""
+        decisive = min(fractions, key=lambda one: abs(one - DECISIVE))
+        if self.draws_elsewhere is None or fraction == decisive:
+            return self.draws
+        return min(self.draws, self.draws_elsewhere)
 
     def build(self, scores: Mapping[str, np.ndarray]) -> list[Described]:
         """All sets, the empty one ("clean") first.
@@ -123,6 +135,8 @@ class SetPlan:
         total = shape[0] * shape[1]
         for draw in range(self.draws):
             for index, fraction in enumerate(self.fractions):
+                if draw >= self._many(fraction, self.fractions):
+                    continue
                 count = count_of(fraction, total)
                 rng = np.random.default_rng([self.seed, 1, draw, index])
                 yield _described(
@@ -146,6 +160,8 @@ class SetPlan:
                         matched_to=ranking,
                     )
             for index, fraction in enumerate(self.keep_only):
+                if draw >= self._many(fraction, self.keep_only):
+                    continue
                 rng = np.random.default_rng([self.seed, 3, draw, index])
                 kept = uniform(rng, shape, count_of(fraction, total))
                 yield _described(

@@ -82,6 +82,7 @@ def ablation_sets(config: StudyConfig) -> SetPlan:
         chosen.exclusions,
         chosen.exclusions_at,
         chosen.exclusion_least,
+        chosen.draws_elsewhere,
     )
 
 
@@ -104,6 +105,7 @@ def token_loss_sets(config: StudyConfig) -> SetPlan:
         draws=chosen.draws,
         seed=config.seed,
         exclusion_least=chosen.exclusion_least,
+        draws_elsewhere=chosen.draws_elsewhere,
     )
 
 

@@ -247,14 +247,14 @@ def _attribution(run: Run) -> Table:
 
 def _pairs(run: Run, count: int = 8) -> Table:
     table = Table(
-        title="strongest interactions (± standard error over prompts): positive, the "
+        title="strongest interactions (± standard error over queries): positive, the "
         "losses overlap; negative, the heads back each other up"
     )
     table.add_column("pair")
     table.add_column("interaction", justify="right")
     table.add_column("reading")
     for first, second, value, error in told.strongest(run, count):
-        reading = told.reading(value, error, told.num_pairs(run))
+        reading = told.reading(value, error, told.threshold(run))
         table.add_row(
             f"{first}, {second}", f"{value:+.4f} ± {error:.4f}", escape(reading)
         )

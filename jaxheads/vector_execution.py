@@ -16,11 +16,11 @@ import numpy as np
 
 from jaxheads.errors import UserError
 from jaxheads.function_vectors import Answers, answered_with
-from jaxheads.heads import from_samples
 from jaxheads.icl.encoding import Tokenizer
 from jaxheads.icl.prompts import Batch, build_prompts, encode_prompts
 from jaxheads.icl.tasks import Task
 from jaxheads.icl.templates import Template
+from jaxheads.statistics.units import mean_and_error
 
 PROMPTS = ("clean", "shuffled", "zero_shot")
 AMONG = ("all", "answered")
@@ -83,8 +83,8 @@ class Accuracy(NamedTuple):
     Attributes:
         mean: float [] or [A], by layer, over prompts (and over the vectors of random
             heads); nan without prompts.
-        standard_error: the same shape, over prompts, the vectors of random heads fixed;
-            nan with fewer than two prompts.
+        standard_error: the same shape, over queries, the vectors of random heads fixed;
+            nan with fewer than two.
         prompts: how many.
     """
 
@@ -112,12 +112,16 @@ class Execution:
     correct: dict[str, np.ndarray]
     probability: dict[str, np.ndarray]
 
-    def accuracy(self, among: str = "all") -> dict[str, Accuracy]:
+    def accuracy(
+        self, among: str = "all", queries: np.ndarray | None = None
+    ) -> dict[str, Accuracy]:
         """Top-1 accuracy of the first answer token, by condition.
 
         Args:
             among: "all" prompts; or "answered": those answered right with clean
                 demonstrations (the papers' filter, under which clean is 1).
+            queries: int [B], of ``icl.prompts.query_numbers``: prompts with one number
+                ask one query; None: each prompt asks its own.
         """
         if among not in AMONG:
             raise UserError(f"the accuracy is among one of {AMONG}, not {among!r}.")
@@ -128,7 +132,10 @@ class Execution:
             samples = correct[..., kept].astype(np.float64)
             samples = samples.mean(axis=0) if samples.ndim == 3 else samples
             nothing = np.full(samples.shape[:-1], np.nan)
-            mean, error = from_samples(samples) if kept.any() else (nothing, nothing)
+            mean, error = nothing, nothing
+            if kept.any():
+                asked = None if queries is None else queries[None, kept]
+                mean, error = mean_and_error(samples[..., None, :], asked)
             out[name] = Accuracy(mean, error, int(kept.sum()))
         return out
 

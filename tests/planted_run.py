@@ -8,13 +8,13 @@ import numpy as np
 from jaxheads.runs import Run
 
 KINDS = ("function_vector", "induction")
-TASKS, PROMPTS, DRAWS = 6, 15, 5
+TASKS, PROMPTS, DRAWS, CLEAN = 6, 15, 5, 0.7
 
 
 def make_run(
     seed: int = 0,
     *,
-    clean: float = 0.7,
+    clean: float = CLEAN,
     costs: dict[str, float] | None = None,
     loss_costs: dict[str, float] | None = None,
     spread: float = 0.0,
@@ -22,6 +22,7 @@ def make_run(
     draws: int = DRAWS,
     documents: int = 20,
     noise: float = 0.15,
+    queries: int = 0,
 ) -> Run:
     """Make a run up.
 
@@ -38,10 +39,13 @@ def make_run(
         draws: random sets of each kind.
         documents: of the token loss.
         noise: of a document's loss under a set, nats.
+        queries: different ones a task, which the prompts share evenly and answer alike;
+            0: each prompt asks its own.
     """
     rng = np.random.default_rng(seed)
     sets = _sets(draws)
-    shape = (TASKS, prompts)
+    shape = (TASKS, queries or prompts)
+    asked = np.tile(np.arange(prompts) % shape[1], (TASKS, 1))
     answers = {}
     for name, level in (("", clean), ("zero_shot/", 0.6 * clean)):
         luck = rng.random(shape)  # a prompt is as hard under every set
@@ -52,7 +56,8 @@ def make_run(
                 cost = (costs or {}).get("zero_shot", cost)
             again = rng.random(shape) < 0.3  # some prompts are drawn anew
             rows.append(np.where(again, rng.random(shape), luck) < level * (1 - cost))
-        answers[f"ablation/{name}first_token"] = np.array(rows, np.float32)
+        each = np.array(rows, np.float32)
+        answers[f"ablation/{name}first_token"] = each[..., asked[0]]
     lost = [entry | {"value": "mean"} for entry in sets if "keep" not in entry["mode"]]
     learnt = rng.normal(1.0, 0.3, documents)
     late = [
@@ -71,6 +76,7 @@ def make_run(
         | {"positions": [50, 500]},
     }
     arrays = answers | {
+        "ablation/queries": asked,
         "ablation/replaced": np.zeros((len(sets), 10, 10), bool),
         "token_loss/replaced": np.zeros((len(lost), 10, 10), bool),
         "token_loss/loss": np.stack([np.full_like(late, 4.0), 4.0 - np.array(late)], 2),

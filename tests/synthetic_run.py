@@ -102,7 +102,11 @@ def _receipt(sizes: Sizes) -> dict[str, Any]:
         "schema": 1,
         "study": "study",
         "title": "Which attention heads carry in-context learning?",
-        "config": {"seed": 0, "scores": {"shots": 10, "tasks": list(sizes.scoring)}},
+        "config": {
+            "seed": 0,
+            "scores": {"shots": 10, "tasks": list(sizes.scoring)}
+            | {"corrupted_prompts": 10, "sequences": 64},
+        },
         "fingerprint": "ab" * 32,
         "model": {
             "source": "made-up-model",

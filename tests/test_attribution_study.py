@@ -190,6 +190,7 @@ def test_tokens_seconds_and_the_plan_are_told(run, planned):
 def test_every_array_has_the_dims_that_the_receipt_says(run):
     assert set(run.result["arrays"]) == set(run.arrays)
     named = {n: a for n, a in run.arrays.items() if n.startswith("attribution/")}
+    assert named.pop("attribution/queries").shape == (2, 2)
     assert len(named) == 6 * len(METHODS)
     for name, array in named.items():
         assert run.result["arrays"][name]["dims"] == ["L", "H"]

@@ -1,5 +1,6 @@
 """Rankings, sets of heads and their random controls."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -248,6 +249,36 @@ def test_every_kind_of_set_is_what_it_says():
         assert (heads.sum(axis=1) == of.sum(axis=1)).all()
     draws = [heads for d, heads in by_mode["uniform"] if d["fraction"] == 0.2]
     assert not (draws[0] == draws[1]).all()
+
+
+def test_the_claims_share_has_more_random_sets():
+    scores, _ = sets()
+    plan = SetPlan(
+        ("function_vector", "induction"),
+        (0.01, 0.05, 0.2),
+        0.02,
+        keep_only=(0.03, 0.1),
+        draws=6,
+        matched_to=("function_vector",),
+        draws_elsewhere=2,
+    )
+    counts: dict[tuple, int] = {}
+    for described, _ in plan.build(scores):
+        if described["ranking"] == "random":
+            at = (described["mode"], described["fraction"])
+            counts[at] = counts.get(at, 0) + 1
+    assert counts == {
+        **{("uniform", f): n for f, n in ((0.01, 2), (0.05, 6), (0.2, 2))},
+        **{("layer_matched", f): n for f, n in ((0.01, 2), (0.05, 6), (0.2, 2))},
+        **{("keep_only_random", f): n for f, n in ((0.03, 6), (0.1, 2))},
+    }
+    fewer = dataclasses.replace(plan, draws=1).build(scores)
+    assert {d["draw"] for d, _ in fewer} == {0}
+    # A draw is the same however many others there are.
+    named = {d["name"]: heads for d, heads in plan.build(scores)}
+    same = [(d, heads) for d, heads in fewer if d["ranking"] == "random"]
+    assert len(same) == 8
+    assert all((named[d["name"]] == heads).all() for d, heads in same)
 
 
 def test_sets_are_the_same_each_time():

@@ -26,17 +26,23 @@ def test_every_public_name_is_there():
         _ = jaxheads.lode
 
 
-def test_importing_jaxheads_imports_no_jax():
-    assert (
-        python("import jaxheads, sys; assert 'jax' not in sys.modules").returncode == 0
-    )
+@pytest.mark.parametrize("slow", ["jax", "scipy"])
+def test_importing_jaxheads_imports_nothing_slow(slow: str):
+    code = f"import jaxheads, sys; assert {slow!r} not in sys.modules"
+    assert python(code).returncode == 0
+
+
+def test_the_statistics_import_scipy_when_they_are_asked():
+    code = "import jaxheads.statistics.paired_tests, jaxheads.claims, sys"
+    assert python(f"{code}; assert 'scipy.stats' not in sys.modules").returncode == 0
 
 
 def test_the_command_lines_help_imports_no_jax():
     code = (
         "import sys; from jaxheads.__main__ import main\n"
         "try: main(['study', '--help'])\n"
-        "except SystemExit as e: assert not e.code and 'jax' not in sys.modules"
+        "except SystemExit as e: assert not e.code\n"
+        "assert not {'jax', 'scipy'} & sys.modules.keys()"
     )
     assert python(code).returncode == 0
 

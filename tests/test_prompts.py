@@ -13,7 +13,9 @@ from jaxheads.icl.prompts import (
     Prompt,
     Template,
     build_prompts,
+    by_task,
     encode_prompts,
+    query_numbers,
     unchanged_share,
 )
 from jaxheads.icl.tasks import Task, load_task
@@ -109,6 +111,18 @@ def test_queries_and_demonstrations_never_meet():
     assert len(shown) == 70
     for prompt in prompts:
         assert len({given for given, _ in prompt.shots}) == 10
+
+
+def test_prompts_that_ask_one_query_have_one_number():
+    prompts = build_prompts(task_of(20), 24, 4, seed=1)
+    numbers = query_numbers(prompts)
+    assert numbers.dtype == np.int32 and sorted({*numbers.tolist()}) == [*range(6)]
+    for a, b in itertools.combinations(range(24), 2):
+        same = prompts[a].query == prompts[b].query
+        assert (numbers[a] == numbers[b]) == same
+    other = {"b": numbers, "a": numbers[::-1]}
+    np.testing.assert_array_equal(by_task(other, "ab"), [numbers[::-1], numbers])
+    assert by_task({}, "ab") is None
 
 
 def test_queries_come_back_after_all_had_their_turn_with_other_demonstrations():

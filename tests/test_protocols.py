@@ -40,6 +40,8 @@ def test_every_switch_in_which_the_two_differ_is_told():
     amounts = {
         "protocol",
         "ablation.exclusions_at",
+        "ablation.draws_elsewhere",
+        "token_loss.draws_elsewhere",
         "token_loss.fill_documents",
         "token_loss.side_by_side",
         "execution.prompts",

@@ -155,7 +155,7 @@ def test_shares_are_of_the_clean_value_and_told_again_on_held_out_prompts(run, m
 def test_every_array_has_the_dims_that_the_receipt_says(run):
     seen: dict[str, int] = {"L": 3, "H": 6, "C": 3, "R": 8, "P": 2, "B": 6}
     named = {n: a for n, a in run.arrays.items() if n.startswith("redundancy/")}
-    assert len(named) == 25
+    assert len(named) == 27
     for name, array in named.items():
         dims = run.result["arrays"][name]["dims"]
         assert array.ndim == len(dims), name

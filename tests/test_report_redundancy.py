@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from scipy import stats
 from synthetic_run import make_run
 from test_report import CHROMIUM, WATCH, dump, payload, visible
 
@@ -28,6 +29,9 @@ WORK = {
     "subsets_s": 3.0, "whole_forward_s": 0.25, "whole_forwards_s": 963.0,
     "times_faster": 192.6, "forwards_timed": 8, "largest_difference": 3e-7,
 }  # fmt: skip
+
+
+QUERIES = np.arange(12).reshape(2, 6)  # of two tasks, each prompt its own
 
 
 def evaluator(seed: int, prompts: int = 12):
@@ -54,11 +58,11 @@ def redundancy_run(parts=("scores",), **settings) -> Run:
     for name, search in (("backward", greedy_backward), ("forward", greedy_forward)):
         path = search(here, universe, asked.share, scale)
         values = there(universe.replaced(path.kept))
-        found[name] = Found(universe, path, scale, values, other)
+        found[name] = Found(universe, path, scale, values, other, QUERIES, QUERIES)
     result = Result(
         universe,
-        shapley(here, universe, 5, 0, groups=2),
-        interactions(here, universe, groups=2),
+        shapley(here, universe, 5, 0, queries=QUERIES),
+        interactions(here, universe, QUERIES),
         found,
         [1.0, 2.0, 3.0, 4.0],
         asked,
@@ -102,7 +106,18 @@ def test_the_strongest_pairs_are_those_of_the_game(run):
     ],
 )
 def test_a_pair_is_read_with_its_error_and_the_number_of_pairs(value, error, words):
-    assert words in told.reading(value, error, pairs=6)
+    assert words in told.reading(value, error, 2.64)  # the normal's, of 6 pairs
+
+
+def test_the_limit_of_pairs_counts_queries(run):
+    # 6 pairs of 4 heads, and two tasks of 6 prompts, each its own query.
+    assert told.threshold(run) == pytest.approx(stats.t.ppf(1 - 0.025 / 6, 10))
+    shared = {"redundancy/queries": np.tile([0, 0, 0, 1, 1, 2], (2, 1))}
+    fewer = dataclasses.replace(run, arrays=run.arrays | shared)
+    assert told.threshold(fewer) == pytest.approx(stats.t.ppf(1 - 0.025 / 6, 4))
+    older = {n: a for n, a in run.arrays.items() if not n.endswith("queries")}
+    older = dataclasses.replace(run, arrays=older)
+    assert told.threshold(older) == told.threshold(run)
 
 
 def test_the_page_says_what_was_found(run, page):

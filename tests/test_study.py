@@ -15,9 +15,12 @@ import pytest
 from jaxheads import runs
 from jaxheads.errors import UserError
 from jaxheads.icl.metrics import token_f1
+from jaxheads.icl.prompts import build_prompts, query_numbers
+from jaxheads.icl.tasks import load_task
 from jaxheads.model import load
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward
+from jaxheads.report import outcomes
 from jaxheads.studies.config import (
     AblationConfig,
     ScoresConfig,
@@ -81,6 +84,20 @@ def test_every_array_has_the_dims_that_the_receipt_says(run):
             assert length == expected, (name, letter)
     assert len(run.result["ablation"]["sets"]) == len(run.arrays["ablation/replaced"])
     assert len(run.result["token_loss"]["sets"]) == len(run.arrays["token_loss/loss"])
+
+
+def test_a_run_says_which_prompts_ask_one_query(run):
+    asked = {"fv": ("antonym", "capitalize"), "ablation": ("synonym", "present-past")}
+    counts = {"fv": 4, "ablation": 3}
+    for part, tasks in asked.items():
+        for task, numbers in zip(tasks, run.arrays[f"{part}/queries"], strict=True):
+            drawn = build_prompts(load_task(task), counts[part], 3, SMALL.seed)
+            np.testing.assert_array_equal(numbers, query_numbers(drawn))
+    (outcome, *_) = outcomes.accuracy(run)
+    assert outcome.over == "queries of these tasks"
+    older = {n: a for n, a in run.arrays.items() if not n.endswith("/queries")}
+    (outcome, *_) = outcomes.accuracy(dataclasses.replace(run, arrays=older))
+    assert "each counted as a query of its own" in outcome.over
 
 
 def test_the_receipt_is_complete(run, model):

@@ -174,6 +174,20 @@ def test_further_values_are_tried_at_some_fractions_only(run, model, study):
         assert sum(fit.program.items for fit in fits if fit.program.items > 1) == rows
 
 
+def test_the_values_after_the_first_take_fewer_random_sets(model, study):
+    config = changed(study, side_by_side=(), draws=4, draws_elsewhere=2)
+    inputs = prepare(model, config, PARTS).token_loss
+    assert inputs
+    scores = dict.fromkeys(("function_vector", "induction"), np.eye(2, 3))
+    plan = dataclasses.replace(token_loss_sets(config), fractions=(0.5,))
+    sets = plan.build(scores)
+    drawn = {
+        value: [d["draw"] for d, _ in inputs.of_value(value, sets) if d["draw"] > 0]
+        for value in LOSS.values
+    }
+    assert drawn == {"bos": [1, 2, 3], "mean": [1]}
+
+
 def test_the_headline_takes_a_value_that_was_measured_there(run):
     """The mean was tried at 0.3 alone; next to 5 % only the first value was."""
     said = findings.find(run).comparison("top", "nats")

@@ -1,11 +1,15 @@
 """What replacing one set of heads does more than another, with its uncertainty.
 
-The measured differences that claims and sensitivity tables rest on.
+The measured differences that claims and sensitivity tables rest on. Any two sets of
+heads differ: that one set costs more than another says something of their kinds only
+where the difference is larger than between random sets of that size. So every effect
+is tested twice, over queries (or documents) and over sets, whose spread the random
+draws show, p is the larger one, and the interval has both sources of variance.
 """
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -97,8 +101,125 @@ def clean_mean(outcome: Outcome) -> float:
     return interval.mean
 
 
+class OfSets(NamedTuple):
+    """What an effect varies by because sets of heads differ by themselves.
+
+    Attributes:
+        variance: of the effect; nan where fewer than two random sets were measured.
+        freedom: its degrees of freedom.
+        least_p: the smallest p value that the sets' ranks can give, which is all there
+            is where the random sets tie.
+    """
+
+    variance: float
+    freedom: float
+    least_p: float
+
+
+def of_sets(each: np.ndarray, share: float, chosen: int) -> OfSets:
+    """Read the variance of an effect off what each of R random sets gives, [R].
+
+    Args:
+        each: a value for each random set.
+        share: variance of the effect, in variances of ``each``.
+        chosen: sets in the effect that were not drawn, 1 or 2.
+    """
+    count = len(each)
+    if count < 2:
+        return OfSets(math.nan, math.nan, math.nan)
+    tied = np.ptp(each) <= 1e-12 * max(1.0, float(np.abs(each).max()))
+    variance = 0.0 if tied else share * float(each.var(ddof=1))
+    return OfSets(variance, count - 1, chosen / (count + chosen))
+
+
+def judged(
+    found: Estimate,
+    p: float,
+    sets: OfSets,
+    over: str,
+    evidence: str,
+    unit: str,
+    smallest: float,
+) -> Measured:
+    """Join what is known over queries and over sets.
+
+    Args:
+        found: the effect over queries, or over documents.
+        p: likewise.
+        sets: the effect's variance over sets.
+        over: what both are over, such as "documents".
+        evidence: a sentence with the numbers.
+        unit: of the effect.
+        smallest: of interest.
+    """
+    if math.isnan(sets.variance):
+        return Measured(
+            *found.interval(),
+            p=math.nan,
+            evidence=f"{evidence} With fewer than two random sets it is not known how "
+            "far sets of heads differ by themselves.",
+            unit=unit,
+            smallest=smallest,
+            over=over,
+        )
+    whole = found.with_source(sets.variance, sets.freedom)
+    if sets.variance > 0:
+        p_sets = Estimate(found.mean, sets.variance, sets.freedom).p_other()
+    else:
+        p_sets = sets.least_p if abs(found.mean) > 1e-12 else 1.0
+    return Measured(
+        *whole.interval(),
+        p=float(np.max((p, p_sets))),
+        evidence=f"{evidence} The p value is {words.p_value(p)} over {over}, "
+        f"{words.p_value(p_sets)} over sets of heads.",
+        unit=unit,
+        smallest=smallest,
+        over=f"{over}, and sets of heads",
+        p_over=f"{over}, and sets of heads",
+        errors=_errors(found, sets),
+    )
+
+
+def random_sets(outcome: Outcome, at: At, mode: str, ranking: str = "") -> list[int]:
+    """Find the random sets of a mode that are as large as the sets ``at``."""
+    # Random sets know no exclusion.
+    wanted = {key: value for key, value in at.items() if key != "exclusion"}
+    wanted["mode"] = mode
+    if mode == "layer_matched":
+        wanted["matched_to"] = ranking
+    return outcome.find(**wanted)
+
+
+def set_means(outcome: Outcome, found: list[int]) -> np.ndarray:
+    """Mean of each set, [R]."""
+    return outcome.values[found].mean(tuple(range(1, outcome.values.ndim)))
+
+
+def of_random(outcome: Outcome, at: At, mode: str, ranking: str = "") -> OfSets:
+    """How far another set would be from the mean of the random ones.
+
+    Raises:
+        Untested: there are fewer than two random sets.
+    """
+    draws = set_means(outcome, random_sets(outcome, at, mode, ranking))
+    if len(draws) < 2:
+        raise Untested(
+            "undecided", "One random set does not tell how far random sets differ."
+        )
+    return of_sets(draws, share=1, chosen=1)
+
+
+def gap_over_samples(outcome: Outcome, at: At, sign: int = 1) -> Estimate:
+    """Estimate ``gap`` with these two sets as given: over queries or documents."""
+    left = [outcome.values[top_set(outcome, name, at)] for name in (INDUCTION, FV)]
+    return outcome.estimate(sign * (left[0] - left[1]), difference=True)
+
+
 def gap(outcome: Outcome, at: At, rules: Rules, sign: int = 1) -> Measured:
     """Measure what the top induction heads leave minus what the top FV heads leave.
+
+    Which matters more is asked of heads that matter: p is that of the set which leaves
+    less costing anything, where that is larger.
 
     Args:
         outcome: answers, or token-loss differences.
@@ -109,7 +230,6 @@ def gap(outcome: Outcome, at: At, rules: Rules, sign: int = 1) -> Measured:
     clean = clean_mean(outcome)
     left = {name: outcome.values[top_set(outcome, name, at)] for name in NOUN}
     difference = sign * (left[INDUCTION] - left[FV])
-    interval = outcome.estimate(difference, difference=True).interval()
     means = words.aligned(*(left[name].mean() for name in NOUN), clean)
     text = (
         f"{where(outcome, at)}, the {outcome.quantity} is {means[0]} without the FV "
@@ -124,12 +244,24 @@ def gap(outcome: Outcome, at: At, rules: Rules, sign: int = 1) -> Measured:
             f". {words.plural(only[0], 'answer')} lost with the FV heads only, "
             f"{only[1]} with the induction heads only"
         )
-    return Measured(
-        *interval,
-        p=sign_flip_p(difference, rules.seed, queries=outcome.queries),
-        evidence=text + ".",
-        unit=outcome.unit or "accuracy",
-        smallest=rules.smallest * clean,
+    worse = min(NOUN, key=lambda name: float(left[name].mean()))
+    whole = outcome.values[outcome.clean or 0]
+    p_cost = sign_flip_p(
+        whole - left[worse], rules.seed, queries=outcome.queries, alternative="greater"
+    )
+    text += "."
+    if p_cost >= rules.level:
+        text += " Replacing either costs nothing that can be told from nothing."
+    p = sign_flip_p(difference, rules.seed, queries=outcome.queries)
+    draws = set_means(outcome, random_sets(outcome, at, "uniform"))
+    return judged(
+        gap_over_samples(outcome, at, sign),
+        float(np.max((p, p_cost))),
+        of_sets(draws, share=2, chosen=2),
+        outcome.over,
+        text,
+        outcome.unit or "accuracy",
+        rules.smallest * clean,
     )
 
 
@@ -137,12 +269,7 @@ def against(
     outcome: Outcome, ranking: str, at: At, control: str, rules: Rules
 ) -> AgainstDraws:
     """Set a ranking's top heads against the random sets of a mode, of the same size."""
-    # Random sets know no exclusion.
-    wanted = {key: value for key, value in at.items() if key != "exclusion"}
-    wanted["mode"] = control
-    if control == "layer_matched":
-        wanted["matched_to"] = ranking
-    draws = outcome.find(**wanted)
+    draws = random_sets(outcome, at, control, ranking)
     if not draws:
         raise Untested("not measured", "The run has no random sets to compare with.")
     found = outcome.values[top_set(outcome, ranking, at)]
@@ -170,25 +297,44 @@ def against_random(
     """
     clean = clean_mean(outcome)
     found = against(outcome, ranking, at, control, rules)
-    if found.draws < 2:
-        raise Untested(
-            "undecided", "One random set does not tell how far random sets differ."
-        )
-    mean, low, high = found.difference.interval()
-    low, high = sorted((sign * low, sign * high))
     left = outcome.values[top_set(outcome, ranking, at)]
     verb = "keeping only" if at["mode"] == "keep_only" else "replacing"
-    own, random, whole = words.aligned(left.mean(), left.mean() - mean, clean)
+    difference = found.difference
+    own, random, whole = words.aligned(
+        left.mean(), left.mean() - difference.mean, clean
+    )
+    sets = of_random(outcome, at, control, ranking)
+    whole = like_sets(found, sets, sign)
+    over = f"{outcome.over}, and sets of heads"
     return Measured(
-        sign * mean,
-        low,
-        high,
+        *whole.interval(),
         p=found.p,
+        over=over,
+        p_over=over,
+        errors=_errors(found.difference, sets),
         evidence=f"{where(outcome, at)}, {verb} the {NOUN[ranking]} heads leaves "
         f"{own}, random ones {random} (clean {whole}). {ranked(found)}",
         unit=outcome.unit or "accuracy",
         smallest=rules.smallest * clean,
     )
+
+
+def like_sets(found: AgainstDraws, sets: OfSets, sign: int = 1) -> Estimate:
+    """A set minus the mean of the random ones, as far as sets of its kind may be.
+
+    What ``against`` gives varies with queries and with the random sets alone; another
+    set of the kind would differ from it as random sets do among themselves.
+    """
+    difference = found.difference._replace(mean=sign * found.difference.mean)
+    if difference.tails is not None:
+        difference = difference._replace(tails=sign * difference.tails)
+    return difference.with_source(sets.variance, sets.freedom)
+
+
+def _errors(found: Estimate, sets: OfSets) -> tuple[tuple[float, float], ...]:
+    """Of the test over samples, and of that over sets."""
+    both = (found.variance, found.freedom), (sets.variance, sets.freedom)
+    return tuple((math.sqrt(variance), freedom) for variance, freedom in both)
 
 
 def ranked(found: AgainstDraws) -> str:
@@ -209,17 +355,14 @@ def ranked(found: AgainstDraws) -> str:
     )
 
 
-def share_of_clean(found: Estimate, evidence: str, rules: Rules) -> Measured:
+def share_of_clean(
+    found: Estimate, sets: OfSets, over: str, evidence: str, rules: Rules
+) -> Measured:
     """Judge a share of the clean value, by Student's t."""
     if not math.isfinite(found.mean):
         raise Untested("undecided", "A clean value is too near 0 to take shares of.")
-    return Measured(
-        *found.interval(),
-        p=found.p_other(),
-        evidence=evidence,
-        unit="share of clean",
-        smallest=rules.smallest,
-    )
+    p, unit = found.p_other(), "share of clean"
+    return judged(found, p, sets, over, evidence, unit, rules.smallest)
 
 
 def where(outcome: Outcome, at: At) -> str:

@@ -43,6 +43,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from jaxheads.statistics import Interval
+from jaxheads.statistics.distributions import student_t_quantile
 from jaxheads.statistics.multiple_tests import holm
 
 Verdict = Literal[
@@ -80,6 +81,11 @@ class Measured:
         low: lower end of its 95 % interval.
         high: upper end.
         p: of an effect of ``null``.
+        over: what the interval varies, such as "queries of these tasks".
+        p_over: what the test varies; a test may be over heads where the interval is
+            over prompts.
+        errors: standard error of the effect, with its degrees of freedom, in each of
+            the tests whose p values ``p`` is the largest of; none where not known.
         evidence: a sentence with the numbers.
         unit: of the effect.
         smallest: smaller effects, in either direction, count as none.
@@ -94,6 +100,9 @@ class Measured:
     unit: str
     smallest: float
     null: float = 0.0
+    over: str = ""
+    p_over: str = ""
+    errors: tuple[tuple[float, float], ...] = ()
 
 
 class Untested(Exception):
@@ -151,10 +160,13 @@ class Claim:
         effect: positive where the claim is right.
         low: lower end of the effect's 95 % interval.
         high: upper end.
+        over: what the interval varies.
+        p_over: what the test varies.
         unit: of the effect.
         smallest: smaller effects, in either direction, count as none.
         p: of no effect.
         p_adjusted: by Holm's method, within the family.
+        detectable: the effect that is found in 80 % of such runs, see ``detectable``.
     """
 
     name: str
@@ -172,6 +184,9 @@ class Claim:
     smallest: float = math.nan
     p: float = math.nan
     p_adjusted: float = math.nan
+    over: str = ""
+    p_over: str = ""
+    detectable: float = math.nan
 
 
 def judge(definitions: Sequence[Definition], run: Any, rules: Rules) -> list[Claim]:
@@ -189,15 +204,17 @@ def judge(definitions: Sequence[Definition], run: Any, rules: Rules) -> list[Cla
         except Untested as why:
             found.append(why)
     adjusted = dict.fromkeys(range(len(found)), math.nan)
+    tests = dict.fromkeys(range(len(found)), 1)
     for family in dict.fromkeys(one.family for one in definitions):
         tested = {
             n: one.p
             for n, one in enumerate(found)
             if isinstance(one, Measured) and definitions[n].family == family
         }
+        tests |= dict.fromkeys(tested, len(tested))
         adjusted |= dict(zip(tested, holm([*tested.values()]).tolist(), strict=True))
     return [
-        _claim(definition, one, adjusted[n], rules)
+        _claim(definition, one, adjusted[n], tests[n], rules)
         for n, (definition, one) in enumerate(zip(definitions, found, strict=True))
     ]
 
@@ -233,6 +250,34 @@ def decide(
     return "does not hold" if significant and high < 0 else "undecided"
 
 
+def detectable(
+    errors: Sequence[tuple[float, float]], level: float, power: float = 0.8
+) -> float:
+    """Give the effect that a run finds with a chance: how much its test can see.
+
+    The largest, over the tests that must all be significant, of
+    error (t(1 - level / 2) + t(power)), t the quantiles of Student's t.
+
+    Args:
+        errors: standard error and degrees of freedom of each test.
+        level: of the tests, two-sided; of a claim among M, that of Holm's first step.
+        power: the chance.
+
+    Returns:
+        The effect; nan where no error is known.
+
+    Source: Bloom 1995, Minimum detectable effects.
+    """
+    return max(
+        (
+            float(error * sum(student_t_quantile(each, freedom) for each in tails))
+            for tails in [(1 - level, 2 * power - 1)]
+            for error, freedom in errors
+        ),
+        default=math.nan,
+    )
+
+
 def _finite(measured: Measured) -> Measured:
     if math.isnan(measured.effect):
         raise Untested("undecided", "The effect is not a number on this run.")
@@ -240,7 +285,11 @@ def _finite(measured: Measured) -> Measured:
 
 
 def _claim(
-    definition: Definition, found: Measured | Untested, adjusted: float, rules: Rules
+    definition: Definition,
+    found: Measured | Untested,
+    adjusted: float,
+    tests: int,
+    rules: Rules,
 ) -> Claim:
     said = {
         field.name: getattr(definition, field.name)
@@ -267,4 +316,7 @@ def _claim(
         smallest=found.smallest,
         p=found.p,
         p_adjusted=adjusted,
+        over=found.over,
+        p_over=found.p_over,
+        detectable=detectable(found.errors, rules.level / tests),
     )

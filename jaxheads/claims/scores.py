@@ -25,6 +25,7 @@ from jaxheads.statistics.distributions import student_t_quantile
 from jaxheads.statistics.standing_out import stands_out
 
 _PAIR = ("function_vector", "induction")
+_RANKED = "queries, heads ranked anew"
 _FEWEST = 3  # heads of a set below which its share or its depth says too little
 
 
@@ -34,7 +35,7 @@ def top_sets_differ(run: Run, rules: Rules) -> Measured:
     Top sets of 3 heads or more, the best of which stands out from chance. The interval
     reaches from the heads that are in both top sets for sure to those that may be in
     both: that fewer heads than are in a set are better for sure. Test by bootstrap over
-    prompts, heads ranked anew each time, corrected for the noise that this adds.
+    queries, heads ranked anew each time, corrected for the noise that this adds.
     """
     pair, count = _scores(run), _count(run, rules)
     errors = [run_scores.errors(run, name) for name in _PAIR]
@@ -68,6 +69,8 @@ def top_sets_differ(run: Run, rules: Rules) -> Measured:
         0.5 - high,
         0.5 - low,
         p=min(1.0, 2 * (1 + beyond) / (1 + SAMPLES)),
+        over="queries",
+        p_over=_RANKED,
         evidence=f"The top {words.percent(rules.top)} share {round(shared * count)} of "
         f"{count} heads, {words.percent(round(shared, 2))}; by chance "
         f"{words.percent(round(count / total, 3))} (so many or more: p "
@@ -142,6 +145,8 @@ def scores_correlate(run: Run, rules: Rules) -> Measured:
         low,
         high,
         p=spearman_p(rho, fv.size),
+        over="heads",
+        p_over="heads",
         evidence=text + ".",
         unit="rank correlation",
         smallest=rules.smallest,
@@ -152,7 +157,7 @@ def fv_heads_deeper(run: Run, rules: Rules) -> Measured:
     """Mean layer of the top 2 % FV heads minus that of the top 2 % induction heads.
 
     Top sets of 3 heads or more. Permutation test over heads, those of both sets left
-    out; interval by bootstrap over prompts, heads ranked anew each time.
+    out; interval by bootstrap over queries, heads ranked anew each time.
     """
     pair, count = _scores(run), _count(run, rules)
     tops = [top(scores, count) for scores in pair]
@@ -169,6 +174,8 @@ def fv_heads_deeper(run: Run, rules: Rules) -> Measured:
         low,
         high,
         p=depth_p(*tops, seed=rules.seed),
+        over=_RANKED,
+        p_over="heads",
         evidence=f"The top {count} FV heads lie in layer {first} on average, the top "
         f"{count} induction heads in layer {second}, of {len(pair[0])}.",
         unit="layers",

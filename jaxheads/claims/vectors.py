@@ -11,6 +11,7 @@ from jaxheads.runs import Run
 from jaxheads.statistics.paired_tests import sign_flip_p
 from jaxheads.statistics.units import DIFFERENCES, estimate
 
+_OVER = "queries of these tasks"
 _NAMES = {"zero_shot": "zero-shot", "shuffled": "shuffled-label"}
 
 
@@ -50,6 +51,8 @@ def random_vectors_do_not(run: Run, rules: Rules) -> Measured:
     return Measured(
         *found.interval(),
         p=found.p_above(-margin),
+        over=f"{_OVER}, and random draws",
+        p_over=f"{_OVER}, and random draws",
         evidence=f"Vectors of random heads ({words.plural(len(random), 'draw')}) take "
         f"zero-shot accuracy from {before} to {after}; no gain means less than "
         f"{words.number(margin)}.",
@@ -69,6 +72,8 @@ def _gain(run: Run, kind: str, rules: Rules) -> Measured:
     return Measured(
         *estimate(difference, queries, bounds=DIFFERENCES).interval(),
         p=sign_flip_p(difference, rules.seed, queries=queries),
+        over=_OVER,
+        p_over=_OVER,
         evidence=f"At layer {run.result['execution']['layer']} the function vector "
         f"takes {_NAMES[kind]} accuracy from {before} to {after}, up in {tasks} of "
         f"{words.plural(len(difference), 'task')} (clean {whole}).",

@@ -31,7 +31,7 @@ def sections(run: Run) -> list[Section]:
         f"{part['metric'].replace('_', ' ')}. Gradients estimate it for all heads at "
         "once; each method's top heads and a random sample of the others are run "
         "exactly, and stand in the charts. On the dashed line an estimate is exact; "
-        "bars: standard error over prompts."
+        "bars: standard error over queries."
     )
     return [
         Section(

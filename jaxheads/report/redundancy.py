@@ -57,7 +57,7 @@ def say(run: Run) -> list[Statement]:
         Statement(
             "The strongest pair",
             f"{first} and {second}: interaction {words.with_error(value, error)}, "
-            f"{told.reading(value, error, told.num_pairs(run))}.",
+            f"{told.reading(value, error, told.threshold(run))}.",
         )
     )
     return said
@@ -99,7 +99,7 @@ def _pair_table(run: Run) -> Table:
         rows.append(
             [
                 Cell(f"{first}, {second}"),
-                Cell(told.reading(value, error, told.num_pairs(run))),
+                Cell(told.reading(value, error, told.threshold(run))),
                 Cell(
                     words.with_error(value, error),
                     bar=abs(value) / largest,
@@ -123,7 +123,7 @@ def _smallest(run: Run, part: dict[str, Any]) -> Section:
         f"{words.percent(part['share'])} of {told.whole(part)}. Its sets flatter "
         "themselves, as the best of many on the prompts that they were chosen by: the "
         "dashed lines are the same sets on other prompts, with no item in common. "
-        "Bands: 95 %, from the standard error over prompts."
+        "Bands: 95 % intervals over queries within tasks."
     )
     facts = [
         f"{words.sentence(name)}: {told.search_text(part, part[name])}"

@@ -1,6 +1,5 @@
 """Charts of how heads work together: interactions, Shapley values, greedy paths."""
 
-from statistics import NormalDist
 from typing import Any
 
 import altair as alt
@@ -10,17 +9,18 @@ from jaxheads.report import redundancy_findings as told
 from jaxheads.report import words
 from jaxheads.report.figures import Figure, figure
 from jaxheads.runs import Run
-
-_WIDE = NormalDist().inv_cdf(0.975)  # standard errors in half a 95 % interval
+from jaxheads.statistics import LEVEL
+from jaxheads.statistics.distributions import student_t_quantile
 
 
 def _plain(value: float) -> float | None:
     return float(f"{value:.5g}") if np.isfinite(value) else None
 
 
-def _around(value: float, error: float) -> list[float | None]:
+def _around(value: float, error: float, freedom: int) -> list[float | None]:
     """Ends of the 95 % interval; the value itself where the error is unknown."""
-    half = _WIDE * error if np.isfinite(error) else 0.0
+    wide = float(student_t_quantile(LEVEL, freedom))
+    half = wide * error if np.isfinite(error) else 0.0
     return [_plain(value - half), _plain(value + half)]
 
 
@@ -30,7 +30,7 @@ def heat_map(run: Run) -> Figure:
     pair = np.asarray(run.arrays["redundancy/interaction"], np.float64)
     error = np.asarray(run.arrays["redundancy/interaction_se"], np.float64)
     count = len(names)
-    clear = np.abs(pair) > told.threshold(count * (count - 1) // 2) * error
+    clear = np.abs(pair) > told.threshold(run) * error
     rows = [
         {"a": names[i], "b": names[j], "v": _plain(pair[i, j]), "o": int(clear[i, j])}
         | {"t": words.with_error(pair[i, j], error[i, j])}
@@ -87,7 +87,8 @@ def heat_map(run: Run) -> Figure:
 
 def shapley(run: Run) -> Figure:
     """Draw each head's Shapley value beside what it costs alone."""
-    names = told.head_names(run)
+    names, part = told.head_names(run), run.result["redundancy"]
+    drawn = part["permutations"] // (1 + bool(part.get("antithetic")))  # or pairs
     columns = ("shapley", "shapley_se", "shapley_prompt_se", "effect")
     measured = list(zip(
         names, *(run.arrays[f"redundancy/{name}"].tolist() for name in columns),
@@ -95,8 +96,8 @@ def shapley(run: Run) -> Figure:
     ))  # fmt: skip
     rows: list[dict[str, Any]] = [
         {"h": name, "y": _plain(value), "e": _plain(-effect)}
-        | dict(zip("ab", _around(value, wide), strict=True))
-        | dict(zip("cd", _around(value, error), strict=True))
+        | dict(zip("ab", _around(value, wide, told.freedom(run)), strict=True))
+        | dict(zip("cd", _around(value, error, drawn - 1), strict=True))
         | {"t": words.with_error(value, wide), "p": words.with_error(value, error)}
         | {"u": words.number(-effect)}
         for name, value, error, wide, effect in measured
@@ -109,7 +110,7 @@ def shapley(run: Run) -> Figure:
         ),
         tooltip=[
             alt.Tooltip("h:N", title="head"),
-            alt.Tooltip("t:N", title="Shapley value ± error over prompts"),
+            alt.Tooltip("t:N", title="Shapley value ± error over queries"),
             alt.Tooltip("p:N", title="± error over permutations"),
             alt.Tooltip("u:N", title="lost when replaced alone"),
         ],
@@ -125,13 +126,13 @@ def shapley(run: Run) -> Figure:
             shape="diamond", size=70, color="@fv", filled=False, strokeWidth=2
         ),
     )
-    count = words.plural(int(run.result["redundancy"]["permutations"]), "permutation")
+    count = words.plural(int(part["permutations"]), "permutation")
     note = (
-        f"bars: mean over {count}; thin line: 95 % over prompts, thick: 95 % over "
+        f"bars: mean over {count}; thin line: 95 % over queries, thick: 95 % over "
         "permutations; diamond: lost when replaced alone"
     )
     data = [
-        {"head": name, title: value, f"{title}, standard error over prompts": wide}
+        {"head": name, title: value, f"{title}, standard error over queries": wide}
         | {f"{title}, standard error over permutations": error}
         | {"lost when replaced alone": -effect}
         for name, value, error, wide, effect in measured
@@ -143,6 +144,7 @@ def shapley(run: Run) -> Figure:
 def paths(run: Run) -> Figure:
     """Draw the share that the sets of both searches keep, by their size."""
     rows, held_out, data = [], [], []
+    freedom = told.freedom(run)  # the held-out prompts are as many
     for name in told.SEARCHES:
         arrays = {
             key: np.asarray(run.arrays[f"redundancy/{name}_{key}"], np.float64)
@@ -161,8 +163,9 @@ def paths(run: Run) -> Figure:
         for kind, listed in (("share", rows), ("held_out_share", held_out)):
             listed += [
                 {"s": name, "x": size, "y": _plain(100 * share)}
-                | {"a": _plain(100 * (share - _WIDE * wide))}
-                | {"b": _plain(100 * (share + _WIDE * wide))}
+                | dict(
+                    zip("ab", _around(100 * share, 100 * wide, freedom), strict=True)
+                )
                 | {"t": words.with_error(100 * share, 100 * wide)}
                 for size, share, wide in zip(
                     kept, arrays[kind], np.nan_to_num(arrays[f"{kind}_se"]), strict=True

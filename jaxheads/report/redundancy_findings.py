@@ -1,6 +1,5 @@
 """What a run found of how heads work together, in numbers and words (numpy only)."""
 
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -8,6 +7,7 @@ import numpy as np
 from jaxheads.heads import head_name
 from jaxheads.report import words
 from jaxheads.runs import Run
+from jaxheads.statistics.distributions import student_t_quantile
 
 SEARCHES = ("backward", "forward")
 _METRICS = {
@@ -38,17 +38,33 @@ def head_names(run: Run) -> list[str]:
     return [head_name(*row) for row in run.arrays["redundancy/heads"].tolist()]
 
 
-def threshold(pairs: int) -> float:
-    """Standard errors beyond which one of many pairs stands out from none at all.
+def freedom(run: Run) -> int:
+    """Degrees of freedom of the run's errors: queries beyond one a task."""
+    part = run.result["redundancy"]
+    queries = run.arrays.get("redundancy/queries")
+    if queries is None:  # older runs do not say which prompts ask one query
+        return len(part["tasks"]) * max(part["prompts"] - 1, 1)
+    return sum(max(len(np.unique(row)) - 1, 1) for row in queries)
 
-    The two-sided 5 % level, divided by the number of pairs.
+
+def threshold(run: Run) -> float:
+    """Errors beyond which one of all pairs stands out from none at all.
+
+    Student's t at the two-sided 5 % level, divided by the number of pairs.
     """
-    return NormalDist().inv_cdf(1 - 0.025 / max(pairs, 1))
+    level = 1 - 0.05 / max(num_pairs(run), 1)
+    return float(student_t_quantile(level, freedom(run)))
 
 
-def reading(value: float, error: float, pairs: int) -> str:
-    """Say what an interaction means, and whether it can be told from none."""
-    if not abs(value) > threshold(pairs) * error:
+def reading(value: float, error: float, limit: float) -> str:
+    """Say what an interaction means, and whether it can be told from none.
+
+    Args:
+        value: of the interaction.
+        error: its standard error.
+        limit: ``threshold``.
+    """
+    if not abs(value) > limit * error:
         return "not distinguishable from 0"
     if value > 0:
         return "together they cost less than the sum: overlap"

@@ -123,7 +123,7 @@ def leading(run: Run) -> Section | None:
         "heads",
         "The top heads",
         "A head is written layer.head, both counted from 0. Each score stands with its "
-        "standard error over prompts or sequences, and the head's rank by it.",
+        "standard error over queries or sequences, and the head's rank by it.",
         tables=[tables.top_heads(run, name) for name in names],
     )
 

@@ -90,10 +90,10 @@ def _leaders(run: Run, found: Findings) -> str:
         leaders = found.leaders.get(name)
         if not leaders:
             continue
-        first, info = leaders[0], run.result["scores"][name]
-        total = run_scores.score(run, name).size
-        noun = _NOUN[name]
-        if not run_scores.detectable(first, info.get("chance") or 0.0, total):
+        first, noun = leaders[0], _NOUN[name]
+        known = run_scores.samples(run, name) != 0
+        stands = run_scores.standing_out(run, name)[first.layer, first.head]
+        if known and not stands:
             said.append(
                 f"No head's {noun} score stands out from chance (largest: {first.name} "
                 f"with {words.head_score(first)})."

@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxheads.heads import HeadScores, from_samples
+from jaxheads.heads import HeadScores
 from jaxheads.models import family
 from jaxheads.models.execution import exact_products
 from jaxheads.models.forward import Prefix, prefill
 from jaxheads.models.metrics import logit_difference
+from jaxheads.statistics.units import mean_and_error
 
 Linear = Callable[[jax.Array, jax.Array], jax.Array]
 """A linear function of logits [V] and whatever it reads of the target."""
@@ -104,18 +105,28 @@ def effects(
     return attribution(params, prefix, targets, config)
 
 
-def head_scores(samples: np.ndarray, prompts: str, difference: bool) -> HeadScores:
+def head_scores(
+    samples: np.ndarray,
+    prompts: str,
+    difference: bool,
+    queries: np.ndarray | None = None,
+) -> HeadScores:
     """Head scores from per-prompt effects.
 
     Args:
         samples: [L, H, B], from ``effects``.
         prompts: what the prompts are, such as "10-shot prompts of 8 tasks".
         difference: whether the targets were pairs.
+        queries: int [E, B / E], of tasks one after another: prompts of a task with one
+            number ask one query; the error is over queries, tasks fixed. None: all
+            prompts are one sample.
 
     Source: Elhage et al. 2021, section "Zero-Layer Transformers" onwards; Wang et al.
     2023, section 3.
     """
-    mean, error = from_samples(samples)
+    grouped = (1, samples.shape[-1]) if queries is None else queries.shape
+    values = samples.reshape(*samples.shape[:-1], *grouped)
+    mean, error = mean_and_error(values, queries)
     against = "that of another token" if difference else "the mean of the vocabulary"
     return HeadScores(
         name="direct_logit_difference" if difference else "direct_logit",

@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping
+from itertools import groupby
 
 import numpy as np
 
 from jaxheads import plan
 from jaxheads.heads import HeadScores
-from jaxheads.icl.prompts import Batch
+from jaxheads.icl.prompts import Batch, by_task
 from jaxheads.memory import Fit
 from jaxheads.runs import Arrays
 from jaxheads.scores import (
@@ -176,10 +177,13 @@ class DirectLogit:
     Attributes:
         prompts: by task.
         shots: demonstrations a prompt.
+        queries: by task, int [B]: prompts with one number ask one query; empty: not
+            known, each asks its own.
     """
 
     prompts: Mapping[str, Batch]
     shots: int
+    queries: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     name: str = "direct_logit"
 
     def tokens(self) -> Arrays:
@@ -195,10 +199,9 @@ class DirectLogit:
 
     def _passes(self, config) -> list[Pass]:
         """One a prompt length: those of several tasks together."""
-        lengths = {batch.tokens.shape[1] for batch in self.prompts.values()}
         passes = []
-        for length in sorted(lengths):
-            some = [b for b in self.prompts.values() if b.tokens.shape[1] == length]
+        for length, some in groupby(self._by_length, self._length):
+            some = [self.prompts[task] for task in some]
             passes.append(
                 Pass(
                     f"direct logit effects on {length}-token prompts",
@@ -226,4 +229,14 @@ class DirectLogit:
     def scores(self, measured: Arrays) -> list[HeadScores]:
         """The one score."""
         prompts = f"{self.shots}-shot prompts of {len(self.prompts)} tasks"
-        return [direct_logit.head_scores(measured["effects"], prompts, False)]
+        queries = by_task(self.queries, self._by_length)
+        effects = measured["effects"]
+        return [direct_logit.head_scores(effects, prompts, False, queries)]
+
+    @property
+    def _by_length(self) -> list[str]:
+        """The tasks in the order of the effects."""
+        return sorted(self.prompts, key=self._length)
+
+    def _length(self, task: str) -> int:
+        return self.prompts[task].tokens.shape[1]

@@ -41,6 +41,8 @@ class Inputs:
             published code has for it, one less.
         side_by_side: fractions at which the values after the first are tried; empty:
             all.
+        draws_elsewhere: random sets of a size with the values after the first; None:
+            all.
     """
 
     documents: np.ndarray
@@ -52,18 +54,23 @@ class Inputs:
     text: str
     divided_by: int
     side_by_side: tuple[float, ...] = ()
+    draws_elsewhere: int | None = None
 
     def of_value(self, value: str, sets: Sequence[Described]) -> list[Described]:
         """The sets that are run with a value: all of them with the first.
 
-        With the others all but the clean one, which no value changes, and only those
-        of the fractions of ``side_by_side``.
+        With the others all but the clean one, which no value changes, of random sets
+        ``draws_elsewhere`` at most, and only those of the fractions of
+        ``side_by_side``.
         """
         if value == self.values[0]:
             return list(sets)
         return [
             (described, heads)
             for described, heads in sets[1:]
+            if self.draws_elsewhere is None
+            or described["ranking"] != "random"
+            or described["draw"] < self.draws_elsewhere
             if not self.side_by_side or described["fraction"] in self.side_by_side
         ]
 
