@@ -495,7 +495,8 @@ def test_three_arms_of_one_seed_are_warned_of(arms, tmp_path):
     run = compare_runs(three, CONFIG, tmp_path / "compared")
     assert {one.arm for one in effects_of(run)} == {1, 2}
     notes = " ".join(run.result["compared"]["warnings"])
-    assert "learning_rate: 0.03, 0.01, 0.01" in notes and "One seed" in notes
+    assert "learning_rate: 0.03, 0.01, 0.01" in notes
+    assert "1 seed: fewer than 3" in notes
     verdicts = {claim.verdict for each in claims_of(run) for claim in each}
     assert verdicts <= {"undecided", "not measured"}
     assert "offset against vanilla" in render(run)

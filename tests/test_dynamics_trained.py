@@ -265,7 +265,9 @@ def test_the_page_shows_the_seeds(tmp_path):
     assert arrays["dynamics/score/induction"].shape == (2, 9, 20, 15)
     page = render(runs.Run(tmp_path, result | {"study": "dynamics of seeds"}, arrays))
     assert "Induction heads emerge first in 2 of 2 seeds" in page
-    assert re.search(r"Of the 12 heads at the top 2.* \d+ stand out .*, and 7 of", page)
+    assert re.search(
+        r"Of the 12 heads at the top 2.* \d+ stand out .*, of which 7", page
+    )
     assert '<section id="seeds">' in page and '<section id="transition">' in page
 
 

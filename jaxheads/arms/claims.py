@@ -188,6 +188,8 @@ def _falls(arm: ArmEffects, found: Effect) -> Measured:
     return Measured(
         *_turned(found, -1),
         p=found.p_seeds,
+        over="seeds",
+        p_over="seeds",
         evidence=_numbers(arm.name, found),
         unit=found.unit,
         smallest=arm.config.smallest * abs(found.reference),
@@ -199,6 +201,8 @@ def _no_worse(arm: ArmEffects, found: Effect, sign: int, margin: float) -> Measu
     return Measured(
         *_turned(found, sign),
         p=over_seeds(by_seed).p_above(-margin),
+        over="seeds",
+        p_over="seeds",
         evidence=f"{_numbers(arm.name, found)} No worse means by less than "
         f"{words.number(margin)}{_unit(found)}.",
         unit=found.unit,

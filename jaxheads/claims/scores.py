@@ -69,7 +69,7 @@ def top_sets_differ(run: Run, rules: Rules) -> Measured:
         0.5 - high,
         0.5 - low,
         p=min(1.0, 2 * (1 + beyond) / (1 + SAMPLES)),
-        over=_RANKED,
+        over="queries",
         p_over=_RANKED,
         evidence=f"The top {words.percent(rules.top)} share {round(shared * count)} of "
         f"{count} heads, {words.percent(round(shared, 2))}; by chance "

@@ -14,6 +14,8 @@ from jaxheads.runs import Run
 from jaxheads.statistics.seeds import FEWEST, p_of_zero
 from jaxheads.statistics.units import Estimate
 
+_SCORED = "tasks of FV scores, and sequences of induction scores"
+
 
 def induction_emerges_first(run: Run, rules: Rules) -> Measured:
     """Steps at which FV and induction scores emerge, their ratio in octaves.
@@ -43,6 +45,8 @@ def induction_emerges_first(run: Run, rules: Rules) -> Measured:
         low,
         high,
         p=min(1.0, 2 * (1 + samples * late) / (1 + samples)),
+        over=_SCORED,
+        p_over=_SCORED,
         evidence=f"Induction emerges at step {induction['step']:,}, the FV score at "
         f"step {fv['step']:,}; induction is first in "
         f"{words.percent(round(first['induction'], 3))} of the resamples.",
@@ -83,6 +87,8 @@ def _over_seeds(run: Run, rules: Rules) -> Measured:
         low - spacing,
         high + spacing,
         p=p_of_zero(nearer),
+        over="seeds",
+        p_over="seeds",
         evidence=f"FV emerges {words.number(found.mean)} octaves of steps after "
         f"induction, over {count} in which both do.",
         unit="octaves",
@@ -129,6 +135,8 @@ def fv_heads_were_induction_heads(run: Run, rules: Rules) -> Measured:
         low - chance,
         high - chance,
         p=max(found["p_value"].values()),
+        over="heads",
+        p_over="heads",
         evidence=f"{count} of the {heads} final FV heads were induction heads first; "
         f"{words.number(chance * heads)} by chance.",
         unit="share of heads",

@@ -126,9 +126,8 @@ def _turned(told: dict[str, Any]) -> str:
         return f"None of the {top} stands out from chance: there is none to follow."
     stand = "stands" if shown == 1 else "stand"
     return (
-        f"Of the {top} {shown} {stand} out from chance, and {told['count']} of "
-        f"{'it' if shown == 1 else 'these'} made the transition from induction; "
-        f"{_chances(told)}."
+        f"Of the {top} {shown} {stand} out from chance, of which {told['count']} made "
+        f"the transition from induction; {_chances(told)}."
     )
 
 
