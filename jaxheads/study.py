@@ -96,20 +96,20 @@ def run_study(
     if not processes.is_file(Path(out) / "result.json"):
         sets = planned_sets(prepared, model.config, config, own)
         planned = planning.fitted(prepared, model, config, costs, sets, budget)
-    folder = processes.open_folder(
+    with processes.open_folder(
         out,
         "+".join(parts),
         stated_config(config, own, parts, ranking),
         identity(model, prepared.token_arrays(), prepared.bos),
-    )
-    if folder.finished:
-        return processes.load(folder.path)
-    if calibrate:
-        planned = plan.calibrated(planned, plan.matmul_rate())
-    progress.planned(planned)
-    return _run(
-        model, config, prepared, ranking, own, folder, budget, progress, planned
-    )
+    ) as folder:
+        if folder.finished:
+            return processes.load(folder.path)
+        if calibrate:
+            planned = plan.calibrated(planned, plan.matmul_rate())
+        progress.planned(planned)
+        return _run(
+            model, config, prepared, ranking, own, folder, budget, progress, planned
+        )
 
 
 def _run(

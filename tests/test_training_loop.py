@@ -26,7 +26,7 @@ from jaxheads.report import render
 from jaxheads.report import training_figures as training
 from jaxheads.training.checkpoints import Place
 from jaxheads.training.config import TrainConfig
-from jaxheads.training.curves import Curves
+from jaxheads.training.curves import NAMES, Curves, sound_rows
 from jaxheads.training.data.repeats import RepeatedTokens
 from jaxheads.training.data.windows import EVALUATION_STREAM
 from jaxheads.training.loop import train
@@ -189,6 +189,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(whole, tmp_path, damaged):
     assert place.state_steps() == [5, 8]
     with pytest.raises(UserError, match="has not finished"):
         runs.load(out)
+    assert not (out / ".lock").exists()
     with (out / "curves.jsonl").open("a") as file:
         file.write('{"step": 9, "lo')  # cut off
     if damaged:
@@ -282,20 +283,23 @@ def test_one_process_at_a_time_writes_into_a_folder(tmp_path):
     ):
         pytest.fail("two have the lock")
     with alone(tmp_path, "--out"):
-        assert not list(tmp_path.iterdir())
+        assert os.listdir(tmp_path) == [".lock"]
+    assert not os.listdir(tmp_path)
 
 
 def test_curves_come_back_to_the_last_bit_and_without_later_rows(tmp_path):
     path = tmp_path / "curves.jsonl"
     rng = np.random.default_rng(0)
-    rows = [
-        {"step": i, "loss": rng.normal(size=2).astype(np.float32).tolist()}
+    rows: list[dict] = [
+        {name: rng.normal(size=2).astype(np.float32).tolist() for name in NAMES}
+        | {"step": i, "learning_rate": 0.1}
         for i in range(1, 6)
     ]
-    curves = Curves(path, 0)
+    curves = Curves(path, [])
     curves.append(rows[:3])
     curves.append(rows[3:])
-    again = Curves(path, 4)
+    assert sound_rows(path, 2) == rows
+    again = Curves(path, sound_rows(path, 2)[:4])
     assert again.rows == rows[:4] and again.last == 4
     np.testing.assert_array_equal(
         again.values("loss", last=2), [row["loss"] for row in rows[2:4]]
