@@ -188,7 +188,9 @@ class RunFolder(contextlib.AbstractContextManager):
         Raises:
             UserError: another process is at work in it.
         """
-        if not self.finished:
+        if self.finished:
+            tidy(self.path)
+        else:
             self._stack.enter_context(alone(self.path, "--out"))
         return self
 
@@ -297,7 +299,8 @@ def _differences(there: Any, here: Any, name: str = "") -> list[str]:
 
 
 def _read_arrays(path: Path) -> Arrays:
-    with np.load(path, allow_pickle=False) as file:
+    # Opened here: numpy leaves a damaged file open.
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
 
