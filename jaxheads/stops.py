@@ -134,7 +134,7 @@ def code() -> int:
         return 0
     if _asked.number:
         return 128 + _asked.number
-    return 130 if time.monotonic() > _asked.deadline else 0
+    return 130 if time.monotonic() >= _asked.deadline else 0
 
 
 def check() -> None:

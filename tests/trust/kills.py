@@ -428,7 +428,7 @@ def table(rows: dict[str, Row]) -> str:
 
 def main() -> int:
     """Run as the options say; 1 if anything went wrong."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--count", type=int, default=300, help="signals to send")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--commands", nargs="*", help="default: all")
