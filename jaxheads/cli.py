@@ -27,7 +27,6 @@ from jaxheads.commands import (
     Protocols,
     RankedCommand,
     Report,
-    Stoppable,
     StudyCommand,
     Tasks,
     Train,
@@ -42,8 +41,7 @@ if TYPE_CHECKING:
 def run(arguments: list[str] | None = None) -> None:
     """Parse the arguments and run the command."""
     command = parse(arguments)
-    if isinstance(command, Stoppable):
-        stops.stop_after(command.stop_after)
+    stops.stop_after(getattr(command, "stop_after", None))
     console = Console(stderr=True)
     match command:
         case Dynamics():
