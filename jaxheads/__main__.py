@@ -18,16 +18,14 @@ def main(arguments: list[str] | None = None) -> None:
     from jaxheads import stops
 
     own = arguments is None
-    with stops.listening(own):
+    with stops.listening(own) as asked:
         message, code = _run(arguments)
-        if stopped := stops.code():
-            # It explains whatever came after it.
-            said = message if code == 130 else f"interrupted: {stops.GOES_ON}"
-            message, code = said, stopped
-        own = own and not stops.held()  # several processes take leave of each other
+    if stopped := asked.code():  # it explains whatever came after it
+        said = message if code == 130 else f"interrupted: {stops.GOES_ON}"
+        message, code = said, stopped
     if message:
         print(f"jaxheads: {message}", file=sys.stderr)
-    if own and stopped:
+    if own and stopped and not asked.held:  # several processes take leave of each other
         # Threads may still compile or fetch: the interpreter's end would crash in them.
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):

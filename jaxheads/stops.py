@@ -52,12 +52,21 @@ class _Asked:
         self.number, self.at = number, time.monotonic()
         return False
 
+    def code(self) -> int:
+        """The exit code of the stop that was asked for; 0: none was.
+
+        130 for Ctrl-C and ``--stop-after``, 143 for SIGTERM.
+        """
+        if self.number:
+            return 128 + self.number
+        return 130 if time.monotonic() >= self.deadline else 0
+
 
 _asked: _Asked | None = None  # signals are the process's, and so is this
 
 
 @contextlib.contextmanager
-def listening(own: bool = False) -> Iterator[None]:
+def listening(own: bool = False) -> Iterator["_Asked"]:
     """Take Ctrl-C and SIGTERM as stops.
 
     Within another such block, or in a thread that is not the main one, nothing changes.
@@ -66,11 +75,14 @@ def listening(own: bool = False) -> Iterator[None]:
         own: whether the process is this command's alone: a second signal then ends it
             at once, whatever it does, and so does any after the block. Else a second
             one raises KeyboardInterrupt, and the handlers are put back.
+
+    Returns:
+        What is asked: its ``code()`` holds after the block, too.
     """
     global _asked
     main = threading.current_thread() is threading.main_thread()
     if _asked is not None or not main:
-        yield
+        yield _asked or _Asked(own)
         return
     asked = _asked = _Asked(own)
 
@@ -83,12 +95,14 @@ def listening(own: bool = False) -> Iterator[None]:
         if own:  # told by a thread: the main one may be compiling
             reader, writer = socket.socketpair()
             writer.setblocking(False)
+            watch = threading.Thread(target=_watch, args=(reader, asked), daemon=True)
+            watch.start()
+            stack.callback(watch.join)  # all that came has been taken
             stack.callback(writer.close)
             signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
             stack.callback(signal.set_wakeup_fd, -1)
-            threading.Thread(target=_watch, args=(reader, asked), daemon=True).start()
         try:
-            yield
+            yield asked
         finally:
             for number, handler in before.items():
                 signal.signal(number, signal.SIG_DFL if own else handler)
@@ -126,15 +140,8 @@ def stop_after(hours: float | None) -> None:
 
 
 def code() -> int:
-    """The exit code of the stop that was asked for; 0: none was.
-
-    130 for Ctrl-C and ``--stop-after``, 143 for SIGTERM.
-    """
-    if _asked is None:
-        return 0
-    if _asked.number:
-        return 128 + _asked.number
-    return 130 if time.monotonic() >= _asked.deadline else 0
+    """The exit code of the stop that was asked for; 0: none was."""
+    return 0 if _asked is None else _asked.code()
 
 
 def check() -> None:

@@ -77,6 +77,8 @@ WHOLE = 4
 """Tries in one folder before the command may end."""
 PATIENCE = 150.0
 """Seconds after a signal, or of a command, that are no hang yet."""
+_TEARDOWN = 3.0
+"""Seconds in which a process that had ended may still be there."""
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 CODES = {
     signal.SIGKILL: (-9,),
@@ -289,15 +291,20 @@ class Driver:
             self._judge(process.returncode, process.communicate()[1], row)
             return
         process.send_signal(how)
-        row.kills += 1
+        sent = time.monotonic()
         try:
             error = process.communicate(timeout=PATIENCE)[1]
         except subprocess.TimeoutExpired:
             process.kill()
             error = process.communicate()[1]
+            row.kills += 1
             row.hangs += 1
             row.faults.append(f"{name}: {how.name} hung: {error.strip()[-300:]}")
             return
+        if process.returncode == 0 and time.monotonic() - sent < _TEARDOWN:
+            row.ended += 1  # all was done, and the system was taking it down
+            return
+        row.kills += 1
         row.codes[process.returncode] += 1
         self._judge(process.returncode, error, row)
         if process.returncode not in CODES[how]:
