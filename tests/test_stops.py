@@ -42,19 +42,15 @@ print("went on", flush=True)
 
 def run_process(work: str, *signals: int) -> tuple[int, float, str, str]:
     """Exit code, seconds after the last signal, what was printed and what was said."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROCESS.format(work=work)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None and process.stdout.readline() == "there\n"
-    start = 0.0
-    for number in signals:
-        process.send_signal(number)
-        start = time.monotonic()
-        time.sleep(0.3)
-    printed, said = process.communicate(timeout=60)
+    command, pipe = [sys.executable, "-c", PROCESS.format(work=work)], subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "there\n"
+        start = 0.0
+        for number in signals:
+            process.send_signal(number)
+            start = time.monotonic()
+            time.sleep(0.3)
+        printed, said = process.communicate()
     return process.returncode, time.monotonic() - start, printed, said
 
 
@@ -66,7 +62,6 @@ def run_process(work: str, *signals: int) -> tuple[int, float, str, str]:
     [
         "asks()",
         "stops.patiently(lambda: time.sleep(60))",  # a slow download
-        "time.sleep(1)",  # ends before it asks
     ],
 )
 def test_a_signal_is_one_line_and_its_code(work, number, code):
@@ -74,6 +69,12 @@ def test_a_signal_is_one_line_and_its_code(work, number, code):
     assert found == code and seconds < 20
     assert printed == "left\n"  # what was open has been closed
     assert said == f"jaxheads: interrupted: {stops.GOES_ON}\n"
+
+
+def test_a_signal_in_the_last_moment_counts():
+    work = "stops.os.kill(stops.os.getpid(), stops.signal.SIGTERM)"
+    found, _, printed, said = run_process(work)
+    assert found == 143 and printed == "left\n" and "interrupted" in said
 
 
 @pytest.mark.parametrize("last", [signal.SIGINT, signal.SIGTERM])
@@ -90,8 +91,11 @@ def test_a_stop_that_waits_says_so():
 
 
 def test_a_mistake_that_a_stop_made_is_a_stop():
-    work = "time.sleep(1); raise jaxheads.errors.UserError('pip was interrupted')"
-    found, _, _, said = run_process(work, signal.SIGINT)
+    work = (
+        "stops.os.kill(stops.os.getpid(), stops.signal.SIGINT); "
+        "raise jaxheads.errors.UserError('pip was interrupted')"
+    )
+    found, _, _, said = run_process(work)
     assert found == 130 and "pip" not in said
 
 
