@@ -1,5 +1,6 @@
 """The entry of ``jaxheads`` and ``python -m jaxheads``: errors become one sentence."""
 
+import contextlib
 import errno
 import os
 import sys
@@ -7,7 +8,35 @@ import warnings
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; exits 2 on a user's mistake, 130 on Ctrl-C."""
+    """Run the command line.
+
+    Exits 2 on a user's mistake, 130 on Ctrl-C and ``--stop-after``, 143 on SIGTERM.
+
+    Args:
+        arguments: of the command; None: those of the process, which then is its own.
+    """
+    from jaxheads import stops
+
+    own = arguments is None
+    with stops.listening(own) as asked:
+        message, code = _run(arguments)
+    if stopped := asked.code():  # it explains whatever came after it
+        said = message if code == 130 else f"interrupted: {stops.GOES_ON}"
+        message, code = said, stopped
+    if message:
+        print(f"jaxheads: {message}", file=sys.stderr)
+    if own and stopped and not asked.held:  # several processes take leave of each other
+        # Threads may still compile or fetch: the interpreter's end would crash in them.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(code)
+    if code:
+        sys.exit(code)
+
+
+def _run(arguments: list[str] | None) -> tuple[str, int]:
+    """What there is to say in the end, and the exit code."""
     from jaxheads.errors import UserError
 
     warnings.showwarning = _show_warning
@@ -16,35 +45,39 @@ def main(arguments: list[str] | None = None) -> None:
 
         run(arguments)
     except UserError as error:
-        _stop(str(error), 2)
+        return str(error), 2
+    except SystemExit as end:  # of the parser, which has said why
+        return "", end.code if isinstance(end.code, int) else int(end.code is not None)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        return "", 1
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            _stop(
-                f"there must be room to write {error.filename or 'the run'}, but the "
-                "disk is full: free some and give the same command again, it goes on "
-                "where it stopped",
-                2,
-            )
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            _stop(
-                f"{error.filename} must be readable and its folder writable, but the "
-                f"system says {error.strerror!r}: give another path",
-                2,
-            )
-        raise
+        return _trouble(error), 2
     except KeyboardInterrupt as stop:
-        _stop(f"interrupted: {stop.args[0] if stop.args else _GOES_ON}", 130)
+        from jaxheads.stops import GOES_ON
+
+        return f"interrupted: {stop.args[0] if stop.args else GOES_ON}", 130
+    return "", 0
 
 
-_GOES_ON = "the same command goes on where it stopped"
-
-
-def _stop(message: str, code: int) -> None:
-    print(f"jaxheads: {message}", file=sys.stderr)
-    sys.exit(code)
+def _trouble(error: OSError) -> str:
+    """What the system refused, and the way out."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"there must be room to write {error.filename or 'the run'}, but the disk "
+            "is full: free some and give the same command again, it goes on where it "
+            "stopped"
+        )
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return (
+            f"{error.filename} must be readable and its folder writable, but the "
+            f"system says {error.strerror!r}: give another path"
+        )
+    return (
+        f"{error.filename or 'a file'} must be readable or writable, but the system "
+        f"says {error.strerror or str(error)!r}: mend that or give another path, and "
+        "the same command goes on where it stopped"
+    )
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxheads import stops
 from jaxheads.devices import data_parts, gather, mesh_of, replicate, split
 from jaxheads.memory import balanced
 
@@ -14,7 +15,7 @@ def chunks(count: int, size: int, parts: int = 1) -> Iterator[np.ndarray]:
     """Index arrays of one length, at most ``size``, that cover ``range(count)``.
 
     One length means one compile; the chunks are balanced, so that the last one repeats
-    its last index a few times at most.
+    its last index a few times at most. Before each one is a safe place to stop.
 
     Args:
         count: items.
@@ -23,6 +24,7 @@ def chunks(count: int, size: int, parts: int = 1) -> Iterator[np.ndarray]:
     """
     size = balanced(count, max(size // parts, 1) * parts, parts)
     for start in range(0, count, size):
+        stops.check()
         yield np.minimum(np.arange(start, start + size), count - 1)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
+from jaxheads import stops
 from jaxheads.commands import (
     NAMES,
     PARTS,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 def run(arguments: list[str] | None = None) -> None:
     """Parse the arguments and run the command."""
     command = parse(arguments)
+    stops.stop_after(getattr(command, "stop_after", None))
     console = Console(stderr=True)
     match command:
         case Dynamics():
@@ -224,19 +226,21 @@ def _export(command: Export, console: Console) -> None:
 
 
 def _convert(command: Convert, console: Console) -> None:
+    from jaxheads.weights.store import is_store, open_store, save
     from jaxheads.weights.unfinished import free_folder
 
-    free_folder(command.out)  # told before a model is fetched and read
+    # The same command may have been stopped, or killed, when all was written.
+    there = open_store(command.out) if is_store(command.out) else None
+    if there is None or there.provenance["source"] != command.source:
+        there = None
+        free_folder(command.out)  # told before a model is fetched and read
     from jaxheads.model import load
-    from jaxheads.weights.store import save
 
-    try:
-        with console.status(escape(f"loading {command.source}")):
-            model = load(command.source, command.revision, command.dtype)
+    with console.status(escape(f"loading {command.source}")):
+        model = load(command.source, command.revision, command.dtype)
+    if there is None or there.params_sha256 != model.provenance.params_sha256:
         with console.status(escape(f"writing {command.out}")):
             save(model, command.out)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("nothing was written") from None
     console.print(f"model   {command.out}", soft_wrap=True, markup=False)
 
 

@@ -29,8 +29,17 @@ FigureFormat = Literal["pdf", "svg", "png", "csv"]
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stoppable:
+    """What every command that computes for long takes."""
+
+    stop_after: float | None = None
+    """Hours after which it stops as by Ctrl-C, at the next safe place with exit code
+    130; the same command goes on. For machines that are taken away."""
+
+
 @dataclasses.dataclass(frozen=True)
-class StudyCommand:
+class StudyCommand(Stoppable):
     """What every command that runs a model takes."""
 
     source: tyro.conf.Positional[str] = DEFAULT_MODEL
@@ -186,7 +195,7 @@ class Dynamics(StudyCommand, ProtocolCommand):
 
 
 @dataclasses.dataclass(frozen=True)
-class Train:
+class Train(Stoppable):
     """Train small models from scratch, several seeds at once; go on after a stop."""
 
     model: Annotated[ModelChoice, tyro.conf.arg(name="")] = ModelChoice()
@@ -202,7 +211,7 @@ class Train:
 
 
 @dataclasses.dataclass(frozen=True)
-class CompareRuns:
+class CompareRuns(Stoppable):
     """Compare trainings on the same data and seeds, such as hapax against vanilla."""
 
     run: tyro.conf.Positional[tuple[Path, ...]]
@@ -216,7 +225,7 @@ class CompareRuns:
 
 
 @dataclasses.dataclass(frozen=True)
-class Evidence:
+class Evidence(Stoppable):
     """Ask Olsson et al.'s six arguments on induction heads of finished trainings."""
 
     run: tyro.conf.Positional[tuple[Path, ...]]

@@ -2,10 +2,14 @@
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 from jaxheads.errors import UserError
+
+LOCK = ".lock"
+"""In a folder that is being written: the number and the machine of the process."""
 
 
 @contextlib.contextmanager
@@ -19,21 +23,9 @@ def locked(folder: Path) -> Iterator[bool | None]:
         True: it is ours; False: another process has it; None: this system, or this
         file system, has no locks, so nobody can know.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield None
-        return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        ours: bool | None = True
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            ours = False
-        except OSError:
-            ours = None
-        yield ours
+        yield _lock(handle)
     finally:
         os.close(handle)
 
@@ -42,6 +34,9 @@ def locked(folder: Path) -> Iterator[bool | None]:
 def alone(folder: Path, option: str) -> Iterator[None]:
     """Keep other processes from writing into a folder; without locks nothing does.
 
+    The lock is on a file, which network file systems lock for all machines; it is
+    there for as long as the block lasts.
+
     Args:
         folder: that is there.
         option: what another folder is given by, for the message.
@@ -49,10 +44,64 @@ def alone(folder: Path, option: str) -> Iterator[None]:
     Raises:
         UserError: another process has it.
     """
-    with locked(folder) as ours:
-        if ours is False:
-            raise UserError(
-                f"{folder} must be written by one process, but another is at work in "
-                f"it: wait for it, stop it, or give another {option}"
-            )
-        yield
+    path = folder / LOCK
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if _lock(handle) is False:
+                raise UserError(
+                    f"{folder} must be written by one process, but another is at work "
+                    f"in it{_owner(handle)}: wait for it, stop it, or give another "
+                    f"{option}"
+                )
+            if not _is_still(path, handle):  # removed by its owner while we waited
+                continue
+            os.truncate(handle, 0)
+            os.write(handle, f"{os.getpid()} {socket.gethostname()}".encode())
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+        finally:
+            os.close(handle)
+
+
+def is_alive(number: int) -> bool:
+    """Whether this machine has a process of this number."""
+    if os.name != "posix":  # where asking would end it
+        return True
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _lock(handle: int) -> bool | None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _is_still(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def _owner(handle: int) -> str:
+    """Such as " (process 1234 on gpu7)"; "" if it has not said."""
+    number, _, machine = os.read(handle, 300).decode("utf-8", "replace").partition(" ")
+    return f" (process {number} on {machine})" if number.isdecimal() else ""

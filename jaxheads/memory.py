@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxheads import stops
 from jaxheads.devices import data_parts, mesh_of
 from jaxheads.errors import UserError
 
@@ -172,6 +173,7 @@ def fit(program: Program, budget: int) -> Fit:
     parts = data_parts(mesh_of(program.params)) if program.split else 1
     size = max(1, min(program.most, -(-program.items // parts)))
     while True:
+        stops.check()
         chunk = balanced(program.items, size * parts, parts)
         needed = program_bytes(program, chunk)
         if needed <= budget or size == 1:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxheads import stops
 from jaxheads.devices import of_first_process
 from jaxheads.memory import Fit
 from jaxheads.models import family
@@ -166,6 +167,7 @@ def calibrated(parts: dict[str, Part], rate: float) -> dict[str, Part]:
     left = max(CALIBRATION_SECONDS, CALIBRATION_SHARE * sum(map(_flops, fits)) / rate)
     timed: dict[Fit, float] = {}
     for fitted in sorted(fits, key=_flops, reverse=True):
+        stops.check()
         if fitted.chunk * fitted.program.flops / rate < left:
             # The clocks of several processes differ, and all must do the same.
             seconds = of_first_process(_seconds_of_chunk(fitted))

@@ -4,6 +4,7 @@ The processes need no common file system; what the first one reads it sends to t
 others, so that all of them take the same way through a study.
 """
 
+import contextlib
 import io
 import json
 import time
@@ -15,7 +16,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxheads import finite, runs
+from jaxheads import finite, runs, stops
 from jaxheads.errors import UserError
 
 
@@ -74,8 +75,8 @@ def _broadcast(data: bytes) -> bytes:
     return np.asarray(multihost_utils.broadcast_one_to_all(sent), np.uint8).tobytes()
 
 
-class SharedFolder:
-    """``runs.RunFolder`` of several processes.
+class SharedFolder(contextlib.AbstractContextManager):
+    """``runs.RunFolder`` of several processes; they stop together, between units.
 
     All call the same methods in the same order; the arguments are those of
     ``runs.RunFolder``.
@@ -91,6 +92,21 @@ class SharedFolder:
             return b""
 
         of_first(make)
+        stops.hold()
+
+    def __enter__(self) -> "SharedFolder":
+        """Lock the folder, unless the run is complete."""
+
+        def lock() -> bytes:
+            self._first.__enter__()
+            return b""
+
+        of_first(lock)
+        return self
+
+    def __exit__(self, *error) -> None:
+        if self._own is not None:
+            self._own.__exit__(*error)
 
     @property
     def finished(self) -> bool:
@@ -105,6 +121,8 @@ class SharedFolder:
         self, name: str, compute: Callable[[], runs.Arrays], axes: finite.Axes = ()
     ) -> runs.Arrays:
         """A unit's arrays: the first process' if done, else computed by all."""
+        if multihost_utils.process_allgather(np.int32(stops.code())).any():
+            raise stops.Stopped(stops.GOES_ON)
         stored = of_first(lambda: _pack(self._first.stored(name) or {}))
         if arrays := _unpack(stored):
             self.check(arrays, axes, name)

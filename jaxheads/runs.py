@@ -5,22 +5,25 @@ A finished run is ``result.json`` and ``arrays.npz``. An unfinished one has
 done: the same command goes on from there and ends with the same arrays.
 """
 
+import contextlib
 import dataclasses
+import errno
+import glob
 import hashlib
 import json
 import os
 import re
 import shutil
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxheads import finite
-from jaxheads.errors import UserError
+from jaxheads import finite, stops
+from jaxheads.errors import UserError, first_line
+from jaxheads.locks import LOCK, alone, is_alive
 
 SCHEMA = 1
 Arrays = dict[str, np.ndarray]
@@ -58,23 +61,98 @@ def load(path: str | Path) -> Run:
             f"{path} should be a run's folder with result.json and arrays.npz, but "
             "has none: give a folder that a `jaxheads` command wrote"
         )
+    tidy(path)
     try:
         result = json.loads((path / "result.json").read_text(encoding="utf-8"))
+        if isinstance(result, dict) and result.get("schema") != SCHEMA:
+            raise UserError(
+                f"{path} was written with another schema than {SCHEMA}, the one that "
+                "this version reads: run the study again"
+            )
+        if "sha256" in result or "arrays_sha256" in result:  # 0.1.0 wrote none
+            if result["sha256"] != _sha256_of_result(result):
+                raise ValueError("result.json is not what was written: wrong SHA-256")
+            if result["arrays_sha256"] != _sha256_of_file(path / "arrays.npz"):
+                raise ValueError("arrays.npz is not this run's: wrong SHA-256")
         arrays = _read_arrays(path / "arrays.npz")
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except UserError:
+        raise
+    except PermissionError as error:
+        raise _not_readable(error) from error
+    except Exception as error:  # zipfile and numpy raise many kinds
         raise UserError(
-            f"{path} is damaged ({error}): delete the folder and run the study again"
+            f"{path} is damaged ({first_line(error)}): delete the folder and run the "
+            "study again"
         ) from error
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
-        raise UserError(
-            f"{path} was written with another schema than {SCHEMA}, the one that this "
-            "version reads: run the study again"
-        )
     return Run(path, result, arrays)
 
 
-class RunFolder:
-    """A run that is being written, unit by unit.
+def write_run(path: Path, result: dict[str, Any], arrays: Arrays) -> None:
+    """Write a finished run; ``result.json``, written last, makes it one.
+
+    Args:
+        path: its folder.
+        result: ready for JSON; hashes of the arrays and of itself are added.
+        arrays: by name.
+    """
+    write_arrays(path / "arrays.npz", arrays)
+    sealed = result | {"arrays_sha256": _sha256_of_file(path / "arrays.npz")}
+    write_json(path / "result.json", sealed | {"sha256": _sha256_of_result(sealed)})
+
+
+def tidy(path: Path) -> None:
+    """Remove what a kill in the last moment left in a finished run's folder.
+
+    Args:
+        path: it is left as it is while a process works in it.
+    """
+    names = ["run.json", "units", LOCK]
+    if (path / "checkpoints").is_dir():  # of a training
+        names += ["curves.jsonl", "state"]
+    left = [path / name for name in names if (path / name).exists()]
+    left += path.glob(".*.partial")
+    with contextlib.suppress(OSError, UserError):
+        if not left or not (path / "result.json").is_file():
+            return
+        with alone(path, "folder"):
+            for one in left:
+                if one.is_dir():
+                    shutil.rmtree(one, ignore_errors=True)
+                elif one.name.endswith(".partial"):
+                    _remove_abandoned(one)
+                else:
+                    one.unlink(missing_ok=True)
+
+
+def is_empty(path: Path) -> bool:
+    """Whether a folder holds nothing but what a kill or a full disk left of a start."""
+    return all(
+        one.name == LOCK
+        or (one.name.startswith(".") and one.name.endswith(".partial"))
+        or (one.name == "units" and one.is_dir() and is_empty(one))
+        for one in path.iterdir()
+    )
+
+
+def _sha256_of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sha256_of_result(result: dict[str, Any]) -> str:
+    told = {name: value for name, value in result.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _not_readable(error: OSError) -> UserError:
+    return UserError(
+        f"{error.filename} must be readable, but the system says {error.strerror!r}: "
+        "give yourself the right to read it"
+    )
+
+
+class RunFolder(contextlib.AbstractContextManager):
+    """A run that is being written, unit by unit; ``with`` keeps other writers out.
 
     Args:
         path: its folder; made if absent.
@@ -94,6 +172,7 @@ class RunFolder:
         canonical = json.dumps(self.identity, sort_keys=True)
         self.fingerprint = hashlib.sha256(canonical.encode()).hexdigest()
         self._units = self.path / "units"
+        self._stack = contextlib.ExitStack()
         for name in ("result.json", "run.json"):
             if (self.path / name).is_file():
                 self._refuse_unless_ours(self.path / name)
@@ -101,9 +180,33 @@ class RunFolder:
         else:
             self._refuse_unless_empty()
         if not self.finished:
-            self._units.mkdir(parents=True, exist_ok=True)
-            receipt = self.identity | {"fingerprint": self.fingerprint}
-            write_json(self.path / "run.json", receipt)
+            self._begin()
+
+    def __enter__(self) -> "RunFolder":
+        """Lock the folder, unless the run is complete: reading is anybody's.
+
+        Raises:
+            UserError: another process is at work in it.
+        """
+        if self.finished:
+            tidy(self.path)
+        else:
+            self._stack.enter_context(alone(self.path, "--out"))
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._stack.close()
+
+    def reopen(self) -> None:
+        """Make a finished run an unfinished one, which is written again."""
+        self._stack.enter_context(alone(self.path, "--out"))
+        self._begin()
+        (self.path / "result.json").unlink()
+
+    def _begin(self) -> None:
+        self._units.mkdir(parents=True, exist_ok=True)
+        receipt = self.identity | {"fingerprint": self.fingerprint}
+        write_json(self.path / "run.json", receipt)
 
     @property
     def finished(self) -> bool:
@@ -119,7 +222,7 @@ class RunFolder:
     ) -> Arrays:
         """A unit's arrays: read if done in an earlier try, else computed and written.
 
-        The seconds it took are kept in "seconds".
+        The seconds it took are kept in "seconds". Before and after are safe places.
 
         Args:
             name: of the unit.
@@ -130,6 +233,7 @@ class RunFolder:
             UserError: a value is not finite and may not be NaN, see ``finite``; the
                 unit is not written.
         """
+        stops.check()
         arrays = self.stored(name)
         if arrays is not None:
             self.check(arrays, axes, name)
@@ -139,6 +243,7 @@ class RunFolder:
         self.check(arrays, axes, name)
         arrays["seconds"] = np.asarray(time.perf_counter() - start)
         write_arrays(self._unit_path(name), arrays)
+        stops.check()
         return arrays
 
     def check(self, arrays: Arrays, axes: finite.Axes, where: str) -> None:
@@ -152,7 +257,9 @@ class RunFolder:
             return None
         try:
             return _read_arrays(path)
-        except (OSError, ValueError, zipfile.BadZipFile):
+        except PermissionError as error:
+            raise _not_readable(error) from error
+        except Exception:  # zipfile, zlib and numpy raise many kinds
             path.unlink()
             return None
 
@@ -176,8 +283,7 @@ class RunFolder:
                 told |= {"nan": finite.unknown(name)} if finite.unknown(name) else {}
         receipt = {"schema": SCHEMA, "fingerprint": self.fingerprint} | result
         receipt |= {"arrays": described} if described else {}
-        write_arrays(self.path / "arrays.npz", arrays)
-        write_json(self.path / "result.json", self.identity | receipt)
+        write_run(self.path, self.identity | receipt, arrays)
         (self.path / "run.json").unlink(missing_ok=True)
         shutil.rmtree(self._units, ignore_errors=True)
         return load(self.path)
@@ -189,7 +295,9 @@ class RunFolder:
         try:
             there = json.loads(path.read_text(encoding="utf-8"))
             fingerprint = there["fingerprint"]
-        except (ValueError, KeyError, TypeError) as error:
+        except PermissionError as error:
+            raise _not_readable(error) from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(
                 f"{path} is damaged ({error}): delete the folder or give another --out"
             ) from error
@@ -205,7 +313,7 @@ class RunFolder:
             raise UserError(
                 f"--out must be a folder, but {self.path} is a file: give another"
             )
-        if self.path.is_dir() and any(self.path.iterdir()):
+        if self.path.is_dir() and not is_empty(self.path):
             raise UserError(
                 f"{self.path} holds other files and no run: give an empty or new folder"
             )
@@ -236,17 +344,49 @@ def _differences(there: Any, here: Any, name: str = "") -> list[str]:
 
 
 def _read_arrays(path: Path) -> Arrays:
-    with np.load(path, allow_pickle=False) as file:
+    # Opened here: numpy leaves a damaged file open.
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
 
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    """Write to a temporary name beside ``path``, then rename: all or nothing."""
+def replace(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write to a temporary name beside ``path``, then rename: all or nothing.
+
+    The content is on the disk before it has its name, and the name when this returns.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        _remove_abandoned(left)
     try:
         write(temporary)
+        sync(temporary)
         os.replace(temporary, path)
+        sync(path.parent)
     finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Have the disk take a file, or the names in a folder, before anything follows."""
+    if path.is_dir():
+        if os.name != "posix":  # Windows opens no folders
+            return
+        handle = os.open(path, os.O_RDONLY)
+    else:
+        handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # has no such thing
+            raise
+    finally:
+        os.close(handle)
+
+
+def _remove_abandoned(temporary: Path) -> None:
+    """Remove what a process left that was killed while it wrote."""
+    number = temporary.name.split(".")[-2]
+    if not (number.isdecimal() and is_alive(int(number))):
         temporary.unlink(missing_ok=True)
 
 
@@ -257,7 +397,7 @@ def write_arrays(path: Path, arrays: Arrays) -> None:
         with temporary.open("wb") as file:
             np.savez_compressed(file, **{k: arrays[k] for k in sorted(arrays)})  # type: ignore[arg-type]
 
-    _replace(path, write)
+    replace(path, write)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -273,8 +413,4 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file, atomically."""
-
-    def write(temporary: Path) -> None:
-        temporary.write_bytes(content)
-
-    _replace(path, write)
+    replace(path, lambda temporary: temporary.write_bytes(content))

@@ -98,21 +98,30 @@ def run_study(
     if not processes.is_file(Path(out) / "result.json"):
         sets = planned_sets(prepared, model.config, config, own)
         planned = planning.fitted(prepared, model, config, costs, sets, budget)
-    folder = processes.open_folder(
+    with processes.open_folder(
         out,
         "+".join(parts),
         stated_config(config, own, parts, ranking),
         identity(model, prepared.token_arrays(), prepared.bos),
-    )
-    if folder.finished:
-        return processes.load(folder.path)
-    checks = examine_study(model, prepared.token_arrays(), prepared.bos)
-    if calibrate:
-        planned = plan.calibrated(planned, plan.matmul_rate())
-    progress.planned(planned)
-    return _run(
-        model, config, prepared, ranking, own, folder, budget, progress, planned, checks
-    )
+    ) as folder:
+        if folder.finished:
+            return processes.load(folder.path)
+        checks = examine_study(model, prepared.token_arrays(), prepared.bos)
+        if calibrate:
+            planned = plan.calibrated(planned, plan.matmul_rate())
+        progress.planned(planned)
+        return _run(
+            model,
+            config,
+            prepared,
+            ranking,
+            own,
+            folder,
+            budget,
+            progress,
+            planned,
+            checks,
+        )
 
 
 def _run(

@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
+from jaxheads import runs
 from jaxheads.errors import UserError
 from jaxheads.tokenizer_folder import (
     END_OF_TEXT,
@@ -128,9 +128,7 @@ class Tokenizer:
             ("tokenizer_config.json", json.dumps(settings, indent=2) + "\n"),
             ("tokenizer.json", self._inner.to_str()),
         ):
-            written = folder / f".{name}.{os.getpid()}"
-            written.write_text(text, encoding="utf-8")
-            os.replace(written, folder / name)
+            runs.write_text(folder / name, text)
 
     @property
     def ids(self) -> list[int]:

@@ -12,14 +12,8 @@ from pathlib import Path
 
 import jax
 import pytest
-import tokenizers
 from families import CONFIGS, LLAMAS, Tiny
-from model_folder import write_folder
-from tokenizers import decoders, models, pre_tokenizers, trainers
-
-from jaxheads.icl.tasks import load_tasks
-from jaxheads.models import llama
-from jaxheads.models.parameters import init_params
+from model_folder import write_tiny_llama
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 if (
@@ -44,30 +38,7 @@ def tiny_gqa() -> Tiny:
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory) -> Path:
     """A tiny random Llama in hub layout, with a tokenizer trained on the tasks."""
-    folder = tmp_path_factory.mktemp("tiny-llama")
-    lines = [
-        f"Q: {given}\nA: {wanted}\n\n"
-        for task in load_tasks(None)
-        for given, wanted in zip(task.inputs, task.outputs, strict=True)
-    ]
-    tokenizer = tokenizers.Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(
-        lines,
-        trainers.BpeTrainer(
-            vocab_size=600,
-            initial_alphabet=alphabet,
-            special_tokens=["<s>"],
-            show_progress=False,
-        ),
-    )
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text('{"bos_token": "<s>"}')
-    config = llama.Config(3, 22, 6, 2, 10, 34, 600, 512, tied=True)
-    params = init_params(llama.abstract(config), jax.random.key(7), scale=2.0)
-    return write_folder(folder, config, params)
+    return write_tiny_llama(tmp_path_factory.mktemp("tiny-llama"))
 
 
 @pytest.fixture(scope="module")

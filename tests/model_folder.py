@@ -3,10 +3,15 @@
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
+import tokenizers
 from safetensors.numpy import save_file
+from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from jaxheads.icl.tasks import load_tasks
 from jaxheads.models import llama
+from jaxheads.models.parameters import init_params
 from jaxheads.weights.convert import from_params
 
 
@@ -44,3 +49,31 @@ def write_folder(
     index = json.dumps({"weight_map": weight_map})
     (folder / "model.safetensors.index.json").write_text(index)
     return folder
+
+
+def write_tiny_llama(folder: Path) -> Path:
+    """Write a tiny random Llama with a tokenizer trained on the tasks."""
+    folder.mkdir(exist_ok=True)
+    lines = [
+        f"Q: {given}\nA: {wanted}\n\n"
+        for task in load_tasks(None)
+        for given, wanted in zip(task.inputs, task.outputs, strict=True)
+    ]
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        lines,
+        trainers.BpeTrainer(
+            vocab_size=600,
+            initial_alphabet=alphabet,
+            special_tokens=["<s>"],
+            show_progress=False,
+        ),
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"bos_token": "<s>"}')
+    config = llama.Config(3, 22, 6, 2, 10, 34, 600, 512, tied=True)
+    params = init_params(llama.abstract(config), jax.random.key(7), scale=2.0)
+    return write_folder(folder, config, params)

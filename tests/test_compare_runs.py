@@ -3,9 +3,7 @@
 import dataclasses
 import io
 import itertools
-import json
 import math
-import shutil
 import statistics
 
 import jax
@@ -89,15 +87,15 @@ def compared(arms):
 def changed(folder, target, **changes):
     """A copy of a run whose result says something else; its models stay away."""
     target.mkdir()
-    result = json.loads((folder / "result.json").read_text())
+    run = runs.load(folder)
+    result = run.result
     for path, value in changes.items():
         *outer, last = path.split("__")
         place = result
         for name in outer:
             place = place[name]
         place[last] = value
-    (target / "result.json").write_text(json.dumps(result))
-    shutil.copy(folder / "arrays.npz", target)
+    runs.write_run(target, result, run.arrays)
     return target
 
 
@@ -490,7 +488,7 @@ def test_three_arms_of_one_seed_are_warned_of(arms, tmp_path):
         (made / "checkpoints").symlink_to(at / "checkpoints" / "seed_3")
         arrays = runs.load(made).arrays
         own = {key: x[:, 1:2] if x.ndim > 1 else x for key, x in arrays.items()}
-        runs.write_arrays(made / "arrays.npz", own)
+        runs.write_run(made, runs.load(made).result, own)
         three.append(made)
     run = compare_runs(three, CONFIG, tmp_path / "compared")
     assert {one.arm for one in effects_of(run)} == {1, 2}

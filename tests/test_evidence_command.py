@@ -62,23 +62,23 @@ def change_architecture(folder: Path, config: toy.Config) -> None:
             dataclasses.replace(model, params=params, config=config, provenance=origin),
             path,
         )
-    told = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    told["model"]["model"] |= dataclasses.asdict(config)
-    told["fingerprint"] = "another"
-    runs.write_json(folder / "result.json", told)
+    run = runs.load(folder)
+    run.result["model"]["model"] |= dataclasses.asdict(config)
+    run.result["fingerprint"] = "another"
+    runs.write_run(folder, run.result, run.arrays)
 
 
 def plant(folder: Path, jumps: tuple[int, ...]) -> None:
     """Write a phase change into each seed's curves: head 1.2 and the ICL score."""
-    with np.load(folder / "arrays.npz") as file:
-        arrays = {name: file[name] for name in file.files}
+    run = runs.load(folder)
+    arrays = run.arrays
     steps = arrays["evaluation/step"]
     for n, at in enumerate(jumps):
         risen = (steps >= at).astype(np.float32)
         arrays["evaluation/prefix_matching"][:, n] = 0.05
         arrays["evaluation/prefix_matching"][:, n, 1, 2] = 0.05 + 0.7 * risen
         arrays["evaluation/icl_score"][:, n] = -0.05 - 1.5 * risen
-    runs.write_arrays(folder / "arrays.npz", arrays)
+    runs.write_run(folder, run.result, arrays)
 
 
 @pytest.fixture(scope="module")
@@ -374,15 +374,14 @@ def _anchors(run: runs.Run) -> set[str]:
 
 def _change(folder: Path, evidence: dict | None) -> None:
     """Tell of other windows; None: leave out what was measured."""
-    told = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    run = runs.load(folder)
+    told, kept = run.result, run.arrays
     if evidence is not None:
         told["model"]["evidence"] |= evidence
     else:
         told["model"]["evidence"] = None
-        with np.load(folder / "arrays.npz") as file:
-            kept = {name: file[name] for name in file.files if "evaluation" not in name}
-        runs.write_arrays(folder / "arrays.npz", kept)
-    runs.write_json(folder / "result.json", told)
+        kept = {name: x for name, x in kept.items() if "evaluation" not in name}
+    runs.write_run(folder, told, kept)
 
 
 def test_two_of_them_make_no_page(told, tmp_path, capfd):

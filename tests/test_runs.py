@@ -13,6 +13,7 @@ from jaxheads.errors import UserError
 
 CONFIG = {"seed": 0, "fractions": [0.1, 0.2], "ablation": {"prompts": 3}}
 MODEL = {"params_sha256": "abc"}
+FINISHED = ("arrays.npz", "result.json")
 
 
 def open_run(path, **changes):
@@ -119,6 +120,90 @@ def test_a_spoilt_run_is_one_sentence(tmp_path, spoil, sentence):
     spoil(run.path)
     with pytest.raises(UserError, match=sentence):
         runs.load(run.path)
+
+
+def test_arrays_of_another_run_are_refused(tmp_path):
+    one = finish(open_run(tmp_path / "one"), x=np.ones(1))
+    other = finish(open_run(tmp_path / "two", seed=1), x=np.zeros(1))
+    (one.path / "arrays.npz").write_bytes((other.path / "arrays.npz").read_bytes())
+    with pytest.raises(UserError, match=r"arrays.npz is not this run's"):
+        runs.load(one.path)
+    told = json.loads((other.path / "result.json").read_text())
+    told["wall_s"]["scores"] = 2.5
+    runs.write_json(other.path / "result.json", told)
+    with pytest.raises(UserError, match=r"result.json is not what was written"):
+        runs.load(other.path)
+    del told["sha256"]
+    runs.write_json(other.path / "result.json", told)
+    with pytest.raises(UserError, match="damaged"):
+        runs.load(other.path)
+
+
+def test_any_damage_to_a_unit_is_made_again_and_to_a_run_a_sentence(tmp_path):
+    arrays = {"x": np.arange(40.0).reshape(5, 8), "y": np.arange(3) > 1}
+    folder = open_run(tmp_path / "run")
+    folder.unit("a", lambda: arrays)
+    path = folder.path / "units" / "a.npz"
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    done = finish(open_run(tmp_path / "done"), **arrays).path
+    finished = {name: (done / name).read_bytes() for name in FINISHED}
+    for n in range(400):
+        spoilt = bytearray(whole)
+        spoilt[rng.integers(len(spoilt))] ^= 1 << rng.integers(8)
+        path.write_bytes(spoilt if n % 4 else whole[: rng.integers(len(whole))])
+        found = folder.unit("a", lambda: arrays)  # read with no error, or made again
+        for name, values in arrays.items():
+            np.testing.assert_array_equal(found[name], values)
+        name = FINISHED[n % 2]
+        spoilt = bytearray(finished[name])
+        spoilt[rng.integers(len(spoilt))] ^= 1 << rng.integers(8)
+        (done / name).write_bytes(spoilt)
+        with pytest.raises(UserError):
+            runs.load(done)
+        (done / name).write_bytes(finished[name])
+    runs.load(done)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="takes two users")
+def test_what_may_not_be_read_is_said_as_such(tmp_path):
+    """Another user's file is neither damaged nor to be deleted."""
+    path = finish(open_run(tmp_path / "run"), x=np.ones(1)).path
+    for parent in (*list(tmp_path.parents)[:3], tmp_path, path):
+        if parent != tmp_path.parents[-1]:
+            os.chmod(parent, 0o755)
+    os.chmod(path / "arrays.npz", 0o600)
+    code = (
+        "import os, sys; from jaxheads import runs; from jaxheads.errors import *\n"
+        "os.setuid(65534)\n"
+        f"try: runs.load({str(path)!r})\nexcept UserError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "must be readable" in done.stdout and "Permission denied" in done.stdout
+    assert "delete" not in done.stdout
+
+
+def test_a_start_that_broke_off_is_gone_on_with(tmp_path):
+    (tmp_path / "units").mkdir()
+    (tmp_path / ".run.json.999999.partial").write_text("{")
+    (tmp_path / ".lock").touch()
+    open_run(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [".lock", "run.json", "units"]
+    (tmp_path / "run.json").unlink()
+    (tmp_path / "units" / "mine.txt").touch()
+    with pytest.raises(UserError, match="other files"):
+        open_run(tmp_path)
+
+
+def test_a_finished_folder_is_tidied_when_it_is_opened(tmp_path):
+    path = finish(open_run(tmp_path / "run"), x=np.ones(1)).path
+    living = f".report.html.{os.getpid()}.partial"
+    for how in (runs.load, lambda path: open_run(path).__enter__()):
+        (path / "units").mkdir()
+        (path / "units" / "a.npz").touch()
+        for name in ("run.json", ".arrays.npz.999999.partial", ".lock", living):
+            (path / name).touch()
+        how(path)
+        assert sorted(os.listdir(path)) == sorted([*FINISHED, living])
 
 
 def test_an_unfinished_run_says_how_to_go_on(tmp_path):

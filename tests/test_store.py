@@ -270,12 +270,15 @@ def test_a_mistake_leaves_nothing(tmp_path, capfd):
 
 HALFWAY = """
 import sys, time
+from jaxheads import stops
 from jaxheads.__main__ import main
 from jaxheads.tokenizer import Tokenizer
 
 def wait(self, folder):  # the params are written then
     print("halfway", flush=True)
-    time.sleep(60)
+    for _ in range(600):
+        time.sleep(0.1)
+        stops.check()
 
 Tokenizer.save = wait
 main(["convert", *sys.argv[1:]])

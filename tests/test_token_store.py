@@ -395,8 +395,8 @@ def shorten(path):
             lambda p: shorten(p / "tokens.bin"),
             "must hold [0-9]+ tokens of 40 documents",
         ),
-        (lambda p: np.save(p / "hashes.npy", np.zeros(3)), "must hold"),
-        (lambda p: (p / "offsets.npy").write_bytes(b"no"), "is damaged"),
+        (lambda p: np.save(p / "hashes.npy", np.zeros(3)), "hashes.npy has another"),
+        (lambda p: (p / "offsets.npy").write_bytes(b"no"), "offsets.npy has another"),
         (lambda p: (p / "offsets.npy").unlink(), "is damaged"),
         (lambda p: (p / "store.json").write_text("no"), "must be JSON"),
         (lambda p: (p / "store.json").write_text('{"schema": 1}'), "is damaged"),
@@ -485,3 +485,18 @@ def test_a_special_token_is_no_question_of_the_text():
     plain = train_tokenizer(CORPUS, 280, special_tokens=(), bos_token=None)
     assert plain.bos_id is None and not plain.special_ids
     assert store_writer.identity(CORPUS, plain)["tokenizer"] == plain.sha256
+
+
+def test_any_flipped_bit_is_found_on_opening(tokenizer, tmp_path):
+    path = tokenise(CORPUS, tokenizer, tmp_path / "store").path
+    rng = np.random.default_rng(0)
+    for name in ("offsets.npy", "hashes.npy", "store.json"):
+        whole = (path / name).read_bytes()
+        for _ in range(150):
+            spoilt = bytearray(whole)
+            spoilt[rng.integers(len(spoilt))] ^= 1 << rng.integers(8)
+            (path / name).write_bytes(spoilt)
+            with pytest.raises(UserError):
+                open_store(path)
+        (path / name).write_bytes(whole)
+    open_store(path)

@@ -1,13 +1,13 @@
 """Training runs opened again: the same models, data and probes."""
 
 import dataclasses
-import json
 
 import jax
 import numpy as np
 import pytest
 
 import jaxheads as jh
+from jaxheads import runs
 from jaxheads.errors import UserError
 from jaxheads.models import toy
 from jaxheads.training.config import TrainConfig
@@ -103,9 +103,8 @@ def test_runs_given_twice_are_refused(folder):
     ],
 )
 def test_other_data_are_refused(folder, tmp_path, change, message):
-    result = json.loads((folder / "result.json").read_text())
-    result["model"]["data"] |= change
-    (tmp_path / "result.json").write_text(json.dumps(result))
-    (tmp_path / "arrays.npz").write_bytes((folder / "arrays.npz").read_bytes())
+    run = runs.load(folder)
+    run.result["model"]["data"] |= change
+    runs.write_run(tmp_path, run.result, run.arrays)
     with pytest.raises(UserError, match=message):
         open_trained(tmp_path)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from families import assert_close
 
 import jaxheads as jh
-from jaxheads import runs
+from jaxheads import runs, stops
 from jaxheads.devices import make_mesh
 from jaxheads.errors import UserError
 from jaxheads.locks import alone
@@ -26,13 +27,14 @@ from jaxheads.report import render
 from jaxheads.report import training_figures as training
 from jaxheads.training.checkpoints import Place
 from jaxheads.training.config import TrainConfig
-from jaxheads.training.curves import Curves
+from jaxheads.training.curves import NAMES, Curves, sound_rows
 from jaxheads.training.data.repeats import RepeatedTokens
 from jaxheads.training.data.windows import EVALUATION_STREAM
 from jaxheads.training.loop import train
 from jaxheads.training.schedule import evidence_moves, fixed_steps, loss_moves
 from jaxheads.training.state import init_state, place_batch, stack
 from jaxheads.training.step import make_evaluation, make_step
+from jaxheads.training.trained import open_trained
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -189,6 +191,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(whole, tmp_path, damaged):
     assert place.state_steps() == [5, 8]
     with pytest.raises(UserError, match="has not finished"):
         runs.load(out)
+    assert not (out / ".lock").exists()
     with (out / "curves.jsonl").open("a") as file:
         file.write('{"step": 9, "lo')  # cut off
     if damaged:
@@ -201,6 +204,123 @@ def test_a_stopped_run_goes_on_bit_for_bit(whole, tmp_path, damaged):
         run = start(out)
     same_arrays(run.arrays, whole[0].arrays)
     assert {p.name for p in out.iterdir()} == {p.name for p in whole[0].path.iterdir()}
+
+
+def stopped(out, at=8, config=CONFIG):
+    """A run that has stopped after so many steps."""
+
+    def stop(step, params):
+        if step == at:
+            signal.raise_signal(signal.SIGTERM)
+        return jump(step, params)
+
+    with pytest.raises(stops.Stopped, match=f"step {at} of 12 is saved"):
+        start(out, config, evidence=stop)
+
+
+def flip(path):
+    spoilt = bytearray(path.read_bytes())
+    spoilt[len(spoilt) // 2] ^= 4
+    path.write_bytes(spoilt)
+
+
+ALL = dataclasses.replace(CONFIG, checkpoints=("every=4",))
+
+
+@pytest.mark.parametrize("lose", [lambda path: path.unlink(), flip])
+def test_a_lost_evaluation_is_measured_again_from_the_models(whole, tmp_path, lose):
+    stopped(tmp_path / "run", config=ALL)
+    lose(tmp_path / "run" / "units" / "evaluation_00000004.npz")
+    run = start(tmp_path / "run", ALL)
+    wanted = dict(whole[0].arrays)
+    del wanted["train/checkpoints"]
+    same_arrays({name: run.arrays[name] for name in wanted}, wanted)
+
+
+def test_a_lost_evaluation_is_trained_again_from_an_earlier_state(whole, tmp_path):
+    config = dataclasses.replace(CONFIG, resume_every=4, dense_every=0)
+    stopped(tmp_path / "run", config=config)
+    assert Place(tmp_path / "run", (0, 1)).state_steps() == [4, 8]
+    (tmp_path / "run" / "units" / "evaluation_00000004.npz").unlink()
+    run = start(tmp_path / "run", config)
+    for name in ("train/loss", "evaluation/loss", "evaluation/size"):
+        np.testing.assert_array_equal(run.arrays[name], whole[0].arrays[name])
+
+
+def test_an_evaluation_lost_for_good_is_said_before_training_on(tmp_path):
+    config = dataclasses.replace(CONFIG, dense_every=0)
+    stopped(tmp_path / "run", config=config)
+    (tmp_path / "run" / "units" / "evaluation_00000004.npz").unlink()
+    with pytest.raises(UserError, match=r"evaluation_00000004.npz must hold .*step 4"):
+        start(tmp_path / "run", config, report=lambda *_: pytest.fail("it trained"))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [{"step": "8"}, {"step": 5}, {"seconds": None}, {"seconds": -1.0}, {"sha256": 3}],
+)
+def test_a_state_that_says_nonsense_is_not_gone_on_from(whole, tmp_path, spoil):
+    stopped(tmp_path / "run")
+    path = tmp_path / "run" / "state" / "step_00000008" / "state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | spoil))
+    with pytest.warns(UserWarning, match=r"state.json must tell the step"):
+        run = start(tmp_path / "run")
+    same_arrays(run.arrays, whole[0].arrays)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "[]",
+        "3",
+        '{"step": 6}',
+        '{"step": 7, "loss": [1, 2], "all_loss": [1, 2], "dropped": [0, 0]}',
+        '{"step": 6, "loss": "x", "all_loss": 1, "dropped": 1, "gradient_norm": {}}',
+        "\xff",
+    ],
+)
+def test_curves_of_wrong_types_count_as_lost(whole, tmp_path, row):
+    """The run goes back to the state before; without one it says so."""
+    stopped(tmp_path / "run")
+    path = tmp_path / "run" / "curves.jsonl"
+    rows = path.read_text().splitlines()
+    rows[5] = row
+    path.write_text("\n".join(rows) + "\n", encoding="latin-1")
+    same_arrays(start(tmp_path / "run").arrays, whole[0].arrays)
+
+
+def test_curves_that_no_state_reaches_are_said(tmp_path):
+    stopped(tmp_path / "run")
+    path = tmp_path / "run" / "curves.jsonl"
+    path.write_text(path.read_text().split("\n", 1)[0])
+    with pytest.raises(UserError, match="must have the curves of 5 steps, but has 1"):
+        start(tmp_path / "run")
+
+
+def test_models_that_were_removed_are_said(whole, tmp_path):
+    stopped(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "seed_1" / "step_00000003")
+    with pytest.warns(UserWarning, match=r"had models of step 3, .*removed since"):
+        run = start(tmp_path / "run")
+    wanted = whole[0].arrays["train/checkpoints"].tolist()
+    assert run.arrays["train/checkpoints"].tolist() == [s for s in wanted if s != 3]
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "seed_0" / "step_00000000")
+    with pytest.warns(UserWarning, match=r"had models of step 0, .*removed since"):
+        assert 0 not in open_trained(tmp_path / "run").steps
+
+
+def test_a_stop_within_an_evaluation_saves_the_step(whole, tmp_path):
+    def stop(step, params):
+        if step == 8:
+            signal.raise_signal(signal.SIGTERM)
+            stops.check()  # as the parts of an evidence do
+        return jump(step, params)
+
+    with pytest.raises(stops.Stopped, match="step 8 of 12 is saved"):
+        start(tmp_path / "run", evidence=stop)
+    assert not (tmp_path / "run" / "units" / "evaluation_00000008.npz").exists()
+    assert Place(tmp_path / "run", (0, 1)).state_steps() == [5, 8]
+    same_arrays(start(tmp_path / "run").arrays, whole[0].arrays)
 
 
 KILLED = """
@@ -282,20 +402,23 @@ def test_one_process_at_a_time_writes_into_a_folder(tmp_path):
     ):
         pytest.fail("two have the lock")
     with alone(tmp_path, "--out"):
-        assert not list(tmp_path.iterdir())
+        assert os.listdir(tmp_path) == [".lock"]
+    assert not os.listdir(tmp_path)
 
 
 def test_curves_come_back_to_the_last_bit_and_without_later_rows(tmp_path):
     path = tmp_path / "curves.jsonl"
     rng = np.random.default_rng(0)
-    rows = [
-        {"step": i, "loss": rng.normal(size=2).astype(np.float32).tolist()}
+    rows: list[dict] = [
+        {name: rng.normal(size=2).astype(np.float32).tolist() for name in NAMES}
+        | {"step": i, "learning_rate": 0.1}
         for i in range(1, 6)
     ]
-    curves = Curves(path, 0)
+    curves = Curves(path, [])
     curves.append(rows[:3])
     curves.append(rows[3:])
-    again = Curves(path, 4)
+    assert sound_rows(path, 2) == rows
+    again = Curves(path, sound_rows(path, 2)[:4])
     assert again.rows == rows[:4] and again.last == 4
     np.testing.assert_array_equal(
         again.values("loss", last=2), [row["loss"] for row in rows[2:4]]

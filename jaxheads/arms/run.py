@@ -86,9 +86,16 @@ def compare_runs(
     progress = progress or Progress()
     arms = open_arms(paths, config)
     stated = dataclasses.asdict(config) | {"step": arms.step}
-    folder = runs.RunFolder(out, STUDY, stated, _identity(arms))
-    if folder.finished:
-        return runs.load(out)
+    with runs.RunFolder(out, STUDY, stated, _identity(arms)) as folder:
+        if folder.finished:
+            return runs.load(out)
+        return _compare(arms, config, folder, progress)
+
+
+def _compare(
+    arms: Arms, config: ArmsConfig, folder: runs.RunFolder, progress: Progress
+) -> runs.Run:
+    """Go through the units, and write the finished run."""
     checks = [
         check
         for one, evidence in zip(arms.trained, arms.evidence, strict=True)

@@ -15,6 +15,7 @@ One checkpoint is in memory at a time, and all of them run the same compiled pro
 import dataclasses
 import gc
 import json
+import math
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -51,6 +52,10 @@ from jaxheads.study_sets import stated_config
 
 RECORD = "checkpoint.json"
 """Beside a step's result: which checkpoint it is of."""
+_RECORD = {
+    "step", "source", "revision", "commit", "params_sha256", "tokens_sha256", "load_s",
+    "seconds", "files",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,44 +155,44 @@ def run_dynamics(
             load_tasks(tasks, config.tasks, min_items=config.shots + 1)
     stated = stated_config(config, [], parts)
     stated = {"source": series.name, "revision_pattern": pattern} | stated
-    folder = runs.RunFolder(
+    with runs.RunFolder(
         out, "dynamics", stated | {"parts": list(parts)}, {"dtype": dtype}
-    )
-    work = _Work(
-        series, [*(one.revision or "" for one in asked), "main"], config, parts,
-        folder.path, dtype, mesh, missing, delete, memory_gb,
-        progress or Progress(), prepared,
-    )  # fmt: skip
-    there = recorded(folder.path)
-    todo = [one for one in asked if not _is_current(one, there.get(one.step))]
-    if folder.finished:
-        done = runs.load(out)
-        told = done.result["dynamics"]
-        if not todo and set(absent) <= set(told["missing"]):
-            return done
-        absent = [*absent, *told["missing"]]
-        folder = open_again(folder)
-    work.progress.planned([one.step for one in todo], sorted(there))
-    for one in todo:
-        try:
-            there[one.step] = _run_step(work, one, there, calibrate=one is todo[0])
-        except UserError as error:
-            if missing == "error" or not is_missing(error):
-                raise
-            absent = [*absent, one.step]
-    if not there:
-        raise series.without(sorted(absent))
-    main = _main(work, max(there)) if compare_main else None
-    if delete:
-        _delete(work, None)
-    result, arrays = gather(
-        [there[step] for step in sorted(there)],
-        source=series.source,
-        missing=sorted(set(absent) - set(there)),
-        passed_over=list(series.passed_over),
-        main=main,
-    )
-    return folder.finish(result, arrays)
+    ) as folder:
+        work = _Work(
+            series, [*(one.revision or "" for one in asked), "main"], config, parts,
+            folder.path, dtype, mesh, missing, delete, memory_gb,
+            progress or Progress(), prepared,
+        )  # fmt: skip
+        there = recorded(folder.path)
+        todo = [one for one in asked if not _is_current(one, there.get(one.step))]
+        if folder.finished:
+            done = runs.load(out)
+            told = done.result["dynamics"]
+            if not todo and set(absent) <= set(told["missing"]):
+                return done
+            absent = [*absent, *told["missing"]]
+            folder.reopen()
+        work.progress.planned([one.step for one in todo], sorted(there))
+        for one in todo:
+            try:
+                there[one.step] = _run_step(work, one, there, calibrate=one is todo[0])
+            except UserError as error:
+                if missing == "error" or not is_missing(error):
+                    raise
+                absent = [*absent, one.step]
+        if not there:
+            raise series.without(sorted(absent))
+        main = _main(work, max(there)) if compare_main else None
+        if delete:
+            _delete(work, None)
+        result, arrays = gather(
+            [there[step] for step in sorted(there)],
+            source=series.source,
+            missing=sorted(set(absent) - set(there)),
+            passed_over=list(series.passed_over),
+            main=main,
+        )
+        return folder.finish(result, arrays)
 
 
 def recorded(out: Path) -> dict[int, Step]:
@@ -195,9 +200,22 @@ def recorded(out: Path) -> dict[int, Step]:
     found = {}
     for path in (out / "steps").glob(f"step*/{RECORD}"):
         if (path.parent / "result.json").is_file():
-            record = json.loads(path.read_text(encoding="utf-8"))
-            found[record["step"]] = Step(path.parent, record)
+            record = _recalled(path)
+            if (
+                isinstance(record, dict)
+                and record.keys() >= _RECORD
+                and path.parent == step_folder(out, record["step"])
+            ):
+                found[record["step"]] = Step(path.parent, record)
     return found
+
+
+def _recalled(path: Path) -> Any:
+    """What a file of an earlier try says; None: it is damaged, or there is none."""
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None
 
 
 def step_folder(out: Path, step: int) -> Path:
@@ -208,14 +226,6 @@ def step_folder(out: Path, step: int) -> Path:
 def _is_current(one: Checkpoint, there: Step | None) -> bool:
     """Whether a step is done, of files that have not been written since."""
     return there is not None and there.record["files"] == one.signature()
-
-
-def open_again(folder: runs.RunFolder) -> runs.RunFolder:
-    """A finished run, unfinished again, so that it can take more steps."""
-    receipt = folder.identity | {"fingerprint": folder.fingerprint}
-    runs.write_json(folder.path / "run.json", receipt)
-    (folder.path / "result.json").unlink()
-    return runs.RunFolder(folder.path, **folder.identity)
 
 
 def _run_step(
@@ -267,11 +277,14 @@ def _memory_gb(work: _Work, model: Model) -> float:
     path = work.out / "steps" / "memory.json"
     if work.memory_gb is not None:
         return work.memory_gb
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        free = memory.budget_bytes(None, model.params)
-        runs.write_json(path, {"memory_gb": free / 1e9})
-    return float(json.loads(path.read_text(encoding="utf-8"))["memory_gb"])
+    told = _recalled(path)
+    found = told.get("memory_gb") if isinstance(told, dict) else None
+    if isinstance(found, int | float) and 0 < found < math.inf:
+        return float(found)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    free = memory.budget_bytes(None, model.params) / 1e9
+    runs.write_json(path, {"memory_gb": free})
+    return free
 
 
 def _main(work: _Work, last: int) -> dict[str, Any] | None:
@@ -283,8 +296,8 @@ def _main(work: _Work, last: int) -> dict[str, Any] | None:
     if known and last != max(known):
         return {"note": f"not compared: step {last} is not the last, {max(known)} is"}
     path = work.out / "steps" / "main.json"
-    if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(told := _recalled(path), dict):
+        return told
     _before_fetching(work)
     try:
         model = load(one.source, one.revision, work.dtype, work.mesh)
@@ -312,6 +325,8 @@ def _delete(work: _Work, one: Checkpoint | None) -> None:
     known = work.series.known
     if one is not None and known and one.step == max(known):
         return  # main has the same files, as a rule: fetched once
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = _recalled(path)
+    if not isinstance(before, list):  # damaged: nobody knows what was fetched here
+        return
     delete_fetched(work.series.hub_id, before, work.revisions)
     path.unlink()

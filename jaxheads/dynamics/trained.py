@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from jaxheads import runs
 from jaxheads.dynamics import emergence
-from jaxheads.dynamics.run import Progress, open_again, run_dynamics
+from jaxheads.dynamics.run import Progress, run_dynamics
 from jaxheads.dynamics.seeds import DEFINITIONS, count, order
 from jaxheads.dynamics.token_inputs import own_config, prepare_tokens, require_tasks
 from jaxheads.dynamics.trajectories import Trajectories
@@ -102,15 +102,15 @@ def run_trained(
         return of_seed(chosen[0], Path(out))
     stated = stated_config(config, [], parts) | {"parts": list(parts)}
     stated = {"source": str(Path(source).resolve())} | stated
-    folder = runs.RunFolder(out, "dynamics of seeds", stated, {"dtype": dtype})
-    each = {seed: of_seed(seed, folder.path / f"seed_{seed}") for seed in chosen}
-    result, arrays = gather(trained.run.path, each)
-    if folder.finished:
-        done = runs.load(folder.path)
-        if done.result["dynamics_seeds"] == result["dynamics_seeds"]:
-            return done
-        folder = open_again(folder)
-    return folder.finish(result, arrays)
+    with runs.RunFolder(out, "dynamics of seeds", stated, {"dtype": dtype}) as folder:
+        each = {seed: of_seed(seed, folder.path / f"seed_{seed}") for seed in chosen}
+        result, arrays = gather(trained.run.path, each)
+        if folder.finished:
+            done = runs.load(folder.path)
+            if done.result["dynamics_seeds"] == result["dynamics_seeds"]:
+                return done
+            folder.reopen()
+        return folder.finish(result, arrays)
 
 
 def _chosen(trained: Trained, seeds: Sequence[int]) -> tuple[int, ...]:

@@ -66,9 +66,16 @@ def ask(
         "runs": [one.about["fingerprint"] for one in curves],
         "steps": [list(each) for each in steps],
     }
-    folder = runs.RunFolder(out, "evidence", dataclasses.asdict(config), identity)
-    if folder.finished:
-        return runs.load(out)
+    with runs.RunFolder(
+        out, "evidence", dataclasses.asdict(config), identity
+    ) as folder:
+        if folder.finished:
+            return runs.load(out)
+        return _ask(folder, trained, curves, steps, config, console)
+
+
+def _ask(folder, trained, curves, steps, config, console) -> Run:
+    """Measure what is asked for, and write the finished run."""
     checks = [
         check
         for one, each in zip(trained, steps, strict=True)

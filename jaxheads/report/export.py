@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
+from jaxheads import stops
 from jaxheads.errors import UserError
 from jaxheads.report import theme
 from jaxheads.report.columns import Rows, from_spec, set_names, to_csv
@@ -106,6 +107,7 @@ def write_exports(made: list[Export], folder: Path, kind: Format) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for one in made:
+            stops.check()
             files = {f"{one.name}.csv": one.csv.encode()}
             if kind != "csv":
                 files[f"{one.name}.{kind}"] = picture(one, kind)

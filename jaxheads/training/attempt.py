@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -9,11 +10,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxheads import runs
+from jaxheads import runs, stops
 from jaxheads.errors import UserError
 from jaxheads.training.checkpoints import Place, Saver, load_latest, step_name
 from jaxheads.training.config import TrainConfig
-from jaxheads.training.curves import NAMES, Curves
+from jaxheads.training.curves import NAMES, Curves, sound_rows
 from jaxheads.training.data.windows import EVALUATION_STREAM, Source
 from jaxheads.training.evidence import AXES
 from jaxheads.training.schedule import evidence_moves, fixed_steps, loss_moves
@@ -27,7 +28,7 @@ from jaxheads.training.state import (
     stack,
 )
 from jaxheads.training.step import Metrics, make_evaluation, make_step
-from jaxheads.training.stopping import stop_signals
+from jaxheads.weights.store import open_store, restore
 
 Evidence = Callable[[int, Any], dict[str, np.ndarray]]
 """(step, params of one seed) -> arrays by name, always the same names and shapes."""
@@ -73,12 +74,6 @@ class Attempt:
         """Train to the end: the run's arrays, and the seconds of all tries."""
         config = self._config
         state, first, before = self._begin()
-        self._curves = Curves(self._folder.path / "curves.jsonl", first)
-        if self._curves.last < first:
-            raise UserError(
-                f"{self._folder.path / 'curves.jsonl'} must have the curves of {first} "
-                f"steps, but has {self._curves.last}: delete the folder and train anew"
-            )
         self._started = self._told = time.monotonic()
         self._saver = saver = Saver(
             self.place,
@@ -88,19 +83,22 @@ class Attempt:
             config.keep_last,
             self._tokenizer,
         )
-        with saver, stop_signals() as stopped:
+        with saver, stops.listening():
             batch = self._batch(first)
             for step in range(first, config.steps + 1):
                 seconds = before + time.monotonic() - self._started
-                self._at(step, state, saver, seconds)
-                if stopped.is_set() and step < config.steps:
+                try:
+                    self._at(step, state, saver, seconds)
+                    if step < config.steps:
+                        stops.check()
+                except stops.Stopped:
                     self._flush()
                     saver.save(step, state, seconds, model=False)
                     saver.wait()
-                    raise KeyboardInterrupt(
+                    raise stops.Stopped(
                         f"step {step} of {config.steps} is saved in {self.place.run}; "
                         "the same command goes on from there"
-                    )
+                    ) from None
                 if step == config.steps:
                     break
                 state, metrics = self._step(state, batch)
@@ -116,15 +114,79 @@ class Attempt:
         """The last state, or a new one; its step, and the seconds until then."""
         config, model_config = self._config, self._model_config
         like = abstract_state(config, model_config, self._mesh)
-        found = load_latest(self.place, like, self._folder.fingerprint)
-        step = 0 if found is None else int(found[1]["step"])
+        path = self._folder.path / "curves.jsonl"
+        rows = sound_rows(path, config.seeds)
+        steps = self._steps_to_go_on_from(len(rows))
+        found = load_latest(self.place, like, self._folder.fingerprint, steps)
+        step = 0 if found is None else found[1]["step"]
+        self._curves = Curves(path, rows[:step])
         self.place.remove_after(step if found else -1)
-        for path in (self._folder.path / "units").glob("evaluation_*.npz"):
-            if int(path.stem.split("_")[1]) > step:
-                path.unlink()
+        for unit in (self._folder.path / "units").glob("evaluation_*.npz"):
+            if int(unit.stem.split("_")[1]) > step:
+                unit.unlink()
         if found is None:
             return init_state(config, model_config, self._mesh), 0, 0.0
+        self._say_what_was_removed(step)
+        for lost in self._lost_evaluations(step):
+            self._evaluations[lost] = self._evaluation(lost, self._saved(lost, like))
         return found[0], step, float(found[1]["seconds"])
+
+    def _steps_to_go_on_from(self, rows: int) -> list[int]:
+        """Steps with a state that the curves and the evaluations reach.
+
+        An evaluation that is lost is measured again from its models, if they are there.
+
+        Raises:
+            UserError: there are states, but none such.
+        """
+        there = self.place.state_steps()
+        if not there:
+            return []
+        models = self.place.model_steps()
+        lost = [s for s in self._lost_evaluations(there[-1]) if s not in models]
+        last = min([rows, *lost])
+        if found := [step for step in there if step <= last]:
+            return found
+        run = self._folder.path
+        if rows < there[0]:
+            raise UserError(
+                f"{run / 'curves.jsonl'} must have the curves of {there[0]} steps, but "
+                f"has {rows}: delete the folder and train anew"
+            )
+        raise UserError(
+            f"{run / 'units' / _unit(lost[0])}.npz must hold an evaluation, but is "
+            f"missing or damaged, and no models of step {lost[0]} are there to measure "
+            "it again: delete the folder and train anew"
+        )
+
+    def _lost_evaluations(self, before: int) -> list[int]:
+        """Steps before another whose evaluation is missing or damaged."""
+        every = self._config.eval_every
+        due = range(0, before, every) if every else ()
+        return [step for step in due if "loss" not in self._evaluation_at(step)]
+
+    def _saved(self, step: int, like: TrainState) -> Any:
+        """Params of every seed out of a step's models, where the state's are."""
+        each = []
+        for seed in self.place.seeds:
+            store = open_store(self.place.model(seed, step))
+            each.append(jax.device_get(restore(store, "float32")[0]))
+        whole = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
+        return jax.tree.map(
+            lambda x, one: jax.device_put(x, one.sharding), whole, like.params
+        )
+
+    def _say_what_was_removed(self, step: int) -> None:
+        """Warn of models that were written and are not there any more."""
+        due = {at for at in self._fixed if at < step}
+        gone = sorted(due - set(self.place.model_steps()))
+        if gone and not self._config.keep_last:
+            warnings.warn(
+                f"{self.place.run / 'checkpoints'} had models of step "
+                f"{', '.join(map(str, gone))}, which have been removed since: the run "
+                "goes on and ends without them",
+                stacklevel=2,
+            )
 
     def _batch(self, index: int) -> Batch:
         """The windows of every seed, on the devices."""
@@ -140,13 +202,13 @@ class Attempt:
         every = config.eval_every
         if every and (step % every == 0 or step == config.steps):
             self._flush()
-            self._evaluations[step] = self._evaluation(step, state)
+            self._evaluations[step] = self._evaluation(step, state.params)
         model = step in self._fixed or self._dense(step)
         if model or step % config.resume_every == 0:
             self._flush()  # a state after a loss that is not finite is never written
             saver.save(step, state, seconds, model)
 
-    def _evaluation(self, step: int, state: TrainState) -> runs.Arrays:
+    def _evaluation(self, step: int, params: Any) -> runs.Arrays:
         """Held-out loss and evidence, kept in the run's folder."""
 
         def compute() -> runs.Arrays:
@@ -158,22 +220,22 @@ class Attempt:
                 )
                 batch = stack([windows] * config.seeds)
                 batch = place_batch(batch, config, self._mesh)
-                seen.append(self._evaluate(state.params, batch))
+                seen.append(self._evaluate(params, batch))
             seen = jax.device_get(seen)
             for name in ("loss", "all_loss"):
                 arrays[name] = np.mean([getattr(one, name) for one in seen], axis=0)
             if self._evidence is not None:
-                each = [
-                    self._evidence(step, params)
-                    for params in params_of_each(state.params)
-                ]
+                each = []
+                for one in params_of_each(params):
+                    stops.check()
+                    each.append(self._evidence(step, one))
                 for name in each[0]:
                     if name in arrays:
                         raise ValueError(f"an evidence must not be called {name!r}")
                     arrays[name] = np.stack([np.asarray(one[name]) for one in each])
             return arrays
 
-        arrays = dict(self._folder.unit(f"evaluation_{step:08d}", compute, AXES))
+        arrays = dict(self._folder.unit(_unit(step), compute, AXES))
         arrays.pop("seconds")
         self.names = sorted(arrays)
         return arrays
@@ -202,7 +264,7 @@ class Attempt:
     def _evaluation_at(self, step: int) -> runs.Arrays:
         """An evaluation of this try or an earlier one; empty if there was none."""
         if step not in self._evaluations:
-            stored = self._folder.stored(f"evaluation_{step:08d}") or {}
+            stored = self._folder.stored(_unit(step)) or {}
             stored.pop("seconds", None)
             self._evaluations[step] = stored
         return self._evaluations[step]
@@ -265,3 +327,8 @@ class Attempt:
                 arrays[f"evaluation/{name}"] = values
         arrays["train/checkpoints"] = np.array(self.place.model_steps())
         return arrays
+
+
+def _unit(step: int) -> str:
+    """The name of an evaluation in the run's folder."""
+    return f"evaluation_{step:08d}"

@@ -11,6 +11,7 @@ their step: a process that is killed at any moment leaves a run that goes on.
 import contextlib
 import dataclasses
 import json
+import math
 import re
 import shutil
 import warnings
@@ -23,12 +24,12 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 
 from jaxheads.devices import gather
-from jaxheads.errors import UserError
+from jaxheads.errors import UserError, first_line
 from jaxheads.model import Model, Provenance
 from jaxheads.training.state import TrainState
 from jaxheads.weights.digest import dotted, params_sha256
 from jaxheads.weights.folder import read_json_object
-from jaxheads.weights.orbax_params import first_line, restore_params, save_params
+from jaxheads.weights.orbax_params import restore_params, save_params
 from jaxheads.weights.store import save as save_store
 from jaxheads.weights.unfinished import MARK, whole_folder
 
@@ -233,6 +234,7 @@ def load_state(folder: Path, like: TrainState) -> tuple[TrainState, dict[str, An
         UserError: it is damaged, or has other arrays.
     """
     told = read_json_object(folder / "state.json")
+    _refuse_unsound(folder, told)
     (device,) = jax.numpy.zeros(()).devices()
     one = SingleDeviceSharding(device)
     target = {
@@ -255,14 +257,37 @@ def load_state(folder: Path, like: TrainState) -> tuple[TrainState, dict[str, An
     return jax.tree.unflatten(jax.tree.structure(like), list(leaves.values())), told
 
 
+def _refuse_unsound(folder: Path, told: dict[str, Any]) -> None:
+    """Raise UserError unless ``state.json`` says what ``save_state`` writes."""
+    step, seconds = told.get("step"), told.get("seconds")
+    sound = (
+        folder.name == (step_name(step) if type(step) is int else "")
+        and isinstance(seconds, int | float)
+        and 0 <= seconds < math.inf
+        and all(isinstance(told.get(name), str) for name in ("fingerprint", "sha256"))
+    )
+    if not sound:
+        raise UserError(
+            f"{folder / 'state.json'} must tell the step, the seconds and the hashes "
+            "of a training state, but does not: delete its folder, the run goes on "
+            "from the one before"
+        )
+
+
 def load_latest(
-    place: Place, like: TrainState, fingerprint: str
+    place: Place, like: TrainState, fingerprint: str, steps: list[int]
 ) -> tuple[TrainState, dict[str, Any]] | None:
     """The latest state of a run that can be read; None: there is none.
 
     A damaged one is told in a warning and the one before it is taken.
+
+    Args:
+        place: of the run.
+        like: see ``load_state``.
+        fingerprint: of the run's config, which the state must have.
+        steps: out of ``place.state_steps()``.
     """
-    for step in reversed(place.state_steps()):
+    for step in reversed(steps):
         try:
             state, told = load_state(place.states / step_name(step), like)
         except UserError as error:

@@ -13,6 +13,23 @@ NAMES = ("loss", "all_loss", "dropped", "gradient_norm")
 """Of the numbers of each seed, fields of ``step.Metrics``."""
 
 
+def sound_rows(path: Path, seeds: int) -> list[dict[str, Any]]:
+    """Rows of an earlier try, of steps 1, 2, ... up to the first that is damaged."""
+    rows: list[dict[str, Any]] = []
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    for step, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            values = np.array([row[name] for name in NAMES], np.float64)
+            whole = values.shape == (len(NAMES), seeds) and np.isfinite(values).all()
+            if row["step"] != step or not whole or not row["learning_rate"] >= 0:
+                break
+        except (ValueError, TypeError, KeyError, RecursionError):
+            break  # cut off when the process was killed, or of no training
+        rows.append(row)
+    return rows
+
+
 class Curves:
     """Rows by step: appended to the file, read again when a run goes on.
 
@@ -20,18 +37,12 @@ class Curves:
 
     Args:
         path: of the file; made if absent.
-        last: rows of later steps, of an earlier try, are dropped.
+        rows: of the steps so far; what else the file holds is dropped.
     """
 
-    def __init__(self, path: Path, last: int):
+    def __init__(self, path: Path, rows: list[dict[str, Any]]):
         self._path = path
-        self.rows: list[dict[str, Any]] = []
-        lines = path.read_text("utf-8").splitlines() if path.exists() else []
-        for line in lines[:last]:  # of steps 1, 2, ...
-            try:
-                self.rows.append(json.loads(line))
-            except ValueError:  # cut off when the process was killed
-                break
+        self.rows = rows
         write_text(path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
     @property

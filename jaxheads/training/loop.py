@@ -10,7 +10,6 @@ from jax.sharding import Mesh
 
 from jaxheads import runs
 from jaxheads.errors import UserError
-from jaxheads.locks import alone
 from jaxheads.training.attempt import Attempt, Evidence, Report
 from jaxheads.training.config import TrainConfig
 from jaxheads.training.data.windows import Source
@@ -70,10 +69,9 @@ def train(
         "embedding": None if embedding is None else params_sha256(embedding),
         "evidence": describe_evidence and describe_evidence(),
     }
-    folder = runs.RunFolder(out, "train", dataclasses.asdict(config), told)
-    if folder.finished:
-        return runs.load(folder.path)
-    with alone(folder.path, "--out"):
+    with runs.RunFolder(out, "train", dataclasses.asdict(config), told) as folder:
+        if folder.finished:
+            return runs.load(folder.path)
         attempt = Attempt(
             config,
             model_config,
@@ -99,7 +97,7 @@ def train(
         )
         # Not before all is whole: a finished run is not gone on with.
         run = folder.finish(result, arrays)
-        (folder.path / "curves.jsonl").unlink()
+        (folder.path / "curves.jsonl").unlink(missing_ok=True)
         shutil.rmtree(attempt.place.states, ignore_errors=True)
         return run
 

@@ -6,6 +6,7 @@ training step and its evidence take them.
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,20 @@ class Trained:
 
     @functools.cached_property
     def steps(self) -> tuple[int, ...]:
-        """Steps whose models are there, of every seed, rising."""
-        return tuple(self.place.model_steps())
+        """Steps whose models are there, of every seed, rising.
+
+        Models that were removed since the training are told in a warning.
+        """
+        there = self.place.model_steps()
+        written = self.run.arrays["train/checkpoints"].tolist()
+        if there and (gone := sorted(set(written) - set(there))):
+            warnings.warn(
+                f"{self.run.path / 'checkpoints'} had models of step "
+                f"{', '.join(map(str, gone))}, which have been removed since: what "
+                "follows goes without them",
+                stacklevel=2,
+            )
+        return tuple(there)
 
     @property
     def eval_steps(self) -> np.ndarray:

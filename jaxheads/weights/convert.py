@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxheads import stops
 from jaxheads.errors import UserError
 from jaxheads.models.parameters import Leaf, is_leaf
 from jaxheads.sharding import shardings
@@ -196,6 +197,7 @@ def to_params(
     leaves = []
     with ThreadPoolExecutor(_READERS) as pool:
         for target, place in zip(targets, places, strict=True):
+            stops.check()
             values = _fill(target, tensors, dims, dtype, not_finite, pool)
             if digest is not None:
                 digest.add(target.path, values)

@@ -11,7 +11,8 @@ import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from jaxheads.errors import UserError
+from jaxheads import stops
+from jaxheads.errors import UserError, first_line
 from jaxheads.weights.folder import ADAPTER, read_json_object, sha256_of
 
 CONFIG = "config.json"
@@ -66,7 +67,7 @@ def fetch_from_hub(model_id: str, revision: str | None) -> Path:
         cached = _cached_folder(model_id, revision)
         if cached is not None and _tokenizer_is_known(model_id, cached):
             return cached
-        return _download(model_id, revision)
+        return stops.patiently(lambda: _download(model_id, revision))
     except UserError:
         raise
     except Exception as error:  # the transport's own errors differ between its versions
@@ -210,7 +211,7 @@ def _reason(error: Exception, model_id: str) -> str:
     if isinstance(error, errors.LocalEntryNotFoundError):
         # The hub's "not reached and not in the cache"; why stands behind it.
         error = error.__cause__ if isinstance(error.__cause__, Exception) else error
-    text = _first_line(error)
+    text = first_line(error)
     match error:
         case errors.OfflineModeIsEnabled():
             return (
@@ -273,10 +274,6 @@ def _answer(status: int, text: str) -> str:
     if status >= 500:
         return f"the hub is in trouble (HTTP status {status}): try again later"
     return text
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _refused(model_id: str, revision: str | None, reason: str) -> UserError:

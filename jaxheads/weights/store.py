@@ -23,7 +23,7 @@ import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from jaxheads import models
-from jaxheads.errors import UserError
+from jaxheads.errors import UserError, first_line
 from jaxheads.models.parameters import is_leaf
 from jaxheads.sharding import shardings
 from jaxheads.weights.checkpoint import listed, warn_of_not_finite
@@ -32,7 +32,6 @@ from jaxheads.weights.digest import ParamsDigest, dotted
 from jaxheads.weights.folder import read_json_object, sha256_of
 from jaxheads.weights.manifest import from_json, json_sha256, to_json
 from jaxheads.weights.orbax_params import (
-    first_line,
     restore_params,
     save_params,
     shapes,

@@ -7,8 +7,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from jaxheads import stops
 from jaxheads.errors import UserError
 from jaxheads.locks import locked
+from jaxheads.runs import sync
 
 MARK = ".unfinished-"
 """Between the name that a folder will have and the writing process's number."""
@@ -55,10 +57,13 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         unfinished.mkdir()
         with locked(unfinished):
             yield unfinished
-            _sync(unfinished)
+            for path in [*unfinished.rglob("*"), unfinished]:
+                sync(path)
+            stops.check()
             if folder.is_dir():
                 folder.rmdir()
             os.replace(unfinished, folder)
+            sync(folder.parent)
     except OSError as error:
         raise UserError(
             f"{folder} must be writable, but: {error.strerror or error}: free some "
@@ -79,11 +84,3 @@ def _remove_abandoned(folder: Path) -> None:
         with contextlib.suppress(OSError), locked(left) as abandoned:
             if abandoned:
                 shutil.rmtree(left, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    """Have the disk take every file, so that a crash later cannot empty one."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with open(path, "rb+") as file:
-                os.fsync(file.fileno())

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from jaxheads import runs
+from jaxheads import runs, stops
 from jaxheads.errors import UserError
 from jaxheads.locks import alone
 from jaxheads.tokenizer import Tokenizer
@@ -147,6 +147,7 @@ class StoreWriter(contextlib.AbstractContextManager):
         runs.write_json(self._path / "progress.json", record)
         if progress is not None:
             progress(self.done)
+        stops.check()
 
     def _resume(self) -> Progress:
         """How far it got; what was written after that is cut off."""

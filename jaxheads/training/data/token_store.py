@@ -14,6 +14,7 @@ with the same bytes.
 
 import dataclasses
 import hashlib
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -22,13 +23,17 @@ from typing import Any
 import numpy as np
 
 from jaxheads import runs
-from jaxheads.errors import UserError
+from jaxheads.errors import UserError, first_line
 from jaxheads.tokenizer import Tokenizer
 from jaxheads.training.data.corpora import Corpus
 from jaxheads.training.data.store_writer import PARTIAL, Progress, StoreWriter, identity
 from jaxheads.weights.folder import read_json_object, sha256_of
 
 SCHEMA = 1
+
+_SMALL = ("offsets.npy", "hashes.npy")
+"""Files that are hashed whenever the store is opened."""
+_COUNTS = ("tokens", "documents", "characters", "vocab_size", "highest_id")
 
 _MEND = "delete the folder and tokenise again"
 
@@ -76,7 +81,7 @@ class TokenStore:
 
 
 def open_store(path: str | Path) -> TokenStore:
-    """Open a finished store; sizes are checked, bytes only by ``verify``.
+    """Open a finished store; all is checked but the tokens' bytes, see ``verify``.
 
     Raises:
         UserError: there is none, it has not finished, or it is damaged.
@@ -99,14 +104,27 @@ def open_store(path: str | Path) -> TokenStore:
             f"version reads: {_MEND}"
         )
     try:
+        if "receipt_sha256" in receipt or "files" in receipt:  # 0.1.0 wrote neither
+            if receipt["receipt_sha256"] != _sha256_of_receipt(receipt):
+                raise ValueError("store.json has another SHA-256 than it says")
+            for name in _SMALL:
+                if receipt["files"][name] != sha256_of(path / name):
+                    raise ValueError(f"{name} has another SHA-256 than store.json says")
         dtype = np.dtype(receipt["dtype"]).newbyteorder("<")
         tokens = np.memmap(path / "tokens.bin", dtype, mode="r")
-        offsets = np.load(path / "offsets.npy")
-        hashes = np.load(path / "hashes.npy")
+        offsets = np.load(path / "offsets.npy", allow_pickle=False)
+        hashes = np.load(path / "hashes.npy", allow_pickle=False)
+        if (np.diff(offsets) <= 0).any() or offsets[0] != 0:
+            raise ValueError("offsets.npy must rise from 0")
         sizes = len(tokens), len(offsets) - 1, len(hashes), int(offsets[-1])
         count, documents = receipt["tokens"], receipt["documents"]
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise UserError(f"{path} is damaged ({error}): {_MEND}") from error
+        whole = all(type(receipt[name]) is int for name in _COUNTS)
+        if not whole or not isinstance(receipt["sha256"], str):
+            raise ValueError("store.json has counts that are no numbers, or no hash")
+    except PermissionError:
+        raise
+    except Exception as error:  # numpy raises many kinds
+        raise UserError(f"{path} is damaged ({first_line(error)}): {_MEND}") from error
     if sizes != (count, documents, documents, count):
         raise UserError(
             f"{path} must hold {count} tokens of {documents} documents, but its files "
@@ -148,7 +166,7 @@ def tokenise(
             _refuse_unless_same(path, read_json_object(path / name), own)
             break
     else:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and not (path.is_dir() and runs.is_empty(path)):
             raise UserError(
                 f"{path} must be a new or an empty folder, but is not: give another"
             )
@@ -170,8 +188,11 @@ def _finish(path: Path, own: dict[str, Any], writer: StoreWriter) -> None:
         )
     lengths = np.fromfile(path / "lengths.partial", "<i8", done.documents)
     hashes = np.fromfile(path / "hashes.partial", "<u8", done.documents)
-    np.save(path / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]))
-    np.save(path / "hashes.npy", hashes)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    for name, array in zip(_SMALL, (offsets, hashes), strict=True):
+        with io.BytesIO() as made:
+            np.save(made, array)
+            runs.write_bytes(path / name, made.getvalue())
     receipt = {
         "schema": SCHEMA,
         **own,
@@ -183,8 +204,15 @@ def _finish(path: Path, own: dict[str, Any], writer: StoreWriter) -> None:
         "highest_id": done.highest_id,
         "sha256": sha256_of(path / "tokens.bin"),
         "documents_sha256": hashlib.sha256(hashes.tobytes()).hexdigest(),
+        "files": {name: sha256_of(path / name) for name in _SMALL},
     }
-    runs.write_json(path / "store.json", receipt)
+    sealed = receipt | {"receipt_sha256": _sha256_of_receipt(receipt)}
+    runs.write_json(path / "store.json", sealed)
+
+
+def _sha256_of_receipt(receipt: dict[str, Any]) -> str:
+    told = {name: x for name, x in receipt.items() if name != "receipt_sha256"}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def _refuse_unless_same(path: Path, there: dict[str, Any], own: dict[str, Any]) -> None:
