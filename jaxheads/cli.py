@@ -3,19 +3,24 @@
 Nothing heavy is imported before a command runs, so that ``--help`` is quick.
 """
 
+import dataclasses
+import logging
 import re
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from jaxheads.commands import (
     NAMES,
     PARTS,
     Compare,
     CompareRuns,
+    ComputingCommand,
     Convert,
     Dynamics,
     Evidence,
@@ -30,6 +35,7 @@ from jaxheads.commands import (
     Tasks,
     Train,
 )
+from jaxheads.errors import UserError, check_local
 from jaxheads.parsing import parse
 from jaxheads.studies.config import StudyConfig
 
@@ -40,7 +46,13 @@ if TYPE_CHECKING:
 def run(arguments: list[str] | None = None) -> None:
     """Parse the arguments and run the command."""
     command = parse(arguments)
-    console = Console(stderr=True)
+    for path in _paths(command):
+        check_local(path)
+    quiet = isinstance(command, ComputingCommand) and command.quiet
+    console = Console(stderr=True, markup=False, quiet=quiet)
+    if isinstance(command, ComputingCommand):
+        _tell(command)
+        _foresee_page(command)
     match command:
         case Dynamics():
             _dynamics(command, console)
@@ -85,6 +97,52 @@ def run(arguments: list[str] | None = None) -> None:
             _run_study(command, console)
 
 
+def _paths(given: object) -> Iterator[Path]:
+    """Every path among a command's options."""
+    if isinstance(given, Path):
+        yield given
+    elif isinstance(given, tuple):
+        for one in given:
+            yield from _paths(one)
+    elif dataclasses.is_dataclass(given):
+        for field in dataclasses.fields(given):
+            yield from _paths(getattr(given, field.name))
+
+
+def _tell(command: ComputingCommand) -> None:
+    """Have what happens said on standard error, as much of it as is asked for."""
+    log = logging.getLogger("jaxheads")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.handlers, log.propagate = [handler], False
+    level = logging.WARNING if command.quiet else logging.INFO
+    log.setLevel(logging.DEBUG if command.verbose else level)
+    if not command.verbose:  # what a checkpoint's writer tells itself
+        logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+def _foresee_page(command: ComputingCommand) -> None:
+    """Say before the work that there will be no page, where its packages are absent."""
+    from jaxheads.report import missing_packages
+
+    missing = missing_packages()
+    if not missing or isinstance(command, Convert):
+        return
+    if getattr(command, "figures", None) is not None:
+        raise UserError(
+            f"--figures needs {missing}, which this environment lacks: pip install "
+            "'jaxheads[report]', or leave it out"
+        )
+    warnings.warn(f"no page will be made: {_later(missing)}", stacklevel=2)
+
+
+def _later(missing: str) -> str:
+    return (
+        f"it needs {missing}, which this environment lacks; pip install "
+        "'jaxheads[report]', then `jaxheads report RUN` makes it"
+    )
+
+
 def study_config(command: StudyCommand) -> StudyConfig:
     """The part of a command that decides the numbers."""
     parts = {part for asked in PARTS.values() for part in asked}
@@ -108,7 +166,6 @@ def _run_study(command: StudyCommand, console: Console) -> None:
     ranking = None
     if isinstance(command, RankedCommand) and command.ranking is not None:
         from jaxheads import runs
-        from jaxheads.errors import UserError
 
         if command.ranking.is_file():
             raise UserError(
@@ -125,15 +182,15 @@ def _run_study(command: StudyCommand, console: Console) -> None:
 
     from jaxheads.devices import make_mesh
     from jaxheads.model import load
-    from jaxheads.progress import Bars
+    from jaxheads.progress import StudyBars, status
     from jaxheads.study import run_study
     from jaxheads.tables import print_run
 
-    with console.status(escape(f"loading {command.source}")):
+    with status(console, f"loading {command.source}"):
         mesh = make_mesh(command.mesh)
         model = load(command.source, command.revision, command.dtype, mesh)
     out = command.out or _default_folder(command)
-    with Bars(console) as bars:
+    with StudyBars(console) as bars:
         finished = run_study(
             model,
             config,
@@ -149,8 +206,6 @@ def _run_study(command: StudyCommand, console: Console) -> None:
 
 
 def _dynamics(command: Dynamics, console: Console) -> None:
-    from jaxheads.errors import UserError
-
     if command.revision is not None:
         raise UserError(
             "dynamics takes --steps and --revision-pattern instead of --revision "
@@ -166,7 +221,6 @@ def _dynamics(command: Dynamics, console: Console) -> None:
 
 def _report(command: Report, console: Console) -> None:
     from jaxheads import runs
-    from jaxheads.errors import UserError
 
     if not command.run:
         raise UserError(
@@ -174,7 +228,11 @@ def _report(command: Report, console: Console) -> None:
         )
     loaded = [runs.load(path) for path in command.run]
     if len(loaded) == 1:
-        _write_report(loaded[0], console, command.out, command.figures)
+        from jaxheads.report import write_report
+
+        console.print(f"run     {loaded[0].path}", soft_wrap=True)
+        made = write_report(loaded[0], command.out, command.figures)
+        _say_page(made, command.figures, console)
         return
     if command.out is None:
         raise UserError(
@@ -191,7 +249,6 @@ def _report(command: Report, console: Console) -> None:
 
 def _compare(command: Compare, console: Console) -> None:
     from jaxheads import comparison, runs
-    from jaxheads.errors import UserError
     from jaxheads.rankings import read_two
     from jaxheads.tables import print_comparison
 
@@ -207,7 +264,7 @@ def _compare(command: Compare, console: Console) -> None:
     if command.out is not None:
         command.out.parent.mkdir(parents=True, exist_ok=True)
         runs.write_json(command.out, made.to_dict())
-        console.print(f"written {command.out}", soft_wrap=True, markup=False)
+        console.print(f"written {command.out}", soft_wrap=True)
 
 
 def _export(command: Export, console: Console) -> None:
@@ -216,7 +273,7 @@ def _export(command: Export, console: Console) -> None:
     read = read_ranking(command.source, command.score)
     sha256 = read.params_sha256
     write_ranking(command.out, read.scores, model=read.model, params_sha256=sha256)
-    console.print(f"written {command.out}", soft_wrap=True, markup=False)
+    console.print(f"written {command.out}", soft_wrap=True)
 
 
 def _convert(command: Convert, console: Console) -> None:
@@ -224,23 +281,23 @@ def _convert(command: Convert, console: Console) -> None:
 
     free_folder(command.out)  # told before a model is fetched and read
     from jaxheads.model import load
+    from jaxheads.progress import status
     from jaxheads.weights.store import save
 
     try:
-        with console.status(escape(f"loading {command.source}")):
+        with status(console, f"loading {command.source}"):
             model = load(command.source, command.revision, command.dtype)
-        with console.status(escape(f"writing {command.out}")):
+        with status(console, f"writing {command.out}"):
             save(model, command.out)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("nothing was written") from None
-    console.print(f"model   {command.out}", soft_wrap=True, markup=False)
+    console.print(f"model   {command.out}", soft_wrap=True)
 
 
 def _inspect(command: Inspect, console: Console) -> None:
-    from jaxheads.errors import UserError
     from jaxheads.inspection import inspect_source, print_inspection
 
-    with console.status(escape(f"opening {command.source}")):
+    with console.status(Text(f"opening {command.source}")):
         found = inspect_source(command.source, command.revision)
     print_inspection(found, _wide_console())
     if found.refusal:
@@ -250,7 +307,7 @@ def _inspect(command: Inspect, console: Console) -> None:
 
 def _wide_console(width: int = 180) -> Console:
     """Standard output; a file or a pipe is wide enough that no row is broken."""
-    return Console(width=None if sys.stdout.isatty() else width)
+    return Console(width=None if sys.stdout.isatty() else width, markup=False)
 
 
 def _default_folder(command: StudyCommand) -> Path:
@@ -262,20 +319,21 @@ def _default_folder(command: StudyCommand) -> Path:
 
 
 def _write_report(
-    finished: "runs.Run",
-    console: Console,
-    out: Path | None = None,
-    figures: FigureFormat | None = None,
+    finished: "runs.Run", console: Console, figures: FigureFormat | None = None
 ) -> None:
-    from jaxheads.report import write_report
+    """The page of a run that was computed just now, where it can be made."""
+    from jaxheads.report import missing_packages, write_report
 
     console.print(f"run     {finished.path}", soft_wrap=True)
-    _say_page(write_report(finished, out, figures), figures, console)
+    if missing := missing_packages():
+        console.print(f"no page: {_later(missing)}", soft_wrap=True)
+        return
+    _say_page(write_report(finished, figures=figures), figures, console)
 
 
 def _say_page(page: Path, figures: FigureFormat | None, console: Console) -> None:
     from jaxheads.report import figures_folder
 
-    console.print(f"report  {page}", soft_wrap=True, markup=False)
+    console.print(f"report  {page}", soft_wrap=True)
     if figures is not None:
-        console.print(f"figures {figures_folder(page)}", soft_wrap=True, markup=False)
+        console.print(f"figures {figures_folder(page)}", soft_wrap=True)

@@ -29,8 +29,18 @@ FigureFormat = Literal["pdf", "svg", "png", "csv"]
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ComputingCommand:
+    """What every command that computes for a while takes."""
+
+    quiet: bool = False
+    """Show warnings, errors and the result alone."""
+    verbose: bool = False
+    """Tell each part of the work that is done, and its seconds."""
+
+
 @dataclasses.dataclass(frozen=True)
-class StudyCommand:
+class StudyCommand(ComputingCommand):
     """What every command that runs a model takes."""
 
     source: tyro.conf.Positional[str] = DEFAULT_MODEL
@@ -182,7 +192,7 @@ class Dynamics(StudyCommand, ProtocolCommand):
 
 
 @dataclasses.dataclass(frozen=True)
-class Train:
+class Train(ComputingCommand):
     """Train small models from scratch, several seeds at once; go on after a stop."""
 
     model: Annotated[ModelChoice, tyro.conf.arg(name="")] = ModelChoice()
@@ -198,7 +208,7 @@ class Train:
 
 
 @dataclasses.dataclass(frozen=True)
-class CompareRuns:
+class CompareRuns(ComputingCommand):
     """Compare trainings on the same data and seeds, such as hapax against vanilla."""
 
     run: tyro.conf.Positional[tuple[Path, ...]]
@@ -212,7 +222,7 @@ class CompareRuns:
 
 
 @dataclasses.dataclass(frozen=True)
-class Evidence:
+class Evidence(ComputingCommand):
     """Ask Olsson et al.'s six arguments on induction heads of finished trainings."""
 
     run: tyro.conf.Positional[tuple[Path, ...]]
@@ -273,7 +283,7 @@ class Export:
 
 
 @dataclasses.dataclass(frozen=True)
-class Convert:
+class Convert(ComputingCommand):
     """Write a model once so that it loads fast, in any dtype and on any devices."""
 
     source: tyro.conf.Positional[str]

@@ -1,5 +1,8 @@
 """The one error type whose message is written for the person at the terminal."""
 
+import re
+from pathlib import PurePath
+
 
 class UserError(ValueError):
     """A mistake that the user can mend: what was expected, what came, what to do.
@@ -7,3 +10,16 @@ class UserError(ValueError):
     The command line prints the message alone and ends with exit code 2; in Python
     it is an ordinary ``ValueError``.
     """
+
+
+def check_local(path: str | PurePath) -> None:
+    """Refuse the address of an object store, which would become a folder named "gs:".
+
+    Raises:
+        UserError: the path begins with a scheme, such as gs:// or s3://.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        raise UserError(
+            f"a path must be of this machine or of a mounted file system, but {path} "
+            "is an address: copy it here, or mount it"
+        )

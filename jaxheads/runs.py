@@ -8,6 +8,7 @@ done: the same command goes on from there and ends with the same arrays.
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -19,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxheads.errors import UserError
+from jaxheads.errors import UserError, check_local
 
+_LOG = logging.getLogger(__name__)
 SCHEMA = 1
 Arrays = dict[str, np.ndarray]
 
@@ -86,6 +88,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path, study: str, config: dict, model: dict):
+        check_local(path)
         self.path = Path(path)
         self.identity = json.loads(
             json.dumps({"study": study, "config": config, "model": model})
@@ -123,8 +126,10 @@ class RunFolder:
             return stored
         start = time.perf_counter()
         arrays = {key: np.asarray(value) for key, value in compute().items()}
-        arrays["seconds"] = np.asarray(time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        arrays["seconds"] = np.asarray(seconds)
         write_arrays(self._unit_path(name), arrays)
+        _LOG.debug("%s: %.2f s", name, seconds)
         return arrays
 
     def stored(self, name: str) -> Arrays | None:

@@ -38,7 +38,7 @@ class UnitBar(contextlib.AbstractContextManager):
             self._bars.start()
 
     def _started(self, name: str) -> None:
-        self._bars.update(self._task, description=escape(name))
+        self._bars.update(self._task, description=name)
 
     def _done(self, cost: float) -> None:
         self._bars.advance(self._task, cost)
