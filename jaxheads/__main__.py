@@ -1,9 +1,11 @@
 """The entry of ``jaxheads`` and ``python -m jaxheads``: errors become one sentence."""
 
+import codecs
 import contextlib
 import errno
 import os
 import sys
+import unicodedata
 import warnings
 
 
@@ -40,10 +42,19 @@ def _run(arguments: list[str] | None) -> tuple[str, int]:
     from jaxheads.errors import UserError
 
     warnings.showwarning = _show_warning
+    _speak_any_encoding()
+    given = sys.argv[1:] if arguments is None else arguments
+    if given == ["--version"]:
+        from importlib.metadata import version
+
+        print(f"jaxheads {version('jaxheads')}")
+        return "", 0
     try:
+        for word in given:
+            _check_utf8(word)
         from jaxheads.cli import run
 
-        run(arguments)
+        run(given)
     except UserError as error:
         return str(error), 2
     except SystemExit as end:  # of the parser, which has said why
@@ -78,6 +89,48 @@ def _trouble(error: OSError) -> str:
         f"says {error.strerror or str(error)!r}: mend that or give another path, and "
         "the same command goes on where it stopped"
     )
+
+
+def _speak_any_encoding() -> None:
+    """Let what a stream's encoding lacks be written in ASCII: ± as +-, é as e."""
+    codecs.register_error("jaxheads", _in_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # what replaces a stream may be no file
+            stream.reconfigure(errors="jaxheads")  # type: ignore[union-attr]
+
+
+_ASCII = {
+    "\N{PLUS-MINUS SIGN}": "+-",
+    "\N{MULTIPLICATION SIGN}": "x",
+    "\N{RIGHTWARDS ARROW}": "->",
+    "\N{MINUS SIGN}": "-",
+    "\N{EN DASH}": "-",
+    "\N{LESS-THAN OR EQUAL TO}": "<=",
+    "\N{GREATER-THAN OR EQUAL TO}": ">=",
+    "\N{BULLET}": "-",
+    "\N{MIDDLE DOT}": "-",
+}
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end]
+    plain = unicodedata.normalize("NFKD", "".join(_ASCII.get(c, c) for c in text))
+    bare = "".join(c for c in plain if not unicodedata.combining(c))
+    return bare.encode("ascii", "replace").decode(), error.end
+
+
+def _check_utf8(word: str) -> None:
+    """Refuse a path that no run could write into its receipt."""
+    from jaxheads.errors import UserError
+
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"arguments and paths must be UTF-8, but {word!a} is not: rename the "
+            "file or folder, or link to it under another name"
+        ) from None
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

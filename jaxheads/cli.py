@@ -3,13 +3,17 @@
 Nothing heavy is imported before a command runs, so that ``--help`` is quick.
 """
 
+import dataclasses
+import logging
 import re
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from jaxheads import stops
 from jaxheads.commands import (
@@ -17,6 +21,7 @@ from jaxheads.commands import (
     PARTS,
     Compare,
     CompareRuns,
+    ComputingCommand,
     Convert,
     Doctor,
     Dynamics,
@@ -32,6 +37,7 @@ from jaxheads.commands import (
     Tasks,
     Train,
 )
+from jaxheads.errors import UserError, check_local
 from jaxheads.parsing import parse
 from jaxheads.studies.config import StudyConfig
 
@@ -42,8 +48,14 @@ if TYPE_CHECKING:
 def run(arguments: list[str] | None = None) -> None:
     """Parse the arguments and run the command."""
     command = parse(arguments)
-    stops.stop_after(getattr(command, "stop_after", None))
-    console = Console(stderr=True)
+    for path in _paths(command):
+        check_local(path)
+    quiet = isinstance(command, ComputingCommand) and command.quiet
+    console = Console(stderr=True, markup=False, quiet=quiet)
+    if isinstance(command, ComputingCommand):
+        stops.stop_after(command.stop_after)
+        _tell(command)
+        _foresee_page(command)
     match command:
         case Dynamics():
             _dynamics(command, console)
@@ -90,6 +102,52 @@ def run(arguments: list[str] | None = None) -> None:
             _run_study(command, console)
 
 
+def _paths(given: object) -> Iterator[Path]:
+    """Every path among a command's options."""
+    if isinstance(given, Path):
+        yield given
+    elif isinstance(given, tuple):
+        for one in given:
+            yield from _paths(one)
+    elif dataclasses.is_dataclass(given):
+        for field in dataclasses.fields(given):
+            yield from _paths(getattr(given, field.name))
+
+
+def _tell(command: ComputingCommand) -> None:
+    """Have what happens said on standard error, as much of it as is asked for."""
+    log = logging.getLogger("jaxheads")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.handlers, log.propagate = [handler], False
+    level = logging.WARNING if command.quiet else logging.INFO
+    log.setLevel(logging.DEBUG if command.verbose else level)
+    if not command.verbose:  # what a checkpoint's writer tells itself
+        logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+def _foresee_page(command: ComputingCommand) -> None:
+    """Say before the work that there will be no page, where its packages are absent."""
+    from jaxheads.report import missing_packages
+
+    missing = missing_packages()
+    if not missing or isinstance(command, Convert):
+        return
+    if getattr(command, "figures", None) is not None:
+        raise UserError(
+            f"--figures needs {missing}, which this environment lacks: pip install "
+            "'jaxheads[report]', or leave it out"
+        )
+    warnings.warn(f"no page will be made: {_later(missing)}", stacklevel=2)
+
+
+def _later(missing: str) -> str:
+    return (
+        f"it needs {missing}, which this environment lacks; pip install "
+        "'jaxheads[report]', then `jaxheads report RUN` makes it"
+    )
+
+
 def study_config(command: StudyCommand) -> StudyConfig:
     """The part of a command that decides the numbers."""
     parts = {part for asked in PARTS.values() for part in asked}
@@ -114,7 +172,6 @@ def _run_study(command: StudyCommand, console: Console) -> None:
     ranking = None
     if isinstance(command, RankedCommand) and command.ranking is not None:
         from jaxheads import runs
-        from jaxheads.errors import UserError
 
         if command.ranking.is_file():
             raise UserError(
@@ -131,15 +188,15 @@ def _run_study(command: StudyCommand, console: Console) -> None:
 
     from jaxheads.devices import make_mesh
     from jaxheads.model import load
-    from jaxheads.progress import Bars
+    from jaxheads.progress import StudyBars, status
     from jaxheads.study import run_study
     from jaxheads.tables import print_run
 
-    with console.status(escape(f"loading {command.source}")):
+    with status(console, f"loading {command.source}"):
         mesh = make_mesh(command.mesh)
         model = load(command.source, command.revision, command.dtype, mesh)
     out = command.out or _default_folder(command)
-    with Bars(console) as bars:
+    with StudyBars(console) as bars:
         finished = run_study(
             model,
             config,
@@ -155,8 +212,6 @@ def _run_study(command: StudyCommand, console: Console) -> None:
 
 
 def _dynamics(command: Dynamics, console: Console) -> None:
-    from jaxheads.errors import UserError
-
     if command.revision is not None:
         raise UserError(
             "dynamics takes --steps and --revision-pattern instead of --revision "
@@ -172,7 +227,6 @@ def _dynamics(command: Dynamics, console: Console) -> None:
 
 def _report(command: Report, console: Console) -> None:
     from jaxheads import runs
-    from jaxheads.errors import UserError
 
     if not command.run:
         raise UserError(
@@ -180,7 +234,11 @@ def _report(command: Report, console: Console) -> None:
         )
     loaded = [runs.load(path) for path in command.run]
     if len(loaded) == 1:
-        _write_report(loaded[0], console, command.out, command.figures)
+        from jaxheads.report import write_report
+
+        console.print(f"run     {loaded[0].path}", soft_wrap=True)
+        made = write_report(loaded[0], command.out, command.figures)
+        _say_page(made, command.figures, console)
         return
     if command.out is None:
         raise UserError(
@@ -197,7 +255,6 @@ def _report(command: Report, console: Console) -> None:
 
 def _compare(command: Compare, console: Console) -> None:
     from jaxheads import comparison, runs
-    from jaxheads.errors import UserError
     from jaxheads.rankings import read_two
     from jaxheads.tables import print_comparison
 
@@ -213,7 +270,7 @@ def _compare(command: Compare, console: Console) -> None:
     if command.out is not None:
         command.out.parent.mkdir(parents=True, exist_ok=True)
         runs.write_json(command.out, made.to_dict())
-        console.print(f"written {command.out}", soft_wrap=True, markup=False)
+        console.print(f"written {command.out}", soft_wrap=True)
 
 
 def _export(command: Export, console: Console) -> None:
@@ -222,7 +279,7 @@ def _export(command: Export, console: Console) -> None:
     read = read_ranking(command.source, command.score)
     sha256 = read.params_sha256
     write_ranking(command.out, read.scores, model=read.model, params_sha256=sha256)
-    console.print(f"written {command.out}", soft_wrap=True, markup=False)
+    console.print(f"written {command.out}", soft_wrap=True)
 
 
 def _convert(command: Convert, console: Console) -> None:
@@ -235,20 +292,20 @@ def _convert(command: Convert, console: Console) -> None:
         there = None
         free_folder(command.out)  # told before a model is fetched and read
     from jaxheads.model import load
+    from jaxheads.progress import status
 
-    with console.status(escape(f"loading {command.source}")):
+    with status(console, f"loading {command.source}"):
         model = load(command.source, command.revision, command.dtype)
     if there is None or there.params_sha256 != model.provenance.params_sha256:
-        with console.status(escape(f"writing {command.out}")):
+        with status(console, f"writing {command.out}"):
             save(model, command.out)
-    console.print(f"model   {command.out}", soft_wrap=True, markup=False)
+    console.print(f"model   {command.out}", soft_wrap=True)
 
 
 def _inspect(command: Inspect, console: Console) -> None:
-    from jaxheads.errors import UserError
     from jaxheads.inspection import inspect_source, print_inspection
 
-    with console.status(escape(f"opening {command.source}")):
+    with console.status(Text(f"opening {command.source}")):
         found = inspect_source(command.source, command.revision)
     print_inspection(found, _wide_console())
     if found.refusal:
@@ -257,21 +314,18 @@ def _inspect(command: Inspect, console: Console) -> None:
 
 
 def _doctor(command: Doctor, console: Console) -> None:
-    from jaxheads.errors import UserError
-
     if command.out is not None and command.out.suffix != ".json":
         raise UserError(f"--out must be a .json file, not {command.out}")
-    import dataclasses
-
     from jaxheads import runs
     from jaxheads.devices import make_mesh
     from jaxheads.doctor import examine, print_checks
     from jaxheads.model import load
+    from jaxheads.progress import status
 
-    with console.status(escape(f"loading {command.source}")):
+    with status(console, f"loading {command.source}"):
         mesh = make_mesh(command.mesh)
         model = load(command.source, command.revision, command.dtype, mesh)
-    with console.status("checking"):
+    with status(console, "checking"):
         checks = examine(model, command.seed)
     print_checks(checks, _wide_console(150))
     if command.out is not None:
@@ -279,14 +333,14 @@ def _doctor(command: Doctor, console: Console) -> None:
         told = {"source": command.source, "dtype": command.dtype, "mesh": command.mesh}
         rows = [dataclasses.asdict(check) for check in checks]
         runs.write_json(command.out, told | {"checks": rows})
-        console.print(f"written {command.out}", soft_wrap=True, markup=False)
+        console.print(f"written {command.out}", soft_wrap=True)
     if any(check.holds is False for check in checks):
         sys.exit(1)
 
 
 def _wide_console(width: int = 180) -> Console:
     """Standard output; a file or a pipe is wide enough that no row is broken."""
-    return Console(width=None if sys.stdout.isatty() else width)
+    return Console(width=None if sys.stdout.isatty() else width, markup=False)
 
 
 def _default_folder(command: StudyCommand) -> Path:
@@ -298,20 +352,21 @@ def _default_folder(command: StudyCommand) -> Path:
 
 
 def _write_report(
-    finished: "runs.Run",
-    console: Console,
-    out: Path | None = None,
-    figures: FigureFormat | None = None,
+    finished: "runs.Run", console: Console, figures: FigureFormat | None = None
 ) -> None:
-    from jaxheads.report import write_report
+    """The page of a run that was computed just now, where it can be made."""
+    from jaxheads.report import missing_packages, write_report
 
     console.print(f"run     {finished.path}", soft_wrap=True)
-    _say_page(write_report(finished, out, figures), figures, console)
+    if missing := missing_packages():
+        console.print(f"no page: {_later(missing)}", soft_wrap=True)
+        return
+    _say_page(write_report(finished, figures=figures), figures, console)
 
 
 def _say_page(page: Path, figures: FigureFormat | None, console: Console) -> None:
     from jaxheads.report import figures_folder
 
-    console.print(f"report  {page}", soft_wrap=True, markup=False)
+    console.print(f"report  {page}", soft_wrap=True)
     if figures is not None:
-        console.print(f"figures {figures_folder(page)}", soft_wrap=True, markup=False)
+        console.print(f"figures {figures_folder(page)}", soft_wrap=True)

@@ -30,16 +30,20 @@ DEFAULT_MODEL = "smollm2-135m-instruct"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Stoppable:
-    """What every command that computes for long takes."""
+class ComputingCommand:
+    """What every command that computes for a while takes."""
 
+    quiet: bool = False
+    """Show warnings, errors and the result alone."""
+    verbose: bool = False
+    """Tell each part of the work that is done, and its seconds."""
     stop_after: float | None = None
     """Hours after which it stops as by Ctrl-C, at the next safe place with exit code
     130; the same command goes on. For machines that are taken away."""
 
 
 @dataclasses.dataclass(frozen=True)
-class StudyCommand(Stoppable):
+class StudyCommand(ComputingCommand):
     """What every command that runs a model takes."""
 
     source: tyro.conf.Positional[str] = DEFAULT_MODEL
@@ -195,7 +199,7 @@ class Dynamics(StudyCommand, ProtocolCommand):
 
 
 @dataclasses.dataclass(frozen=True)
-class Train(Stoppable):
+class Train(ComputingCommand):
     """Train small models from scratch, several seeds at once; go on after a stop."""
 
     model: Annotated[ModelChoice, tyro.conf.arg(name="")] = ModelChoice()
@@ -211,7 +215,7 @@ class Train(Stoppable):
 
 
 @dataclasses.dataclass(frozen=True)
-class CompareRuns(Stoppable):
+class CompareRuns(ComputingCommand):
     """Compare trainings on the same data and seeds, such as hapax against vanilla."""
 
     run: tyro.conf.Positional[tuple[Path, ...]]
@@ -225,7 +229,7 @@ class CompareRuns(Stoppable):
 
 
 @dataclasses.dataclass(frozen=True)
-class Evidence(Stoppable):
+class Evidence(ComputingCommand):
     """Ask Olsson et al.'s six arguments on induction heads of finished trainings."""
 
     run: tyro.conf.Positional[tuple[Path, ...]]
@@ -286,7 +290,7 @@ class Export:
 
 
 @dataclasses.dataclass(frozen=True)
-class Convert:
+class Convert(ComputingCommand):
     """Write a model once so that it loads fast, in any dtype and on any devices."""
 
     source: tyro.conf.Positional[str]

@@ -22,6 +22,24 @@ from jaxheads.errors import UserError
 AXES = ("data", "model")
 
 
+def all_devices() -> list[jax.Device]:
+    """The devices of all processes.
+
+    Raises:
+        UserError: JAX cannot start on the platform that it is told to use.
+    """
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter without CUDA
+        asked = jax.config.jax_platforms or "the default"
+        why = f" ({str(error).splitlines()[0]})" if str(error) else ""
+        raise UserError(
+            f"JAX must be able to start on the platform {asked}, but cannot{why}: "
+            "install what it needs (pip install 'jaxheads[cuda]', 'jaxheads[tpu]'), or "
+            "set JAX_PLATFORMS=cpu"
+        ) from error
+
+
 def make_mesh(spec: str | None = None) -> Mesh | None:
     """A mesh over the devices of all processes.
 
@@ -36,7 +54,7 @@ def make_mesh(spec: str | None = None) -> Mesh | None:
     Raises:
         UserError: the spec cannot be read, or does not fit the devices.
     """
-    devices = jax.devices()
+    devices = all_devices()
     if spec is None:
         if len(devices) == 1:
             return None
@@ -83,7 +101,7 @@ def make_seed_mesh(spec: str | None, seeds: int) -> Mesh | None:
     if not told and asked < 0:
         with contextlib.suppress(RuntimeError):  # JAX has started
             jax.config.update("jax_num_cpu_devices", cores)
-    devices = jax.devices()
+    devices = all_devices()
     if devices[0].platform != "cpu" or jax.process_count() > 1:
         return make_mesh(None)
     most = min(cores, len(devices))

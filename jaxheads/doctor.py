@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from jaxheads import engine, finite
@@ -688,14 +687,14 @@ def print_checks(checks: Sequence[Check], console: Console) -> None:
             "" if value is None else f"{value:.2g}"
             for value in (check.difference, check.tolerance)
         ]
-        table.add_row(check.name, escape(check.compared), *numbers, said[check.holds])
+        table.add_row(check.name, check.compared, *numbers, said[check.holds])
     console.print(table)
     for check in checks:
         if check.holds is None:
-            console.print(escape(f"{check.name}: not asked, {check.where}"))
+            console.print(f"{check.name}: not asked, {check.where}")
     for check in checks:
         if check.holds is False:
-            console.print(escape(str(check)), style="red", soft_wrap=True)
+            console.print(str(check), style="red", soft_wrap=True)
 
 
 def _apart(one: np.ndarray, other: np.ndarray) -> np.ndarray:

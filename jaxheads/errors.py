@@ -1,5 +1,8 @@
 """The one error type whose message is written for the person at the terminal."""
 
+import re
+from pathlib import PurePath
+
 
 class UserError(ValueError):
     """A mistake that the user can mend: what was expected, what came, what to do.
@@ -12,3 +15,16 @@ class UserError(ValueError):
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, cut if it is very long."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def check_local(path: str | PurePath) -> None:
+    """Refuse the address of an object store, which would become a folder named "gs:".
+
+    Raises:
+        UserError: the path begins with a scheme, such as gs:// or s3://.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        raise UserError(
+            f"a path must be of this machine or of a mounted file system, but {path} "
+            "is an address: copy it here, or mount it"
+        )

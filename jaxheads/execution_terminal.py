@@ -1,6 +1,5 @@
 """A run's function vectors at work, as a table in the terminal."""
 
-from rich.markup import escape
 from rich.table import Table
 
 from jaxheads.report import execution_findings as told
@@ -33,6 +32,6 @@ def execution_table(run: Run) -> Table:
             table.add_row(
                 "clean" if one is listed[0] else name,
                 "none" if one in listed[:2] else one.label,
-                *(escape(told.shown(cell)) for cell in cells),
+                *(told.shown(cell) for cell in cells),
             )
     return table

@@ -10,6 +10,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from jaxheads import models
+from jaxheads.devices import all_devices
 from jaxheads.errors import UserError
 from jaxheads.tokenizer import Tokenizer
 from jaxheads.weights.checkpoint import Checkpoint
@@ -117,14 +118,15 @@ def load(
         The model, on the mesh or on the default device.
 
     Raises:
-        UserError: the source cannot be found, fetched or read, or its tensors do not
-            fit its config.
+        UserError: the source cannot be found, fetched or read, its tensors do not fit
+            its config, or JAX cannot start on the platform it is told to use.
     """
     if dtype not in DTYPES:
         raise UserError(
             f"dtype must be one of {', '.join(DTYPES)}, but is {dtype!r}: use float32 "
             "for exact scores"
         )
+    all_devices()  # a platform that is not there is told before anything is read
     opened = open_source(source, revision)
     family, config = configure(opened.checkpoint)
     tokenizer, no_tokenizer = read_tokenizer(opened.checkpoint)

@@ -1,6 +1,10 @@
-"""The plan as a table and progress bars with an ETA, for the terminal."""
+"""The plan as a table and progress bars with an ETA, or lines where nobody watches."""
 
 import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
@@ -13,11 +17,73 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from jaxheads import plan, study
 
+LOG = logging.getLogger("jaxheads")
+EVERY = 30.0
+"""Seconds between the lines that stand for bars where there is no terminal."""
 
-def bars(console: Console, width: int, **options: Any) -> Progress:
+
+def watched(console: Console) -> bool:
+    """Whether a person sees what moves; else lines tell it."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+@contextlib.contextmanager
+def status(console: Console, text: str) -> Iterator[None]:
+    """Say what is being done: a spinner, or a line."""
+    if not watched(console):
+        LOG.info(text)
+        yield
+        return
+    with console.status(Text(text)):
+        yield
+
+
+class Bars(Progress):
+    """Bars; without a terminal a line every ``EVERY`` seconds besides."""
+
+    _ended: threading.Event | None = None
+
+    def start(self) -> None:
+        """Show them from now on."""
+        super().start()
+        if self._ended is None and not watched(self.console):
+            self._ended = threading.Event()
+            self._from = time.monotonic(), self._share()
+            threading.Thread(target=self._tell, args=[self._ended], daemon=True).start()
+
+    def stop(self) -> None:
+        """Show them as they are now, for the last time."""
+        if self._ended is not None:
+            self._ended.set()
+            self._ended = None
+        super().stop()
+
+    def _tell(self, ended: threading.Event) -> None:
+        while not ended.wait(EVERY):
+            share = self._share()
+            start, before = self._from
+            left = "time left not known yet"
+            if share > before:
+                seconds = (time.monotonic() - start) * (1 - share) / (share - before)
+                left = f"about {duration(seconds)} left"
+            running = [
+                task.description.strip()
+                for task in self.tasks
+                if task.started and not task.finished
+            ]
+            LOG.info("%.0f %% done, %s: %s", 100 * share, left, ", ".join(running))
+
+    def _share(self) -> float:
+        """Of all that the bars stand for, 0 to 1."""
+        total = sum(task.total or 0.0 for task in self.tasks)
+        return sum(task.completed for task in self.tasks) / total if total else 0.0
+
+
+def bars(console: Console, width: int, **options: Any) -> Bars:
     """Bars with a share done, the time taken and the time left.
 
     Args:
@@ -25,8 +91,8 @@ def bars(console: Console, width: int, **options: Any) -> Progress:
         width: of the descriptions, in characters.
         options: of ``rich.progress.Progress``.
     """
-    return Progress(
-        TextColumn(f"{{task.description:<{width}}}"),
+    return Bars(
+        TextColumn(f"{{task.description:<{width}}}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
@@ -37,7 +103,7 @@ def bars(console: Console, width: int, **options: Any) -> Progress:
     )
 
 
-class Bars(contextlib.AbstractContextManager):
+class StudyBars(contextlib.AbstractContextManager):
     """Shows a study's plan, then a bar for each part.
 
     Attributes:
@@ -58,7 +124,7 @@ class Bars(contextlib.AbstractContextManager):
         calibrated = [part.seconds for part in parts.values() if part.seconds]
         title = "plan"
         if calibrated:
-            title += f": {_duration(sum(calibrated))}, by short runs of its programs"
+            title += f": {duration(sum(calibrated))}, by short runs of its programs"
         table = Table(title=title)
         table.add_column("part")
         for name in ("forwards", "tokens", "TFLOP", "GB a device", "at once", "about"):
@@ -72,7 +138,7 @@ class Bars(contextlib.AbstractContextManager):
                 f"{part.cost.flops / 1e12:,.2f}",
                 f"{part.bytes / 1e9:,.2f}",
                 " ".join(dict.fromkeys(chunks)),
-                "" if part.seconds is None else _duration(part.seconds),
+                "" if part.seconds is None else duration(part.seconds),
             )
         self._console.print(table)
         for name, part in parts.items():
@@ -96,7 +162,7 @@ class Bars(contextlib.AbstractContextManager):
             self._bars.update(task, completed=self._bars.tasks[task].total)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Such as "40 s", "6 min" or "3.2 h"."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"

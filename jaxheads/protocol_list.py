@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from jaxheads.studies.config import StudyConfig
@@ -45,7 +44,7 @@ def tables() -> Iterator[Table]:
 
 
 def _numbers() -> Table:
-    said = "\n".join(f"{name}: {escape(MEANING[name])}" for name in PROTOCOLS)
+    said = "\n".join(f"{name}: {MEANING[name]}" for name in PROTOCOLS)
     made = _table(said)
     for name in ("", *PROTOCOLS):
         made.add_column(name, overflow="fold")
@@ -68,11 +67,11 @@ def _deviations() -> Table:
     for one in DEVIATIONS:
         values = (one.text_value, one.code_value)
         made.add_row(
-            escape(one.name),
-            escape(one.section),
+            one.name,
+            one.section,
             f"--{one.switch.replace('_', '-')}",
             *(_told(value) for value in values),
-            escape(one.effect),
+            one.effect,
         )
     return made
 
@@ -90,8 +89,8 @@ def _number(config: StudyConfig, switch: str) -> str:
 def _told(value: Any) -> str:
     if isinstance(value, tuple):
         if len(value) > 6 and isinstance(value[0], str):
-            return f"{len(value)}: {escape(value[0])}, …"
+            return f"{len(value)}: {value[0]}, …"
         return " ".join(map(_told, value)) or "none"
     if isinstance(value, bool) or value is None:
         return {None: "as the tokenizer", True: "yes", False: "no"}[value]
-    return f"{value:g}" if isinstance(value, float) else escape(str(value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

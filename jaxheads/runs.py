@@ -11,6 +11,7 @@ import errno
 import glob
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -22,9 +23,10 @@ from typing import Any
 import numpy as np
 
 from jaxheads import finite, stops
-from jaxheads.errors import UserError, first_line
+from jaxheads.errors import UserError, check_local, first_line
 from jaxheads.locks import LOCK, alone, is_alive
 
+_LOG = logging.getLogger(__name__)
 SCHEMA = 1
 Arrays = dict[str, np.ndarray]
 
@@ -165,6 +167,7 @@ class RunFolder(contextlib.AbstractContextManager):
     """
 
     def __init__(self, path: str | Path, study: str, config: dict, model: dict):
+        check_local(path)
         self.path = Path(path)
         self.identity = json.loads(
             json.dumps({"study": study, "config": config, "model": model})
@@ -241,8 +244,10 @@ class RunFolder(contextlib.AbstractContextManager):
         start = time.perf_counter()
         arrays = {key: np.asarray(value) for key, value in compute().items()}
         self.check(arrays, axes, name)
-        arrays["seconds"] = np.asarray(time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        arrays["seconds"] = np.asarray(seconds)
         write_arrays(self._unit_path(name), arrays)
+        _LOG.debug("%s: %.2f s", name, seconds)
         stops.check()
         return arrays
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -39,7 +38,7 @@ def print_run(run: Run, console: Console, heads: int = 5) -> None:
     if "execution" in run.result:
         console.print(execution_table(run))
     if told_apart := first_tokens.say(run):
-        console.print(escape(told_apart), highlight=False, soft_wrap=True)
+        console.print(told_apart, highlight=False, soft_wrap=True)
     if (judged := claim_tables.claims(run)) is not None:
         console.print(judged)
 
@@ -81,9 +80,7 @@ def _groups(sets: list[dict]) -> dict[tuple, list[int]]:
         mode += f" to {words.short(matched)}" if matched else ""
         key = (
             # Each chosen set is a row of its own, by its name.
-            escape(item["name"])
-            if item["mode"] == "chosen"
-            else words.short(item["ranking"]),
+            item["name"] if item["mode"] == "chosen" else words.short(item["ranking"]),
             mode.replace(
                 "exclusion other", f"exclusion {item.get('exclusion', 0):.1%}"
             ),
@@ -166,7 +163,7 @@ def print_comparison(made: Comparison, console: Console) -> None:
     for one in made.tops:
         table.add_column(f"top {one.fraction:.3g}", justify="right")
     for label, cell in _ROWS.items():
-        table.add_row(label, *(escape(cell(one)) for one in made.tops))
+        table.add_row(label, *(cell(one) for one in made.tops))
     console.print(table)
 
 
@@ -235,9 +232,7 @@ def _pairs(run: Run, count: int = 8) -> Table:
     table.add_column("reading")
     for first, second, value, error in told.strongest(run, count):
         reading = told.reading(value, error, told.threshold(run))
-        table.add_row(
-            f"{first}, {second}", f"{value:+.4f} ± {error:.4f}", escape(reading)
-        )
+        table.add_row(f"{first}, {second}", f"{value:+.4f} ± {error:.4f}", reading)
     return table
 
 

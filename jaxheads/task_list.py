@@ -4,7 +4,6 @@ from collections import Counter
 from pathlib import Path
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from jaxheads.icl.tasks import Task, load_tasks
@@ -42,12 +41,12 @@ def table(folder: Path | None = None) -> Table:
     made.add_column("first item", overflow="fold")
     for task in tasks:
         made.add_row(
-            escape(task.name),
+            task.name,
             task.kind,
             str(len(set(task.inputs))),
             str(len(set(task.outputs))),
-            escape(task.source),
-            escape(_example(task)),
+            task.source,
+            _example(task),
         )
     return made
 

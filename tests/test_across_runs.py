@@ -69,7 +69,7 @@ def test_seeds_in_the_terminal():
         run.result["scores"] = {"induction": {}}
     text = io.StringIO()
     claim_tables.print_seeds(
-        [*runs, of_size(0, 1e9, 0.3)], Console(file=text, width=120)
+        [*runs, of_size(0, 1e9, 0.3)], Console(file=text, markup=False, width=120)
     )
     found = across_runs.seed_agreement(runs, "induction")
     assert found is not None

@@ -128,7 +128,7 @@ def test_expected_seconds_are_those_of_short_runs_times_the_calls():
 
 
 def test_the_plan_is_printed_with_its_time():
-    console = Console(record=True, width=100)
+    console = Console(record=True, markup=False, width=100)
     parts = {
         "token_loss": dataclasses.replace(part(640, 64, 1e9), seconds=380.0),
         "scores": dataclasses.replace(part(9, 3, 1e9), seconds=20.4),

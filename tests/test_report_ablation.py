@@ -79,7 +79,7 @@ def test_tasks_whose_first_token_tells_nothing_are_named_and_left_out(run: Run, 
     assert left[0].text == mute and {cell.text for cell in left[3:]} == {words.NONE}
     assert all(cell.small.startswith("F1 ") for cell in left[3:])
     assert kept[0][3].text == f"{values[0, 1].mean():.2f}"
-    console = Console(record=True, width=200)
+    console = Console(record=True, markup=False, width=200)
     print_run(told, console)
     text = console.export_text()
     assert f"{values[0, 1:].mean():.3f} [" in text and said in text
@@ -93,7 +93,7 @@ def test_where_no_first_token_tells_anything_f1_is_the_accuracy(run: Run):
     assert only.quantity in claim.evidence
     page = {section.anchor: section for section in sections.collect(told).sections}
     assert "score is a mean over them" not in page["tasks"].text
-    print_run(told, Console(record=True, width=200))
+    print_run(told, Console(record=True, markup=False, width=200))
     scoring = with_collisions(run, **{run.result["scoring_tasks"][0]: 1.0})
     assert "score is a mean over them too" in first_tokens.say(scoring)
 
@@ -285,7 +285,7 @@ def test_medians_stand_beside_means(run: Run):
     table = tables["Every head set: token loss"]
     at = table.columns.index("its median")
     assert len({row[at].text for row in table.rows}) > 3
-    console = Console(record=True, width=150)
+    console = Console(record=True, markup=False, width=150)
     print_run(run, console)
     said = console.export_text()
     assert "few-shot accuracy" in said and "zero-shot accuracy" in said

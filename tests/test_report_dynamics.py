@@ -96,7 +96,7 @@ def test_an_undecided_order_is_said_to_be_one(run):
 
 def test_the_terminal_shows_the_same(run):
     out = io.StringIO()
-    print_dynamics(run, Console(file=out, width=120))
+    print_dynamics(run, Console(file=out, markup=False, width=120))
     said = out.getvalue()
     for text in ("143,000", "8.3 (", "note    step 64000", "Induction to FV: "):
         assert text in said

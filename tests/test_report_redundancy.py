@@ -182,7 +182,7 @@ def test_a_run_with_rankings_compared_keeps_their_verdict():
 
 def test_the_terminal_shows_the_same(run):
     out = io.StringIO()
-    print_run(run, Console(file=out, width=140))
+    print_run(run, Console(file=out, markup=False, width=140))
     said = out.getvalue()
     for text in ("4.4, 3.0", "overlap", "Shapley values, 10 permutations", "3 *"):
         assert text in said

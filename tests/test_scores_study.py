@@ -82,7 +82,7 @@ def _in_order(run):
 
 def test_report_and_tables_show_every_score(run):
     printed = io.StringIO()
-    print_run(run, Console(file=printed, width=120))
+    print_run(run, Console(file=printed, markup=False, width=120))
     page = repr(sections.collect(run))
     for heading in ("retrieval (teacher-forced)", "QK trace", "relation index"):
         assert heading in printed.getvalue()

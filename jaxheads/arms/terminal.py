@@ -4,7 +4,6 @@ import contextlib
 import math
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -38,7 +37,7 @@ class UnitBar(contextlib.AbstractContextManager):
             self._bars.start()
 
     def _started(self, name: str) -> None:
-        self._bars.update(self._task, description=escape(name))
+        self._bars.update(self._task, description=name)
 
     def _done(self, cost: float) -> None:
         self._bars.advance(self._task, cost)
@@ -54,15 +53,13 @@ def print_comparison(run: Run, console: Console) -> None:
         name, reference = told[arm]["name"], told[0]["name"]
         seeds = words.plural(len(told[arm]["seeds"]), "seed")
         table = Table(
-            title=escape(
-                f"{name} against {reference}, step {compared['step']:,}, {seeds}; "
-                f"{words.percent(told[arm]['dropped'])} of the targets dropped"
-            ),
+            title=f"{name} against {reference}, step {compared['step']:,}, {seeds}; "
+            f"{words.percent(told[arm]['dropped'])} of the targets dropped",
             caption="95 % intervals; p over seeds and over samples, by Holm's method",
         )
         table.add_column("")
         for column in (reference, name, "difference, seeds", "samples"):
-            table.add_column(escape(column), justify="right", no_wrap=True)
+            table.add_column(column, justify="right", no_wrap=True)
         for column in ("p, seeds", "samples"):
             table.add_column(column, justify="right", no_wrap=True)
         before = ""

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from jaxheads.across_runs import SeedAgreement, by_model, seed_agreement
@@ -28,7 +27,7 @@ def claims(run: Run) -> Table | None:
         table.add_row(
             one.statement,
             f"{SYMBOLS[one.verdict]} {one.verdict}",
-            escape(f"{value} {unit}"),
+            f"{value} {unit}",
             words.p_value(one.p_adjusted),
         )
     return table
@@ -57,6 +56,6 @@ def _seeds(found: list[SeedAgreement]) -> Table:
             one.leaders[0] + " in all" if one.same_leader else " ".join(one.leaders),
             f"{one.rank_correlation:.2f} (lowest {one.lowest_rank_correlation:.2f})",
             f"{one.jaccard:.2f}",
-            escape("{:.2f} [{:.2f}, {:.2f}]".format(*ratio)),
+            "{:.2f} [{:.2f}, {:.2f}]".format(*ratio),
         )
     return table

@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -100,7 +99,7 @@ def print_seeds(run: Run, console: Console) -> None:
         table.add_row(*row)
     console.print(table)
     for lead, text in dynamics_seeds.say(run):
-        console.print(escape(f"{lead}: {text}"), soft_wrap=True, highlight=False)
+        console.print(f"{lead}: {text}", soft_wrap=True, highlight=False)
 
 
 def print_dynamics(run: Run, console: Console) -> None:
@@ -122,4 +121,4 @@ def print_dynamics(run: Run, console: Console) -> None:
     for flag in told["flags"]:
         console.print(Text(f"note    {flag['text']}"), soft_wrap=True)
     for lead, text in dynamics_findings.say(run):
-        console.print(escape(f"{lead}: {text}"), soft_wrap=True, highlight=False)
+        console.print(f"{lead}: {text}", soft_wrap=True, highlight=False)

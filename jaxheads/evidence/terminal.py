@@ -1,7 +1,6 @@
 """The answers on the terminal."""
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -27,7 +26,7 @@ def print_arguments(run: Run, console: Console) -> None:
         colour = _COLOURS.get(one["answer"], "")
         answer = f"[{colour}]{one['answer']}[/]" if colour else one["answer"]
         name = f"{one['argument']} {one['name']}"
-        table.add_row(name, answer, escape(one["evidence"]))
+        table.add_row(name, answer, one["evidence"])
     console.print(table)
     for text in (NOTE, *said["left_out"]):
         console.print(Text(f"note    {text}"), soft_wrap=True)
@@ -41,7 +40,7 @@ def print_arguments(run: Run, console: Console) -> None:
         step = dated["changes"]["prefix_matching"]["step"]
         means = [row[name] for name in ("icl_score", "top_prefix")]
         table.add_row(
-            escape(about["name"]),
+            about["name"],
             f"{about['variant']}, layers: {about['layers']}, width: {about['width']}",
             str(len(about["seeds"])),
             str(row["found"]),

@@ -2,9 +2,16 @@
 
 from jaxheads.report.page import (
     figures_folder,
+    missing_packages,
     render,
     write_comparison,
     write_report,
 )
 
-__all__ = ["figures_folder", "render", "write_comparison", "write_report"]
+__all__ = [
+    "figures_folder",
+    "missing_packages",
+    "render",
+    "write_comparison",
+    "write_report",
+]

@@ -163,12 +163,16 @@ def _unwritten(target: Path, problem: OSError) -> UserError:
     )
 
 
+def missing_packages() -> str:
+    """Packages that a page needs and this environment lacks, joined by commas."""
+    return ", ".join(name for name in _EXTRAS if importlib.util.find_spec(name) is None)
+
+
 def _require_extras() -> None:
-    missing = [name for name in _EXTRAS if importlib.util.find_spec(name) is None]
-    if missing:
+    if missing := missing_packages():
         raise UserError(
-            f"The report needs {', '.join(missing)}, which this environment lacks: "
-            "pip install 'jaxheads[report]'"
+            f"The report needs {missing}, which this environment lacks: pip install "
+            "'jaxheads[report]'"
         )
 
 

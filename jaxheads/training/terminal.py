@@ -6,15 +6,9 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
+from jaxheads.progress import bars
 from jaxheads.runs import Run
 
 
@@ -28,18 +22,9 @@ class TrainingBar(contextlib.AbstractContextManager):
     """
 
     def __init__(self, console: Console, steps: int, tokens: int):
-        self._bar = Progress(
-            TextColumn("step {task.completed:,.0f} of {task.total:,.0f}"),
-            BarColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}"),
-            TextColumn("{task.fields[rate]:,.0f} tokens/s"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-        )
-        self._task = self._bar.add_task("", total=steps, loss=float("nan"), rate=0.0)
-        self._tokens = tokens
+        self._bar = bars(console, 56)
+        self._task = self._bar.add_task("compiling", total=steps)
+        self._tokens, self._steps = tokens, steps
         self._before: tuple[int, float] | None = None
         self._bar.start()
 
@@ -48,12 +33,13 @@ class TrainingBar(contextlib.AbstractContextManager):
 
     def report(self, step: int, row: dict[str, Any]) -> None:
         """What ``train`` calls after some steps."""
-        now, rate = time.monotonic(), 0.0
+        now, loss = time.monotonic(), sum(row["loss"]) / len(row["loss"])
+        told = f"step {step:,} of {self._steps:,}, loss {loss:.3f}"
         if self._before is not None:
             rate = (step - self._before[0]) * self._tokens / (now - self._before[1])
+            told += f", {rate:,.0f} tokens/s"
         self._before = (step, now)
-        loss = sum(row["loss"]) / len(row["loss"])
-        self._bar.update(self._task, completed=step, loss=loss, rate=rate)
+        self._bar.update(self._task, completed=step, description=told)
 
 
 def print_training(run: Run, console: Console) -> None:
