@@ -68,7 +68,7 @@ def print_comparison(run: Run, console: Console) -> None:
                 if before and one.family != before:
                     table.add_section()
                 before = one.family
-                table.add_row(*map(escape, _row(one)))
+                table.add_row(*_row(one))
         console.print(table)
         for claim in claims:
             text = f"{claim.verdict:14s} {claim.statement}. {claim.evidence}"
