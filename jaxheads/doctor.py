@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from jaxheads import engine, finite
 from jaxheads.devices import gather, mesh_of, replicate
@@ -681,7 +682,11 @@ def print_checks(checks: Sequence[Check], console: Console) -> None:
     for name in ("largest difference", "allowed"):
         table.add_column(name, justify="right")
     table.add_column("")
-    said = {True: "holds", False: "[red]does not hold[/red]", None: "not asked"}
+    said: dict[bool | None, str | Text] = {
+        True: "holds",
+        False: Text("does not hold", style="red"),
+        None: "not asked",
+    }
     for check in checks:
         numbers = [
             "" if value is None else f"{value:.2g}"

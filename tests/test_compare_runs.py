@@ -457,7 +457,9 @@ def test_the_command_prints_effects_and_claims(arms, compared):
     )
     text = io.StringIO()
     run = run_command(
-        command, Console(file=io.StringIO()), Console(file=text, markup=False, width=150)
+        command,
+        Console(file=io.StringIO()),
+        Console(file=text, markup=False, width=150),
     )
     assert run.path == compared.path
     said = text.getvalue()
