@@ -101,6 +101,14 @@ def test_flips_of_answers_are_mcnemars_test(only_a: int, only_b: int):
     assert paired_tests.sign_flip_p(a - b, seed=0) == pytest.approx(exact)
 
 
+@pytest.mark.parametrize(("only_a", "only_b"), [(3, 998), (480, 521), (1000, 1000)])
+def test_many_answers_have_the_exact_tail(only_a: int, only_b: int):
+    total, fewer = only_a + only_b, min(only_a, only_b)
+    exact = 2 * sum(math.comb(total, k) for k in range(fewer + 1)) / 2**total
+    found = paired_tests.mcnemar(*answers(only_a, only_b))
+    assert found.p == pytest.approx(min(1, exact), rel=1e-9)
+
+
 # Values.
 
 
@@ -177,6 +185,16 @@ def test_draws_that_tie_leave_the_rank(count: int):
     # A tie that rounding hides is one.
     close = np.ones((count, 9)) + 1e-15 * np.arange(count)[:, None]
     assert paired_tests.against_draws(np.zeros(9), close, 0).p_draws > 0
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_values_that_are_not_finite_have_no_p_against_draws(value: float):
+    draws = np.random.default_rng(0).random((3, 9))
+    found = paired_tests.against_draws(np.r_[value, np.zeros(8)], draws, 0)
+    assert math.isnan(found.p_prompts) and math.isnan(found.p)
+    draws[1, 2] = value
+    found = paired_tests.against_draws(np.zeros(9), draws, 0)
+    assert math.isnan(found.p_prompts) and math.isnan(found.p_draws)
 
 
 def test_a_set_against_draws_counts_queries():

@@ -43,6 +43,10 @@ def test_the_page_says_every_claim_with_its_evidence(run: Run, page: str):
         said = f"{shown.SYMBOLS[claim.verdict]} {claim.verdict}"
         assert said.replace(" ", "\u00a0") in page or said in page
         assert shown.effect(claim)[0] in page
+        assert "Estimate(" not in claim.evidence
+        if claim.effect == claim.effect:
+            over = {f"over {claim.over}", f"over {claim.p_over or claim.over}"}
+            assert claim.over and all(each in page for each in over)
 
 
 def test_the_page_has_the_numbers_of_the_figures(run: Run, page: str):

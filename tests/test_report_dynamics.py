@@ -100,7 +100,7 @@ def test_the_terminal_shows_the_same(run):
     said = out.getvalue()
     for text in ("143,000", "8.3 (", "note    step 64000", "Induction to FV: "):
         assert text in said
-    assert "[0.40, 0.65]" in said
+    assert "[0.40, 0.66]" in said
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")

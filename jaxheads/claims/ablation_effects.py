@@ -170,7 +170,7 @@ def judged(
     return Measured(
         *whole.interval(),
         p=float(np.max((p, p_sets))),
-        evidence=f"{evidence} The p value is {words.p_value(p)} over {over}, "
+        evidence=f"{evidence} The p value is {words.p_value(p)} over the samples, "
         f"{words.p_value(p_sets)} over sets of heads.",
         unit=unit,
         smallest=smallest,
@@ -304,10 +304,9 @@ def against_random(
         left.mean(), left.mean() - difference.mean, clean
     )
     sets = of_random(outcome, at, control, ranking)
-    whole = like_sets(found, sets, sign)
     over = f"{outcome.over}, and sets of heads"
     return Measured(
-        *whole.interval(),
+        *like_sets(found, sets, sign).interval(),
         p=found.p,
         over=over,
         p_over=over,

@@ -112,11 +112,20 @@ def _row(claim: Claim) -> list[Cell]:
     return [
         Cell(claim.statement, claim.source),
         Cell(f"{SYMBOLS[claim.verdict]} {claim.verdict}".replace(" ", "\u00a0")),
-        Cell(claim.evidence),
-        Cell(effect(claim)[0], ", over ".join(filter(None, (claim.unit, claim.over)))),
-        Cell(_p(claim.p_adjusted), claim.p_over and f"over {claim.p_over}"),
+        Cell(claim.evidence, _over(claim)),
+        Cell(*effect(claim)),
+        Cell(_p(claim.p_adjusted)),
         Cell(words.number(claim.detectable)),
     ]
+
+
+def _over(claim: Claim) -> str:
+    """Say what a row's interval and its test vary."""
+    if not claim.over:
+        return ""
+    if claim.p_over in ("", claim.over):
+        return f"Interval and test over {claim.over}."
+    return f"Interval over {claim.over}; test over {claim.p_over}."
 
 
 def effect(claim: Claim) -> tuple[str, str]:

@@ -190,13 +190,21 @@ def against_draws(
         seed: of the sign flips and, without bounds, of studentised resamples.
         queries: int, as ``values``; see ``units``.
         bounds: of the differences; see ``estimate``.
+
+    Returns:
+        p values are nan where a value is not finite.
     """
+    with np.errstate(invalid="ignore"):
+        return _against(values, draws, seed, queries, bounds)
+
+
+def _against(values, draws, seed, queries, bounds) -> AgainstDraws:
     values, draws = np.asarray(values, np.float64), np.asarray(draws, np.float64)
     count, own = len(draws), float(values.mean())
     means = draws.reshape(count, -1).mean(1)
     paired = values - draws.mean(0)
     found, spread = estimate(paired, queries, bounds=bounds, seed=seed), math.nan
-    close = 1e-12 * max(1.0, float(np.abs(means).max()))
+    close = 1e-12 * float(np.abs(means[np.isfinite(means)]).max(initial=1.0))
     if count > 1:
         tied = np.ptp(means) <= close
         spread = 0.0 if tied else float(means.var(ddof=1))

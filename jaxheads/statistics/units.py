@@ -195,7 +195,7 @@ class Estimate(NamedTuple):
     tails: np.ndarray | None = None
 
     def interval(self, level: float = LEVEL) -> Interval:
-        """The interval that holds; infinite where the variance is unknown.
+        """The interval that holds; infinite where the variance is unknown, nan of nan.
 
         Of bounded values: Student's t after two units more at either bound, so that
         units which all agree leave an interval, too. Of others: Student's t; with
@@ -211,7 +211,7 @@ class Estimate(NamedTuple):
             low, high = np.quantile(self.tails, ends, axis=-1)
             above, below = np.maximum(half, -low), np.maximum(half, high)
         low, high = mean - below * error, mean + above * error
-        unknown = np.isnan(self.variance)
+        unknown = np.isnan(self.variance) & ~np.isnan(self.mean)
         low, high = np.where(unknown, -np.inf, low), np.where(unknown, np.inf, high)
         if self.bounds is not None:
             low, high = (np.clip(end, *self.bounds) for end in (low, high))
@@ -257,7 +257,7 @@ class Estimate(NamedTuple):
             self.p_above(value),
             self._replace(mean=-self.mean).p_above(-value),
         )
-        return min(1.0, 2 * min(above, below))
+        return float(np.minimum(1.0, 2 * np.minimum(above, below)))  # nan stays nan
 
 
 def estimate(
@@ -276,30 +276,41 @@ def estimate(
         queries: see ``units``.
         counted: likewise.
         bounds: what a value can be, ``ANSWERS`` or ``DIFFERENCES``; None: anything.
+            Values that are not finite leave the variance unknown.
         seed: of studentised resamples, which skewed values without bounds need; None:
             Student's t alone.
     """
     values = np.atleast_2d(np.asarray(values, np.float64))
     found = units(values.shape[-2:], queries, counted)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _estimated(found, values, counted is None, bounds, seed)
+
+
+def _estimated(
+    found: Units,
+    values: np.ndarray,
+    all_count: bool,
+    bounds: tuple[float, float] | None,
+    seed: int | None,
+) -> Estimate:
+    """``estimate`` of sorted prompts."""
     sums = found.sums(values)
     # Exact of whole numbers, so that sets with equal values have equal means.
-    mean = values.mean((-2, -1)) if counted is None else sums.sum(-1)
+    mean = values.mean((-2, -1)) if all_count else sums.sum(-1)
     variance, freedom = found.variance(sums)
     fewest, most = 1 / (found.size**2).sum(), 1 / (found.weight**2).sum()
     size = np.full(mean.shape, fewest)
     if most > fewest:  # prompts of one query may be as good as independent
         alone = found.alone()
         spread, _ = alone.variance(alone.sums(values))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            size = np.clip(most * spread / variance, fewest, most)
+        size = np.clip(most * spread / variance, fewest, most)
         size = np.where(variance > 0, size, fewest)
     tails = None
     if seed is not None and bounds is None:
         tails = _studentised(found, sums, mean, seed)
-    parts = (mean, variance, freedom, size)
     if not mean.ndim:
-        parts = tuple(float(part) for part in parts)
-    return Estimate(*parts, bounds, tails)
+        mean, variance, freedom, size = map(float, (mean, variance, freedom, size))
+    return Estimate(mean, variance, freedom, size, bounds, tails)
 
 
 def _studentised(
