@@ -22,6 +22,7 @@ def run_of(fv: np.ndarray, induction: np.ndarray, error: float = 1e-6, **arrays)
     spread = {f"{name}_se": np.full(fv.shape, error) for name in scores}
     model = {"source": "made up", "num_layers": len(fv), "num_heads": fv.shape[1]}
     result = {"model": model, "scores": {name: {} for name in named}}
+    result["config"] = {"scores": {"sequences": 40, "corrupted_prompts": 40}}
     return Run(Path("run"), result, scores | spread | arrays)
 
 

@@ -22,7 +22,6 @@ from jaxheads.report import words
 from jaxheads.run_scores import top_count
 from jaxheads.runs import Run
 from jaxheads.statistics.distributions import student_t_quantile
-from jaxheads.statistics.standing_out import stands_out
 
 _PAIR = ("function_vector", "induction")
 _RANKED = "queries, heads ranked anew"
@@ -38,11 +37,8 @@ def top_sets_differ(run: Run, rules: Rules) -> Measured:
     queries, heads ranked anew each time, corrected for the noise that this adds.
     """
     pair, count = _scores(run), _count(run, rules)
-    errors = [run_scores.errors(run, name) for name in _PAIR]
-    samples = [_samples(run, name) for name in _PAIR]
-    for name, scores, error, drawn in zip(_PAIR, pair, errors, samples, strict=True):
-        chance = (run.result["scores"].get(name) or {}).get("chance") or 0.0
-        if not stands_out(scores, error, chance, drawn).any():
+    for name in _PAIR:
+        if not run_scores.standing_out(run, name).any():
             raise Untested(
                 "undecided", f"No head stands out from chance by {words.short(name)}."
             )
@@ -54,8 +50,10 @@ def top_sets_differ(run: Run, rules: Rules) -> Measured:
         ]
     )
     members = [
-        top_members(scores, error, drawn, count)
-        for scores, error, drawn in zip(pair, errors, samples, strict=True)
+        top_members(
+            scores, run_scores.errors(run, name), run_scores.samples(run, name), count
+        )
+        for name, scores in zip(_PAIR, pair, strict=True)
     ]
     sure, may = (np.logical_and(*each).sum() for each in zip(*members, strict=True))
     low = min(float(sure) / count, shared)
@@ -93,7 +91,7 @@ def top_members(
     Args:
         scores: [L, H].
         errors: standard errors, [L, H]; with one that is nan nothing is sure.
-        samples: that the errors rest on; None: there are no errors.
+        samples: that the errors rest on; None: the scores are exact.
         count: of top heads.
 
     Returns:
@@ -111,18 +109,6 @@ def top_members(
     shape = scores.shape
     sure = flat.size - 1 - above.sum(axis=1) < count
     return sure.reshape(shape), (above.sum(axis=0) < count).reshape(shape)
-
-
-def _samples(run: Run, name: str) -> int | None:
-    """Prompts of a task or sequences behind a score; None: it was not sampled."""
-    if f"score/{name}_se" not in run.arrays:
-        return None
-    effects = run.arrays.get("fv/effects_by_prompt")
-    if name == "function_vector" and effects is not None:
-        return effects.shape[-1]
-    told = (run.result.get("config") or {}).get("scores") or {}
-    key = "corrupted_prompts" if name == "function_vector" else "sequences"
-    return int(told.get(key, 0))
 
 
 def scores_correlate(run: Run, rules: Rules) -> Measured:

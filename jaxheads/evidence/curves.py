@@ -83,10 +83,6 @@ class Curves:
             f"out: {', '.join(told)}."
         )
 
-    def at(self, step: float) -> int:
-        """Index of the evaluation at a step."""
-        return int(np.searchsorted(self.steps, step))
-
 
 def _last(values: np.ndarray) -> float | None:
     there = values[np.isfinite(values)]
