@@ -64,6 +64,7 @@ def load(path: str | Path) -> Run:
             "has none: give a folder that a `jaxheads` command wrote"
         )
     tidy(path)
+    sealed = False
     try:
         result = json.loads((path / "result.json").read_text(encoding="utf-8"))
         if isinstance(result, dict) and result.get("schema") != SCHEMA:
@@ -71,7 +72,8 @@ def load(path: str | Path) -> Run:
                 f"{path} was written with another schema than {SCHEMA}, the one that "
                 "this version reads: run the study again"
             )
-        if "sha256" in result or "arrays_sha256" in result:  # 0.1.0 wrote none
+        sealed = "sha256" in result or "arrays_sha256" in result  # 0.1.0 wrote none
+        if sealed:
             if result["sha256"] != _sha256_of_result(result):
                 raise ValueError("result.json is not what was written: wrong SHA-256")
             if result["arrays_sha256"] != _sha256_of_file(path / "arrays.npz"):
@@ -82,6 +84,10 @@ def load(path: str | Path) -> Run:
     except PermissionError as error:
         raise _not_readable(error) from error
     except Exception as error:  # zipfile and numpy raise many kinds
+        if sealed and isinstance(error, MemoryError):  # its bytes are what they were
+            raise UserError(
+                f"{path / 'arrays.npz'} needs more memory than there is: free some"
+            ) from error
         raise UserError(
             f"{path} is damaged ({first_line(error)}): delete the folder and run the "
             "study again"

@@ -44,13 +44,15 @@ def run_process(work: str, *signals: int) -> tuple[int, float, str, str]:
     """Exit code, seconds after the last signal, what was printed and what was said."""
     command, pipe = [sys.executable, "-c", PROCESS.format(work=work)], subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
-        assert process.stdout is not None and process.stdout.readline() == "there\n"
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "there\n"
         start = 0.0
         for number in signals:
             process.send_signal(number)
             start = time.monotonic()
             time.sleep(0.3)
-        printed, said = process.communicate()
+        printed, said = process.stdout.read(), process.stderr.read()
+        process.wait()
     return process.returncode, time.monotonic() - start, printed, said
 
 
