@@ -208,17 +208,19 @@ MORE = (
 
 
 @pytest.mark.parametrize(
-    ("costs", "verdict"),
+    ("costs", "prompts", "verdict"),
     [
-        ({}, "Too small to matter"),
-        ({"function_vector": 0.9}, "Holds"),
-        ({"induction": 0.9}, "Does not hold"),
-        ({"induction": 0.3, "function_vector": 0.3}, "Too small to matter"),
-        ({"induction": 0.12}, "Undecided"),
+        ({}, 40, "Too small to matter"),
+        ({"function_vector": 0.9}, 40, "Holds"),
+        ({"induction": 0.9}, 40, "Does not hold"),
+        ({"induction": 0.3, "function_vector": 0.3}, 40, "Too small to matter"),
+        ({"induction": 0.2}, 4, "Undecided"),
     ],
 )
-def test_the_head_of_the_page_quotes_the_verdict(costs: dict, verdict: str):
-    run = make_run(sizes=Sizes(prompts=40, draws=12))
+def test_the_head_of_the_page_quotes_the_verdict(
+    costs: dict, prompts: int, verdict: str
+):
+    run = make_run(sizes=Sizes(prompts=prompts, draws=12))
     head, statements = said_of(few_shot_level(run, costs))
     assert head.startswith(f"{verdict}: {MORE}.")
     assert f"{verdict}: {MORE}." in statements

@@ -178,7 +178,7 @@ def test_the_values_after_the_first_take_fewer_random_sets(model, study):
     config = changed(study, side_by_side=(), draws=4, draws_elsewhere=2)
     inputs = prepare(model, config, PARTS).token_loss
     assert inputs
-    scores = dict.fromkeys(("function_vector", "induction"), np.eye(2, 3))
+    scores = {name: np.eye(2, 3) for name in config.token_loss.rankings}
     plan = dataclasses.replace(token_loss_sets(config), fractions=(0.5,))
     sets = plan.build(scores)
     drawn = {

@@ -90,7 +90,7 @@ class AblationConfig:
     draws: int = 20
     """Random sets of each kind at the share nearest to 5 %, which the claims take: with
     3, a true effect of 0.25 is found in a fifth of runs, with 20 in four of five."""
-    draws_elsewhere: int = 3
+    draws_elsewhere: int = 2
     """At most so many of them at the other shares."""
     matched_to: tuple[str, ...] = ("function_vector",)
     """Rankings whose sets get random sets with the same number of heads a layer."""
@@ -145,10 +145,10 @@ class TokenLossConfig:
     exclusion_least: int = 1
     """Heads that are dropped at least, whatever the share; 0: none where the share is
     less than a head (what the reference study's code does)."""
-    draws: int = 20
+    draws: int = 8
     """Random sets at the share nearest to 5 %, which the claims take, under the first
-    value."""
-    draws_elsewhere: int = 3
+    value; fewer than of answers, for fewer claims share the level."""
+    draws_elsewhere: int = 1
     """At most so many of them at the other shares, and under the other values."""
     side_by_side: tuple[float, ...] = ()
     """Fractions at which the values after the first are tried; none: at all."""
