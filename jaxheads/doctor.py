@@ -24,14 +24,17 @@ from jaxheads import engine, finite
 from jaxheads.devices import gather, mesh_of, replicate
 from jaxheads.errors import UserError
 from jaxheads.heads import head_names
-from jaxheads.icl.prompts import build_prompts, encode_prompts
+from jaxheads.icl.answers import Answers
+from jaxheads.icl.prompts import build_prompts
 from jaxheads.icl.tasks import load_tasks
+from jaxheads.icl.templates import TEMPLATES
 from jaxheads.model import Model
 from jaxheads.models import family
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.execution import exact_products
 from jaxheads.models.forward import forward, generate, prefill
 from jaxheads.models.metrics import log_probability
+from jaxheads.report.first_tokens import CROWDED
 from jaxheads.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -465,30 +468,19 @@ def bos_once(arrays: Mapping[str, np.ndarray], bos_id: int | None, bos: bool) ->
     return Check(compared, True)
 
 
-def first_tokens(
-    targets: Mapping[str, np.ndarray], answers: Mapping[str, list]
-) -> Check:
+def first_tokens(collisions: Mapping[str, float]) -> Check:
     """Different answers of a task do not all begin with the same token.
 
     Args:
-        targets: first tokens of right answers by task, int [B].
-        answers: the answers.
+        collisions: share of pairs of answers that do, by task (see ``icl.answers``).
     """
-    shared, dull = [], []
-    for task, ids in targets.items():
-        first = dict(zip(answers[task], ids.tolist(), strict=True))
-        values = list(first.values())
-        pairs = len(values) * (len(values) - 1) / 2
-        same = sum(n * (n - 1) / 2 for n in np.unique(values, return_counts=True)[1])
-        if pairs and same == pairs:
-            dull.append(task)
-        elif pairs and same > pairs / 5:
-            shared.append(task)
-    compared = f"first tokens of the answers of {len(targets)} tasks"
-    if shared:
-        compared += f"; more than a fifth of pairs agree in {', '.join(shared)}"
-    where = f"all answers of {', '.join(dull)} begin with the same token"
-    return Check(compared, not dull, where=where if dull else "")
+    alike = [task for task, share in collisions.items() if share == 1]
+    crowded = [task for task, share in collisions.items() if CROWDED < share < 1]
+    compared = f"first tokens of the answers of {len(collisions)} tasks"
+    if crowded:
+        compared += f"; more than a fifth of pairs agree in {', '.join(crowded)}"
+    where = f"all answers of {', '.join(alike)} begin with the same token"
+    return Check(compared, not alike, where=where if alike else "")
 
 
 FINITE = "values are finite"
@@ -556,24 +548,25 @@ def _of_text(
     tokenizer: Tokenizer, vocab_size: int, seed: int
 ) -> tuple[dict[str, list[int]], list[Check]]:
     """Ids of a prompt of each task, by name, and the tokenizer's checks."""
-    made = {task.name: build_prompts(task, 8, SHOTS, seed) for task in load_tasks(None)}
-    texts = {f"of {task}": prompts[0].text for task, prompts in made.items()}
+    tasks = load_tasks(None)
+    texts = {
+        f"of {task.name}": build_prompts(task, 1, SHOTS, seed)[0].text for task in tasks
+    }
     begin = [tokenizer.bos_id or 0] if tokenizer.adds_bos else []
     rows = {name: begin + tokenizer.encode(text) for name, text in texts.items()}
     arrays = {f"prompt {name}": np.array([ids]) for name, ids in rows.items()}
     arrays["the tokenizer's highest id"] = np.array(tokenizer.vocab_size - 1)
     in_range = ids_in_range(arrays, vocab_size)
     del arrays["the tokenizer's highest id"]
-    targets = {
-        task: encode_prompts(prompts, tokenizer, bos=False).targets
-        for task, prompts in made.items()
+    collisions = {
+        task.name: Answers(task.answers, TEMPLATES["qa"], tokenizer).collisions()
+        for task in tasks
     }
-    answers = {task: [one.answer for one in each] for task, each in made.items()}
     checks = (
         round_trip(tokenizer, texts),
         in_range,
         bos_once(arrays, tokenizer.bos_id, tokenizer.adds_bos),
-        first_tokens(targets, answers),
+        first_tokens(collisions),
     )
     return rows, [
         replace(check, name=name) for name, check in zip(TEXT, checks, strict=True)
