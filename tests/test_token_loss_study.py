@@ -30,6 +30,7 @@ LOSS = TokenLossConfig(
     fractions=(0.1, 0.3),
     side_by_side=(0.3,),
     draws=2,
+    draws_elsewhere=2,
     values=("bos", "mean"),
 )
 
