@@ -269,7 +269,7 @@ def sweep_under_subsets(
             there.
     """
     check_tokens(tokens, config)
-    check_positions(at, "at", tokens.shape[1])
+    check_positions(at, "at", tokens.shape)
     check_targets(metric, targets, config.vocab_size, at.shape)
     _check(config, replaced, fill, where, site, chunk)
     at, replaced = np.asarray(at), np.asarray(replaced)

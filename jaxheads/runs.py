@@ -27,8 +27,13 @@ from jaxheads.errors import UserError, check_local, first_line
 from jaxheads.locks import LOCK, alone, is_alive
 
 _LOG = logging.getLogger(__name__)
-SCHEMA = 1
 Arrays = dict[str, np.ndarray]
+_CHANGED = {"dynamics": 2, "dynamics of seeds": 2, "evidence": 2, "compare-runs": 2}
+
+
+def schema(study: Any) -> int:
+    """Of what a study writes: 1, or more where older runs lack what pages read."""
+    return _CHANGED.get(study, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +72,11 @@ def load(path: str | Path) -> Run:
     sealed = False
     try:
         result = json.loads((path / "result.json").read_text(encoding="utf-8"))
-        if isinstance(result, dict) and result.get("schema") != SCHEMA:
+        asked = schema(result.get("study") if isinstance(result, dict) else None)
+        if isinstance(result, dict) and result.get("schema") != asked:
             raise UserError(
-                f"{path} was written with another schema than {SCHEMA}, the one that "
-                "this version reads: run the study again"
+                f"{path} was written with another schema than {asked}, the one that "
+                "this version reads: give its command again, with a new --out"
             )
         sealed = "sha256" in result or "arrays_sha256" in result  # 0.1.0 wrote none
         if sealed:
@@ -292,7 +298,8 @@ class RunFolder(contextlib.AbstractContextManager):
         for name, told in described.items():
             if name in arrays and np.asarray(arrays[name]).dtype.kind == "f":
                 told |= {"nan": finite.unknown(name)} if finite.unknown(name) else {}
-        receipt = {"schema": SCHEMA, "fingerprint": self.fingerprint} | result
+        about = {"schema": schema(self.identity["study"])}
+        receipt = about | {"fingerprint": self.fingerprint} | result
         receipt |= {"arrays": described} if described else {}
         write_run(self.path, self.identity | receipt, arrays)
         (self.path / "run.json").unlink(missing_ok=True)

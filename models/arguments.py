@@ -17,7 +17,7 @@ Array = jax.Array | np.ndarray
 KINDS = {
     "int": jnp.integer,
     "float": jnp.floating,
-    "number": jnp.number,
+    "number": (jnp.integer, jnp.floating),
     "bool": jnp.bool_,
 }
 
@@ -43,7 +43,8 @@ def check_array(
             f"{name} must be an array, {kind} {letters}".rstrip()
             + f", but is a {type(array).__name__}: make it one with np.array"
         )
-    if not jnp.issubdtype(array.dtype, KINDS[kind]):
+    kinds = KINDS[kind] if isinstance(KINDS[kind], tuple) else (KINDS[kind],)
+    if not any(jnp.issubdtype(array.dtype, one) for one in kinds):
         raise TypeError(
             f"{name} must be {kind} {letters}".rstrip() + f", but is {array.dtype}"
         )
@@ -123,18 +124,21 @@ def check_answers(lengths: Any, max_new_tokens: int, config: Any) -> None:
         config: of the model.
     """
     m = max_new_tokens
-    if not isinstance(m, int) or isinstance(m, bool):
+    if not isinstance(m, int | np.integer) or isinstance(m, bool):
         raise TypeError(f"max_new_tokens must be an int, but is {m!r}")
-    if m < 1:
-        raise ValueError(f"max_new_tokens must be 1 or more, but is {m}")
     context = config.context_length
+    if not 1 <= m <= context:
+        raise ValueError(
+            f"max_new_tokens must be 1 to the context of {context}, but is {m}"
+        )
     what = f"{m} new tokens leave of the context of {context}"
     check_range(lengths, "lengths", 1, context - m + 1, what)
 
 
-def check_positions(at: Any, name: str, length: int) -> None:
-    """Raise unless positions are int [B, P] within sequences of a length."""
-    check_array(at, name, "int", "[B, P]", (None, None))
+def check_positions(at: Any, name: str, shape: tuple[int, int]) -> None:
+    """Raise unless positions are int [B, P] within sequences of a shape (B, T)."""
+    rows, length = shape
+    check_array(at, name, "int", "[B, P]", (rows, None))
     what = f"the sequences have {length} positions"
     check_range(at, name, 0, length - 1, what)
 

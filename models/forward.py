@@ -120,7 +120,7 @@ def forward(
         params, tokens, config, ablation, at, tuple(capture), rematerialise, segments
     )
     if not isinstance(logits, str):
-        check_positions(logits, "logits", t)
+        check_positions(logits, "logits", (b, t))
         return run(logits)
     if logits == "all":
         return run(None)

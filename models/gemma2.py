@@ -50,7 +50,7 @@ from jaxheads.models.llama_sizes import (
 )
 from jaxheads.models.parameters import leaf_maker
 from jaxheads.models.rope import rotary
-from jaxheads.models.settings import size
+from jaxheads.models.settings import number, size
 
 
 @jax.tree_util.register_static
@@ -94,7 +94,7 @@ class Config(Sizes):
         return cls(
             **hf_sizes(settings, supported),
             windows=hf_windows(settings, _slides),
-            query_scalar=float(settings["query_pre_attn_scalar"]),
+            query_scalar=number(settings, "query_pre_attn_scalar"),
             score_cap=_cap(settings["attn_logit_softcapping"]),
             logit_cap=_cap(settings["final_logit_softcapping"]),
         )
@@ -143,7 +143,7 @@ def _slides(layer: int) -> bool:
 
 
 def _cap(value: float | None) -> float | None:
-    return None if value is None else float(value)
+    return None if value is None else number({"a cap": value}, "a cap")
 
 
 @struct.dataclass

@@ -37,6 +37,7 @@ from jaxheads.models.settings import (
     check_numbers,
     flag,
     given,
+    number,
     refuse_unbuilt,
     refuse_unless,
     refuse_unread,
@@ -154,7 +155,7 @@ class Config(FromSizes):
         if given(settings, "n_inner", "intermediate_size") is not None:
             mlp_width = size(settings, "n_inner", "intermediate_size")
         kind = given(settings, "activation_function", default="gelu_new")
-        epsilon = float(given(settings, "layer_norm_epsilon", default=1e-5))
+        epsilon = number(settings, "layer_norm_epsilon", default=1e-5)
         refuse_unread(settings, {"hidden_act": kind, "layer_norm_eps": epsilon})
         return cls(
             num_layers=size(settings, "n_layer", "num_hidden_layers"),
@@ -199,7 +200,7 @@ class Config(FromSizes):
             mlp_width=size(metadata, "gpt2.feed_forward_length"),
             vocab_size=size(vocabulary, "gpt2.vocab_size"),
             context_length=size(metadata, "gpt2.context_length"),
-            norm_epsilon=float(metadata["gpt2.attention.layer_norm_epsilon"]),
+            norm_epsilon=number(metadata, "gpt2.attention.layer_norm_epsilon"),
             tied=bool(metadata.get("tied", False)),
         )
 

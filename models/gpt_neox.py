@@ -37,6 +37,7 @@ from jaxheads.models.settings import (
     check_sizes,
     flag,
     given,
+    number,
     refuse_unbuilt,
     refuse_unless,
     refuse_unread,
@@ -128,8 +129,8 @@ class Config(FromSizes):
             ChainMap({"rope_theta": theta}, settings),  # type: ignore[arg-type]
             context,
         )
-        part = given(settings, "rotary_pct", default=0.25)
-        part = given(nested_settings(settings), "partial_rotary_factor", default=part)
+        part = number(settings, "rotary_pct", default=0.25)
+        part = number(nested_settings(settings), "partial_rotary_factor", default=part)
         rotary_width = int(head_dim * part)
         unread = {
             "rope_theta": rope.theta,
@@ -149,7 +150,7 @@ class Config(FromSizes):
             parallel=flag(settings, "use_parallel_residual", True),
             attention_bias=flag(settings, "attention_bias", True),
             activation=activation_name(given(settings, "hidden_act", default="gelu")),
-            norm_epsilon=float(given(settings, "layer_norm_eps", default=1e-5)),
+            norm_epsilon=number(settings, "layer_norm_eps", default=1e-5),
             tied=flag(settings, "tie_word_embeddings", False),
         )
 
@@ -187,9 +188,9 @@ class Config(FromSizes):
             vocab_size=size(vocabulary, "gptneox.vocab_size"),
             context_length=size(metadata, "gptneox.context_length"),
             rotary_width=size(metadata, "gptneox.rope.dimension_count"),
-            rope=Rope(float(metadata.get("gptneox.rope.freq_base", 10000.0))),
+            rope=Rope(number(metadata, "gptneox.rope.freq_base", default=10000.0)),
             parallel=bool(metadata.get("gptneox.use_parallel_residual", True)),
-            norm_epsilon=float(metadata["gptneox.attention.layer_norm_epsilon"]),
+            norm_epsilon=number(metadata, "gptneox.attention.layer_norm_epsilon"),
             tied=bool(metadata.get("tied", False)),
         )
 

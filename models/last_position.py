@@ -59,6 +59,24 @@ class Prefix:
     earlier: Any = None
 
 
+def check_prefix(prefix: Prefix, config) -> None:
+    """Raise ValueError unless a prefix is of a model of this config."""
+    sizes = {
+        "layers": (prefix.heads.shape[0], config.num_layers),
+        "heads": (prefix.heads.shape[2], config.num_heads),
+        "key/value heads": (prefix.keys.shape[3], config.num_kv_heads),
+        "head width": (prefix.heads.shape[3], config.head_dim),
+        "width": (prefix.final.shape[1], config.width),
+        "tokens": (prefix.logits.shape[1], config.vocab_size),
+    }
+    for name, (there, asked) in sizes.items():
+        if there != asked:
+            raise ValueError(
+                f"the prefix must be of the model of the config, which has {asked} "
+                f"{name}, but has {there}: call prefill with the same params and config"
+            )
+
+
 def prefill(
     params,
     tokens: Array,
@@ -122,7 +140,7 @@ def prefill_program(params, tokens, lengths, config, ablation) -> Prefix:
         final = at_last(x)
         return Prefix(
             lengths=lengths,
-            last_tokens=at_last(tokens),
+            last_tokens=at_last(tokens).astype(jnp.int32),  # new ones may be larger
             final=final,
             logits=model.unembed(params, final, config),
             earlier=remember and remember(params, tokens, positions, config),
@@ -152,7 +170,9 @@ def last_token_logits(
         TypeError: an ablation that is none.
         ValueError: an ablation that does not fit.
     """
-    return _last_token_logits(params, prefix, config, interventions(ablation, config))
+    ablation = interventions(ablation, config)
+    check_prefix(prefix, config)
+    return _last_token_logits(params, prefix, config, ablation)
 
 
 @jax.jit
@@ -192,8 +212,9 @@ def generate(
         ValueError: an ablation that does not fit; M below 1, or ``lengths + M - 1``
             positions, the last new token's left out, beyond the model's context.
     """
-    check_answers(prefix.lengths, max_new_tokens, config)
     ablation = interventions(ablation, config)
+    check_answers(prefix.lengths, max_new_tokens, config)
+    check_prefix(prefix, config)
     return _generate(params, prefix, config, max_new_tokens, ablation)
 
 

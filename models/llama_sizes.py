@@ -14,6 +14,7 @@ from jaxheads.models.settings import (
     check_sizes,
     flag,
     given,
+    number,
     refuse_unbuilt,
     refuse_unless,
     refuse_unread,
@@ -134,7 +135,7 @@ def hf_sizes(settings: Mapping[str, Any], supported: Mapping[str, tuple]) -> dic
         "vocab_size": size(settings, "vocab_size"),
         "context_length": context,
         "rope": rope,
-        "norm_epsilon": float(given(settings, "rms_norm_eps", default=1e-6)),
+        "norm_epsilon": number(settings, "rms_norm_eps", default=1e-6),
         "tied": flag(settings, "tie_word_embeddings", False),
     }
 
@@ -220,7 +221,7 @@ def gguf_sizes(
         "vocab_size": _size_or(len(tokens), metadata, key("vocab_size")),
         "context_length": context,
         "rope": Rope.from_gguf(metadata, architecture, context),
-        "norm_epsilon": float(metadata[key("attention.layer_norm_rms_epsilon")]),
+        "norm_epsilon": number(metadata, key("attention.layer_norm_rms_epsilon")),
         "tied": bool(metadata.get("tied", False)),
     }
 

@@ -18,7 +18,7 @@ def probability(logits: Array, targets: Array) -> jax.Array:
 
 def log_probability(logits: Array, targets: Array) -> jax.Array:
     """Log p(target) in nats: logits [..., V], targets int [...] -> [...]."""
-    _check(targets, logits)
+    _check(targets, logits, logits.shape[:-1])
     picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     return picked - jax.nn.logsumexp(logits, axis=-1)
 
@@ -33,12 +33,7 @@ def logit_difference(logits: Array, targets: Array) -> jax.Array:
     Returns:
         [...], nats.
     """
-    _check(targets, logits)
-    if targets.shape[-1:] != (2,):
-        raise ValueError(
-            "targets of a logit difference must be int [..., 2], the wanted token and "
-            f"the other, but have shape {targets.shape}"
-        )
+    _check(targets, logits, (*logits.shape[:-1], 2))
     picked = jnp.take_along_axis(logits, targets, axis=-1)
     return picked[..., 0] - picked[..., 1]
 
@@ -66,6 +61,12 @@ def check_targets(metric: Any, targets: Any, vocab_size: int, shape: tuple) -> N
         )
 
 
-def _check(targets: Any, logits: Array) -> None:
-    check_array(targets, "targets", "int")
+def _check(targets: Any, logits: Array, shape: tuple[int, ...]) -> None:
+    check_array(targets, "targets", "int", f"{list(shape)}")
+    if targets.shape != shape:
+        raise ValueError(
+            f"targets must be int {list(shape)}, one, or of a difference the wanted "
+            f"token and the other, for each of the logits {list(logits.shape)}, but "
+            f"have shape {list(targets.shape)}"
+        )
     check_ids(targets, "targets", logits.shape[-1])

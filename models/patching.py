@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxheads.models import family
 from jaxheads.models.arguments import Array, check_array, check_finite
 from jaxheads.models.execution import exact_products, windows
-from jaxheads.models.last_position import Prefix, before_last
+from jaxheads.models.last_position import Prefix, before_last, check_prefix
 from jaxheads.models.layers import shared_prefix_attention
 from jaxheads.models.metrics import Metric, check_targets, probability
 
@@ -50,6 +50,7 @@ def patch_each_head(
 
     Source: Todd et al. 2024, section 2.3 (causal indirect effect).
     """
+    check_prefix(prefix, config)
     layers, b, h, k = prefix.heads.shape
     check_array(fill, "fill", "float", "[L, H, K]", (layers, h, k))
     check_finite(fill, "fill")

@@ -77,7 +77,7 @@ def remove_each_head(
     Source: Olsson et al. 2022, ablations (full and pattern-preserving).
     """
     check_tokens(tokens, config, segments=segments)
-    check_positions(at, "at", tokens.shape[1])
+    check_positions(at, "at", tokens.shape)
     check_targets(metric, targets, config.vocab_size, at.shape)
     return _remove_each_head(params, tokens, at, targets, config, segments, metric)
 

@@ -130,7 +130,7 @@ def resume(
         ValueError: an ablation that does not fit; a position or a layer that is not
             there.
     """
-    check_positions(at, "at", clean.final.shape[1])
+    check_positions(at, "at", clean.final.shape[:2])
     layers = config.num_layers
     if not isinstance(first_layer, jax.Array):
         first_layer = np.asarray(first_layer)

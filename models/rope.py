@@ -9,7 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxheads.models.settings import check_numbers, given, refuse_unless
+from jaxheads.models.settings import (
+    check_numbers,
+    check_sizes,
+    flag,
+    given,
+    number,
+    refuse_unless,
+    size,
+)
 
 SCALINGS = ("none", "linear", "dynamic", "llama3", "yarn")
 
@@ -80,13 +88,22 @@ class Rope:
                 without its numbers.
         """
         numbers = _numbers(settings)
-        base = given(settings, "rope_theta", default=10000.0)
-        theta = float(numbers.get("rope_theta", base))
+        base = number(settings, "rope_theta", default=10000.0)
+        theta = number(numbers, "rope_theta", default=base)
         kind = numbers.get("rope_type", numbers.get("type", "default"))
         if kind in ("default", "none"):
+            if number(numbers, "factor", default=1) != 1:
+                raise ValueError(
+                    f"the rotary settings give the factor {numbers['factor']}, which "
+                    "no scaling reads: name its rope_type, or remove it"
+                )
             return cls(theta)
         before = "original_max_position_embeddings"
-        original = int(given(settings, before) or numbers.get(before) or context)
+        original = size(
+            {before: given(settings, before, default=numbers.get(before, context))},
+            before,
+        )
+        check_sizes({before: original})
         if kind == "yarn" and (before in settings or before in numbers):
             numbers.setdefault("factor", context / original)
         needed = ["factor"]
@@ -96,17 +113,17 @@ class Rope:
             raise ValueError(
                 f"the rotary scaling {kind!r} must give {' and '.join(missing)}"
             )
-        factor = float(numbers["factor"])
+        factor = number(numbers, "factor")
         return cls(
             theta,
             kind,
             factor,
             original if kind in ("llama3", "yarn") else 0,
-            float(numbers.get("low_freq_factor", 1.0)),
-            float(numbers.get("high_freq_factor", 4.0)),
-            float(numbers.get("beta_fast") or 32.0),
-            float(numbers.get("beta_slow") or 1.0),
-            bool(numbers.get("truncate", True)),
+            number(numbers, "low_freq_factor", default=1.0),
+            number(numbers, "high_freq_factor", default=4.0),
+            number(numbers, "beta_fast", default=32.0) or 32.0,
+            number(numbers, "beta_slow", default=1.0) or 1.0,
+            flag(numbers, "truncate", True),
             _attention_factor(numbers, factor) if kind == "yarn" else 1.0,
         )
 
@@ -135,10 +152,10 @@ class Rope:
         }
         refuse_unless({name: (metadata.get(name), ok) for name, ok in refused.items()})
         old = f"{architecture}.rope.scale_linear"
-        factor = float(given(metadata, f"{scaling}factor", old, default=1.0)) or 1.0
+        factor = number(metadata, f"{scaling}factor", old, default=1.0) or 1.0
         # Files that give a factor and no type mean "linear"; a factor of 0 is none.
         kind = metadata.get(f"{scaling}type") or ("none" if factor == 1 else "linear")
-        theta = float(metadata.get(f"{architecture}.rope.freq_base", 10000.0))
+        theta = number(metadata, f"{architecture}.rope.freq_base", default=10000.0)
         factors = tuple(float(f) for f in metadata.get("rope_freqs", ()))
         if kind != "yarn":
             return cls(theta, kind, factor, factors=factors)
@@ -148,8 +165,9 @@ class Rope:
             kind,
             factor,
             int(metadata.get(f"{scaling}original_context_length") or context),
-            beta_fast=float(metadata.get(f"{scaling}yarn_beta_fast") or 32.0),
-            beta_slow=float(metadata.get(f"{scaling}yarn_beta_slow") or 1.0),
+            beta_fast=number(metadata, f"{scaling}yarn_beta_fast", default=32.0)
+            or 32.0,
+            beta_slow=number(metadata, f"{scaling}yarn_beta_slow", default=1.0) or 1.0,
             attention_factor=_attention_factor(numbers, factor),
             factors=factors,
         )
@@ -222,10 +240,13 @@ def nested_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises:
         ValueError: it is no object.
     """
-    found = settings.get("rope_scaling") or settings.get("rope_parameters") or {}
-    if not isinstance(found, Mapping):
-        raise ValueError(f"the rotary settings must be an object, but are {found!r}")
-    return found
+    both = [settings.get(name) for name in ("rope_scaling", "rope_parameters")]
+    for found in both:
+        if found is not None and not isinstance(found, Mapping):
+            raise ValueError(
+                f"the rotary settings must be an object, but are {found!r}"
+            )
+    return both[0] or both[1] or {}
 
 
 def _numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -252,13 +273,14 @@ def _numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _attention_factor(numbers: Mapping[str, Any], factor: float) -> float:
     """YaRN's scale of queries and keys: stated, or from the factor (section 3.4)."""
     if numbers.get("attention_factor") is not None:
-        return float(numbers["attention_factor"])
+        return number(numbers, "attention_factor")
 
     def scale(weight: float) -> float:
         return 0.1 * weight * math.log(factor) + 1.0
 
     if numbers.get("mscale") and numbers.get("mscale_all_dim"):
-        return scale(numbers["mscale"]) / scale(numbers["mscale_all_dim"])
+        each = [number(numbers, name) for name in ("mscale", "mscale_all_dim")]
+        return scale(each[0]) / scale(each[1])
     return scale(1.0)
 
 

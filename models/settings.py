@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -26,6 +27,24 @@ def given(settings: Mapping[str, Any], *names: str, default: Any = None) -> Any:
         if settings.get(name) is not None:
             return settings[name]
     return default
+
+
+def number(settings: Mapping[str, Any], *names: str, default: Any = None) -> float:
+    """The first of several names of a number that the settings give.
+
+    Raises:
+        ValueError: none is given and there is no default, or the value is no number:
+            neither true nor a text is taken for one.
+    """
+    value = given(settings, *names, default=default)
+    if value is None:
+        raise ValueError(f"the config must give {names[0]!r}, but does not")
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ValueError(f"{names[0]!r} must be a number, but is {value!r}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{names[0]!r} is larger than any float") from None
 
 
 def flag(settings: Mapping[str, Any], name: str, default: bool) -> bool:

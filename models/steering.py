@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxheads.models import family
 from jaxheads.models.arguments import Array, check_array, check_finite, check_range
 from jaxheads.models.execution import exact_products, windows
-from jaxheads.models.last_position import Prefix, before_last
+from jaxheads.models.last_position import Prefix, before_last, check_prefix
 from jaxheads.models.layers import shared_prefix_attention
 from jaxheads.models.metrics import check_targets
 
@@ -53,6 +53,7 @@ def steer(
 
     Source: Todd et al. 2024, section 2.3 (h_l + v at the last token).
     """
+    check_prefix(prefix, config)
     check_array(vectors, "vectors", "float", "[C, R, D]")
     check_array(starts, "starts", "int", "[C, R]")
     if vectors.shape[:2] != starts.shape or vectors.shape[2:] != prefix.final.shape[1:]:

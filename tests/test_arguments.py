@@ -6,6 +6,7 @@
 import dataclasses
 import logging
 from collections import namedtuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from families import CONFIGS, Tiny, assert_close
 import jaxheads as jh
 from jaxheads import engine, fills, heads
 from jaxheads.errors import UserError
+from jaxheads.models import llama
 from jaxheads.models.ablation import Ablation, StopGradient
 from jaxheads.models.addition import Addition
 from jaxheads.models.forward import heads_under
@@ -50,7 +52,7 @@ def keep_of(config):
 
 
 TOKENS = np.ones((2, 5), np.int32)
-CLEAN = Clean(*[np.zeros((1, 2, 5, 1, 1))] * 5)
+CLEAN = Clean(*[np.zeros((2, 2, 5, 1, 1))] * 5)
 RUNS = {
     "forward": lambda c, x: jh.forward(None, TOKENS, c, ablation=x),
     "prefill": lambda c, x: jh.prefill(None, TOKENS, None, c, ablation=x),
@@ -353,11 +355,13 @@ def test_targets_are_tokens_of_the_model(gqa, prefix, clean):
             run(wrong)
         with pytest.raises(ValueError, match=rf"targets{place} is -1"):
             run(np.array([1, 2, -1, 3]))
-        with pytest.raises(TypeError, match="targets must be int, but is float"):
+        with pytest.raises(TypeError, match=r"targets must be int.*, but is float"):
             run(wrong * 1.0)
     with pytest.raises(ValueError, match=r"targets must be \[B, ...\] with \(4,\)"):
         jh.patch_each_head(gqa.params, prefix, fill, wrong[:2], c)
-    with pytest.raises(ValueError, match=r"int \[\.\.\., 2\], the wanted token and"):
+    with pytest.raises(
+        ValueError, match=r"targets must be int \[4, 2\], one, or of a difference"
+    ):
         jh.logit_difference(logits, np.zeros((4, 3), int))
 
 
@@ -402,8 +406,8 @@ def test_answers_stay_within_the_context(gqa, prefix):
     assert jh.generate(params, prefix, c, 64 - 13 + 1).shape == (4, 52)
     for count, error, said in (
         (53, ValueError, r"lengths\[0\] is 13, 53 new tokens leave of .* 64: 1 to 12"),
-        (0, ValueError, "max_new_tokens must be 1 or more, but is 0"),
-        (-1, ValueError, "max_new_tokens must be 1 or more, but is -1"),
+        (0, ValueError, "max_new_tokens must be 1 to the context of 64, but is 0"),
+        (-1, ValueError, "max_new_tokens must be 1 to the context of 64, but is -1"),
         (2.0, TypeError, r"max_new_tokens must be an int, but is 2\.0"),
         (True, TypeError, "max_new_tokens must be an int, but is True"),
     ):
@@ -575,3 +579,79 @@ def test_a_config_has_numbers_that_a_model_can_have(config):
     for factors in ((1.0, np.nan), (0.0, 1.0)):
         with pytest.raises(ValueError, match="factors must be positive and finite"):
             Rope(factors=factors)
+
+
+def test_a_prefix_of_another_model_is_refused(gqa, prefix):
+    other = CONFIGS["llama-mha"]
+    fill, targets = prefix.heads[:, 0], prefix.last_tokens
+    for run in (
+        lambda: jh.last_token_logits(gqa.params, prefix, other),
+        lambda: jh.generate(gqa.params, prefix, other, 2),
+        lambda: jh.patch_each_head(gqa.params, prefix, fill, targets, other),
+    ):
+        with pytest.raises(ValueError, match="prefix must be of the model"):
+            run()
+
+
+def test_answers_beyond_the_context_are_refused_under_jit_too(gqa, prefix):
+    run = jax.jit(lambda given: jh.generate(gqa.params, given, gqa.config, 1000))
+    with pytest.raises(ValueError, match="max_new_tokens must be 1 to the context"):
+        run(prefix)
+    few: Any = np.int64(2)
+    assert jh.generate(gqa.params, prefix, gqa.config, few).shape[1] == 2
+
+
+def test_new_tokens_do_not_wrap_in_the_dtype_of_the_prompts():
+    tiny = Tiny(dataclasses.replace(CONFIGS["llama-gqa"], vocab_size=600))
+    made = []
+    for dtype in (np.uint8, np.int32):
+        tokens = np.array([[1, 2, 3], [7, 5, 250]], dtype)
+        prefix = jh.prefill(tiny.params, tokens, None, tiny.config)
+        made.append(jh.generate(tiny.params, prefix, tiny.config, 12))
+    assert (made[0] == made[1]).all() and made[1].max() > 255
+
+
+def test_positions_and_targets_are_of_every_row(gqa, clean):
+    at = np.ones((1, 1), np.int32)
+    with pytest.raises(ValueError, match=r"logits must be int \[B, P\]"):
+        jh.forward(gqa.params, gqa.tokens, gqa.config, logits=at)
+    for targets in (at[0], np.ones((len(clean), 2), np.int32)):
+        with pytest.raises(ValueError, match="targets must be int"):
+            jh.probability(clean[:, -1], targets)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"rms_norm_eps": True},
+        {"rms_norm_eps": "1e-5"},
+        {"rms_norm_eps": [1]},
+        {"rope_theta": 10**400},
+        {"rope_scaling": []},
+        {"rope_scaling": {"factor": 4.0}},
+        {"rope_scaling": {"rope_type": "default", "factor": 4.0}},
+        {"rope_scaling": {"rope_type": "linear", "factor": True}},
+        {"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "truncate": "false"}},
+        {
+            "rope_scaling": {
+                "rope_type": "yarn",
+                "factor": 2.0,
+                "original_max_position_embeddings": 256.7,
+            }
+        },
+    ],
+)
+def test_a_setting_of_another_type_is_not_taken_for_a_number(changed):
+    settings = {
+        "model_type": "llama",
+        "num_hidden_layers": 2,
+        "hidden_size": 12,
+        "num_attention_heads": 3,
+        "intermediate_size": 8,
+        "vocab_size": 40,
+        "max_position_embeddings": 64,
+        "hidden_act": "silu",
+    }
+    assert llama.Config.from_hf(settings).num_layers == 2
+    with pytest.raises(ValueError):
+        llama.Config.from_hf({**settings, **changed})

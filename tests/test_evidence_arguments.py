@@ -540,3 +540,29 @@ def test_steps_that_are_not_there_are_refused():
     assert choose_steps((0, 5, 10), curves, (10, 0)) == (0, 10)
     with pytest.raises(UserError, match="those of 0, 5 and not of 7"):
         choose_steps((0, 5), curves, (5, 7))
+
+
+@pytest.mark.parametrize(
+    ("heads", "said"),
+    [
+        ([[250.0, 290], [470.0, 490]], "fewer than 3 seeds decide nothing"),
+        ([[250.0] * 4, [470.0] * 4], "it is open whether heads are eased"),
+        ([[470.0, 480, 490], [250.0, 260, 270]], "heads are not eased"),
+    ],
+)
+def test_why_nothing_is_asked_of_a_pair(heads, said):
+    seeds = len(heads[0])
+    pair = {
+        "run": 0,
+        "vanilla": 1,
+        "variant": "smeared keys",
+        "layers": 2,
+        "formed": {name: [[seeds, seeds]] * 2 for name in co_perturbation.LEAST},
+        "dates": {"prefix_matching": heads, "icl_score": heads},
+        "earlier": dict.fromkeys(co_perturbation.LEAST),
+        "last": [[-1.0] * seeds] * 2,
+    }
+    answer = co_perturbation.of_pair(pair)
+    runs = [{"name": "smeared"}, {"name": "vanilla"}]
+    assert answer == "not measured"
+    assert said in co_perturbation._pair_said(pair, answer, runs)

@@ -140,9 +140,9 @@ def test_the_older_name_stands_for_the_whole_of_the_newer_one():
     both = {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}}
     both["rope_scaling"] = linear
     assert Rope.from_hf(both, 64) == Rope(10000.0, "linear", 4.0)
-    both["rope_scaling"] = {"factor": 4.0}
+    both["rope_scaling"] = {"rope_theta": 300.0}
     both["rope_parameters"] = linear | {"rope_theta": 500.0}
-    assert Rope.from_hf(both, 64) == Rope(10000.0)
+    assert Rope.from_hf(both, 64) == Rope(300.0)
     for empty in ({}, None):
         both["rope_scaling"] = empty
         assert Rope.from_hf(both, 64) == Rope(500.0, "linear", 4.0)

@@ -67,7 +67,7 @@ def test_a_finished_run_round_trips(tmp_path):
     finish(folder, **arrays)
     run = runs.load(tmp_path / "run")
     assert sorted(os.listdir(run.path)) == ["arrays.npz", "result.json"]
-    assert run.result["config"] == CONFIG and run.result["schema"] == runs.SCHEMA
+    assert run.result["config"] == CONFIG and run.result["schema"] == 1
     for name, array in arrays.items():
         np.testing.assert_array_equal(run.arrays[name], array)
         assert run.arrays[name].dtype == array.dtype
@@ -228,3 +228,14 @@ def test_loading_needs_numpy_only(tmp_path):
         f"runs.load({str(tmp_path / 'run')!r}); assert 'jax' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_run_that_pages_can_no_longer_read_is_one_sentence(tmp_path):
+    with runs.RunFolder(tmp_path / "run", "dynamics", CONFIG, MODEL) as folder:
+        folder.finish({}, {})
+    path = tmp_path / "run" / "result.json"
+    told = json.loads(path.read_text())
+    assert told["schema"] == 2
+    path.write_text(json.dumps(told | {"schema": 1}))
+    with pytest.raises(UserError, match=r"another schema than 2.*with a new --out"):
+        runs.load(tmp_path / "run")

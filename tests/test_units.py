@@ -220,3 +220,24 @@ def test_a_function_of_means_has_the_variance_of_its_slopes():
     assert found.variance == pytest.approx(linear.variance, rel=1e-6)
     nowhere = units.of_means(np.zeros((2, 10)), lambda m: m[1] / m[0])
     assert math.isnan(nowhere.mean)
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 10])
+def test_few_documents_leave_an_interval_that_is_no_accident_of_rounding(count):
+    rng = np.random.default_rng(count)
+    values = rng.normal(0.5, 0.1, (100, 1, count))
+    _, low, high = estimate(values, seed=0).interval()
+    assert np.median(high - low) < 5 and (high - low < 100).all()
+
+
+def test_the_two_sided_p_of_answers_knows_their_bounds():
+    half = np.repeat([0.0, 1.0], 50)
+    assert estimate(half, bounds=ANSWERS).p_other(0.5) == pytest.approx(1)
+    low = estimate(half * 0, bounds=ANSWERS)
+    high = estimate(half * 0 + 1, bounds=ANSWERS)
+    assert low.p_other(0.1) == pytest.approx(high.p_other(0.9))
+
+
+def test_values_beyond_their_bounds_are_refused():
+    with pytest.raises(ValueError, match="must lie within"):
+        estimate(np.array([5.0, 6, 7]), bounds=ANSWERS)

@@ -111,7 +111,7 @@ def induction_like_random_excluded(run: Run, rules: Rules) -> Measured:
         p_over=f"{outcome.over}, and sets of heads",
         evidence=f"{where(outcome, at)}, replacing the induction heads leaves {own}, "
         f"random ones {random}; no worse means by less than {words.number(margin)}, "
-        f"equal by less either way: {_EQUAL[equal]}. {ranked(found)}",
+        f"equal by less either way: {_EQUAL[equal]}. {ranked(found, outcome.over)}",
         unit="accuracy",
         smallest=margin,
         null=-margin,

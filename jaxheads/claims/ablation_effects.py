@@ -312,7 +312,7 @@ def against_random(
         p_over=over,
         errors=_errors(found.difference, sets),
         evidence=f"{where(outcome, at)}, {verb} the {NOUN[ranking]} heads leaves "
-        f"{own}, random ones {random} (clean {whole}). {ranked(found)}",
+        f"{own}, random ones {random} (clean {whole}). {ranked(found, outcome.over)}",
         unit=outcome.unit or "accuracy",
         smallest=rules.smallest * clean,
     )
@@ -336,8 +336,8 @@ def _errors(found: Estimate, sets: OfSets) -> tuple[tuple[float, float], ...]:
     return tuple((math.sqrt(variance), freedom) for variance, freedom in both)
 
 
-def ranked(found: AgainstDraws) -> str:
-    """Say where a set lies among the random draws."""
+def ranked(found: AgainstDraws, over: str) -> str:
+    """Say where a set lies among the random draws; ``over``: what samples it."""
     if found.below + found.ties == 0:
         place = "below all of"
     elif found.below == found.draws:
@@ -349,7 +349,7 @@ def ranked(found: AgainstDraws) -> str:
         place = f"above {found.below}{level} of"
     return (
         f"It is {place} {words.plural(found.draws, 'random draw')} (p "
-        f"{words.p_value(found.p_prompts)} over prompts, "
+        f"{words.p_value(found.p_prompts)} over {over}, "
         f"{words.p_value(found.p_draws)} over draws)."
     )
 

@@ -236,6 +236,11 @@ def decide(
         level: of the test.
     """
     mean, low, high = interval
+    if not smallest >= 0 or low > high:
+        raise ValueError(
+            "smallest must be 0 or more and low at most high, but they are "
+            f"{smallest}, {low} and {high}"
+        )
     if any(map(math.isnan, (mean, low, high, p))):
         return "undecided"
     significant = p < level

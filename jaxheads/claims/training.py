@@ -32,7 +32,8 @@ def induction_emerges_first(run: Run, rules: Rules) -> Measured:
     first = (found.get("first") or {}).get("final")
     dates = [(found.get(name) or {}).get("final") or {} for name in ("induction", "fv")]
     if not first:
-        why = [str(date["reason"]) for date in dates if date.get("reason")]
+        named = zip(("induction", "FV"), dates, strict=True)
+        why = [f"by {name} score {d['reason']}" for name, d in named if d.get("reason")]
         text = "; ".join(why) or "one of the scores did not emerge"
         raise Untested("undecided", words.sentence(f"{text}."))
     induction, fv = dates

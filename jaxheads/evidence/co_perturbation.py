@@ -169,9 +169,19 @@ def _pair_said(pair: dict[str, Any], answer: Verdict, runs: list[dict]) -> str:
         parts.append(part)
     ends = [made["mean"] for each in pair["last"] if (made := interval(each))]
     parts.append(f"the score ends at {' against '.join(f'{x:.2f}' for x in ends)} nats")
-    eased = "heads are not eased, so that nothing is asked"
     return (
         f"{runs[pair['run']]['name']} against {runs[pair['vanilla']]['name']} "
         f"({pair['variant']}, layers: {pair['layers']}): {'; '.join(parts)}: "
-        f"{eased if answer == 'not measured' else answer}."
+        f"{_unasked(pair) if answer == 'not measured' else answer}."
     )
+
+
+def _unasked(pair: dict[str, Any]) -> str:
+    """Why nothing is asked of a pair."""
+    if min(seeds for _, seeds in pair["formed"][HEADS]) < FEWEST:
+        return f"fewer than {FEWEST} seeds decide nothing"
+    dates = [known(each) for each in pair["dates"][HEADS]]
+    shift = _moved(difference_of_runs(*dates[::-1]), dates, 0.0)
+    if shift == "undecided":
+        return "it is open whether heads are eased, so that nothing is asked"
+    return "heads are not eased, so that nothing is asked"

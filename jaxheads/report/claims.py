@@ -200,7 +200,7 @@ def sensitivity_section(run: Run) -> Section | None:
         "sensitivity",
         "How much depends on the choices",
         "The same comparison under other choices than the usual one, which is marked. "
-        "95 % intervals over prompts (with random heads, over draws too); p adjusted "
+        "95 % intervals over queries, or documents, and sets of heads; p adjusted "
         "by Benjamini and Hochberg's method within a table.",
         tables=tables,
     )

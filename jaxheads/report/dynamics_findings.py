@@ -212,9 +212,9 @@ def turned(told: dict[str, Any]) -> str:
     names = [one["name"] for one in told["followed"] if one["made"]]
     if not told["shown"]:
         return (
-            f"none of the {len(told['followed'])} heads at the top by FV score in the "
+            f"None of the {len(told['followed'])} heads at the top by FV score in the "
             f"end stands out from chance, so that there is none to follow. {NO_CAUSE}"
-        ).capitalize()
+        )
     text = (
         f"{len(names)} of the {told['shown']} heads at the top by FV score in the end "
         "that stand out from chance made the transition"

@@ -8,7 +8,7 @@ the prompts that ask them, vary within the given tasks.
 import dataclasses
 import itertools
 import math
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -90,6 +90,10 @@ def sign_flip_p(
 
     Source: Fisher 1935, The Design of Experiments, section 21.
     """
+    if alternative not in get_args(Alternative):
+        raise ValueError(
+            f"alternative is one of {get_args(Alternative)}, not {alternative!r}"
+        )
     differences = np.atleast_2d(np.asarray(differences, np.float64))
     if not differences.size:
         return 1.0
@@ -193,7 +197,12 @@ def against_draws(
 
     Returns:
         p values are nan where a value is not finite.
+
+    Raises:
+        ValueError: there is no draw.
     """
+    if not len(draws):
+        raise ValueError("there must be a random draw or more to compare with")
     with np.errstate(invalid="ignore"):
         return _against(values, draws, seed, queries, bounds)
 

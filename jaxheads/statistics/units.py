@@ -253,10 +253,9 @@ class Estimate(NamedTuple):
 
     def p_other(self, value: float = 0.0) -> float:
         """Two-sided p value of a true mean of ``value``; small: it is another."""
-        above, below = (
-            self.p_above(value),
-            self._replace(mean=-self.mean).p_above(-value),
-        )
+        bounds = None if self.bounds is None else (-self.bounds[1], -self.bounds[0])
+        mirrored = self._replace(mean=-self.mean, bounds=bounds)
+        above, below = self.p_above(value), mirrored.p_above(-value)
         return float(np.minimum(1.0, 2 * np.minimum(above, below)))  # nan stays nan
 
 
@@ -281,6 +280,12 @@ def estimate(
             Student's t alone.
     """
     values = np.atleast_2d(np.asarray(values, np.float64))
+    known = values[np.isfinite(values)]
+    if bounds is not None and ((known < bounds[0]) | (known > bounds[1])).any():
+        raise ValueError(
+            f"values must lie within {bounds}, but reach from {known.min()} to "
+            f"{known.max()}"
+        )
     found = units(values.shape[-2:], queries, counted)
     with np.errstate(divide="ignore", invalid="ignore"):
         return _estimated(found, values, counted is None, bounds, seed)
@@ -319,16 +324,20 @@ def _studentised(
     """(resampled mean - mean) / its own error, [..., S]; 0 where none is known."""
     counts, size = found.drawn(seed, SAMPLES), found.size
     made = found.resampled(sums, counts)
-    variance = np.zeros(made.shape)
+    variance, largest = np.zeros(made.shape), np.zeros((*made.shape[:-1], 1))
     for at in found.strata:
-        u, a, times = sums[..., at], size[at], counts[:, at].T
+        a, times = size[at], counts[:, at].T
+        # Around the task's mean, so that rounding is small beside what varies.
+        u = sums[..., at] - sums[..., at].sum(-1, keepdims=True) / a.sum() * a
         total = a @ times
-        own = (u @ times) / total  # the task's mean
+        own = (u @ times) / total
         square = u**2 @ times - 2 * own * ((u * a) @ times) + own**2 * (a**2 @ times)
         scale = a.size / max(a.size - 1, 1) * (a.sum() / total) ** 2
         variance += scale * square
+        largest = np.maximum(largest, np.abs(u).max(axis=-1, initial=0)[..., None])
     error = np.sqrt(np.maximum(variance, 0))
-    least = 1e-9 * np.abs(sums).max(axis=-1, initial=0)[..., None]
+    # Of a resample that took one unit alone, the variance is 0 but for rounding.
+    least = 1e-6 * largest
     distance = made - mean[..., None]
     return np.divide(distance, error, out=np.zeros_like(distance), where=error > least)
 
