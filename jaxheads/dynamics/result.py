@@ -158,6 +158,8 @@ def _stack(arrays: list[runs.Arrays]) -> runs.Arrays:
         if f"ablation/{name}" in arrays[0]:  # the first set is empty: clean
             each = [one[f"ablation/{name}"][0] for one in arrays]
             stacked[f"dynamics/{name}"] = np.stack(each)
+    if "ablation/queries" in arrays[0]:  # all steps ask the same prompts
+        stacked["dynamics/queries"] = arrays[0]["ablation/queries"]
     return stacked
 
 
@@ -169,6 +171,8 @@ def _describe(name: str, scores: dict[str, Any]) -> dict[str, Any]:
         return {"dims": ["U", "W"], "unit": scores[name.split("/")[2]]["unit"]}
     if name == "dynamics/fv_effects":
         return {"dims": ["U", "A", "L", "H"], "unit": "probability"}
+    if name == "dynamics/queries":
+        return {"dims": ["E", "B"], "unit": "number of the query"}
     if name.startswith("dynamics/score/"):
         score = name.removeprefix("dynamics/score/").removesuffix("_se")
         return {"dims": ["U", "L", "H"], "unit": scores[score]["unit"]}

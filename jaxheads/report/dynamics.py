@@ -42,7 +42,7 @@ def _means(run: Run) -> Section:
         "Mean score of the top 2 % of heads of each step, of the last step's top 2 %, "
         "and of all heads; and few-shot accuracy of the whole model. Bands: 95 % "
         f"intervals; of FV scores over {tasks} drawn with replacement, of induction "
-        "scores by their standard errors over sequences, of accuracy over prompts "
+        "scores by their standard errors over sequences, of accuracy over queries "
         "within tasks. A score emerges at the first step at which the mean of the top "
         "2 % has passed half of the way from chance to its last value and a head "
         "stands out from chance."

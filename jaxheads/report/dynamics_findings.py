@@ -37,23 +37,30 @@ def curve(run: Run, name: str, which: str = "top") -> Interval:
 def accuracy(run: Run) -> dict[str, Interval]:
     """Clean few-shot accuracy at each step by metric, each [U]; {} if not measured."""
     return {
-        name: estimate(values, bounds=ANSWERS).interval()
+        name: estimate(
+            values, _of_tasks(run, name, "queries"), bounds=ANSWERS
+        ).interval()
         for name in METRICS
         if (values := answered(run, name)) is not None
     }
 
 
 def answered(run: Run, metric: str) -> np.ndarray | None:
-    """Clean few-shot answers [..., U, E, B] of a metric; None if not measured.
+    """Clean few-shot answers [..., U, E, B] of a metric; None if not measured."""
+    values = _of_tasks(run, metric, metric)
+    return values if values is not None and values.size else None
+
+
+def _of_tasks(run: Run, metric: str, name: str) -> np.ndarray | None:
+    """An array [..., E, B] of the tasks that a metric counts; None if there is none.
 
     Tasks whose answers all have the same first token are left out of first tokens.
     """
-    values = run.arrays.get(f"dynamics/{metric}")
+    values = run.arrays.get(f"dynamics/{name}")
     if values is None or metric != "first_token":
         return values
     tasks = run.result.get("evaluation_tasks")
-    values = first_tokens.of_telling(run, values, tasks, -2)
-    return values if values.size else None
+    return first_tokens.of_telling(run, values, tasks, -2)
 
 
 def followed(run: Run) -> dict[str, list[tuple[int, int]]]:

@@ -103,7 +103,7 @@ DEFAULT = {"rope_type": "default", "rope_theta": 500.0}
     [
         {"rope_scaling": LINEAR, "rope_parameters": DEFAULT},
         {"rope_scaling": LINEAR | {"rope_theta": 99.0}, "rope_parameters": DEFAULT},
-        {"rope_scaling": {"factor": 4.0}, "rope_parameters": LINEAR | DEFAULT},
+        {"rope_scaling": {"rope_theta": 99.0}, "rope_parameters": LINEAR | DEFAULT},
         {"rope_scaling": {}, "rope_parameters": DEFAULT},
         {"rope_scaling": None, "rope_parameters": LINEAR},
     ],
