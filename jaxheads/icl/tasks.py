@@ -2,12 +2,14 @@
 
 import difflib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jaxheads.errors import UserError
 from jaxheads.icl import generators
+from jaxheads.icl.encoding import check_text
 from jaxheads.icl.splits import stem
 
 ABSTRACTIVE, EXTRACTIVE, UNKNOWN = "abstractive", "extractive", "unknown"
@@ -246,8 +248,8 @@ def _pair(item: object, index: int, path: Path) -> tuple[str, str]:
         value = item.get(field) if isinstance(item, dict) else None
         if field == "output" and isinstance(value, list) and value:
             value = value[0]
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            value = str(value)
+        if type(value) in (int, float) and abs(value) < math.inf:
+            value = str(value)  # not NaN or infinity, which are no answers
         if not isinstance(value, str) or not (value.strip() or field == "output"):
             came = f"its {field} is {json.dumps(value)[:60]}"
             if not isinstance(item, dict):
@@ -256,5 +258,6 @@ def _pair(item: object, index: int, path: Path) -> tuple[str, str]:
                 f"item {index + 1} of the task file {path} must be an object with "
                 f"an input and an output, text or number, {came}: mend the item."
             )
+        check_text(value, f"the {field} of item {index + 1} of the task file {path}")
         fields.append(value)
     return fields[0], fields[1].strip()
