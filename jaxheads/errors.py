@@ -16,7 +16,7 @@ class UserError(ValueError):
 
 
 def one_line(text: object) -> str:
-    """A text on one line: breaks become spaces, other control characters are escaped."""
+    """A text on one line: breaks become spaces, control characters are escaped."""
     joined = re.sub(
         r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", str(text).strip()
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 import tokenizers
 
 from jaxheads.errors import UserError
+from jaxheads.models.settings import LARGEST
 from jaxheads.tokenizer_byte_level import SPLITS, byte_level_tokenizer
 from jaxheads.tokenizer_library import Parts
 from jaxheads.tokenizer_sentencepiece import NotBuilt, read_sentencepiece
@@ -20,7 +21,7 @@ from jaxheads.weights.folder import read_json_object
 END_OF_TEXT = "<|endoftext|>"
 """GPT-2's only special token; a sequence begins with it too, if with any."""
 
-_SETTINGS = "tokenizer_config.json"
+_SETTINGS, _MULTIPLE = "tokenizer_config.json", "pad_to_multiple_of"
 BESIDE = (_SETTINGS, "special_tokens_map.json", "added_tokens.json", "config.json")
 """Files that say more of a folder's tokenizer."""
 
@@ -64,7 +65,13 @@ def read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
             f"{path} must be a tokenizer.json, but cannot be read ({error}): fetch it "
             "again"
         ) from error
-    # Asked for besides ids: a text would be cut, or padded, to a trillion tokens even.
+    # Asked for besides ids: texts would be cut or padded.
+    sizes = [(inner.padding or {}).get(name) for name in ("length", _MULTIPLE)]
+    if any(asked is not None and asked > LARGEST for asked in sizes):
+        raise UserError(
+            f"{path} must pad texts to a length that a text can have, but asks for "
+            f"{max(filter(None, sizes)):,} tokens: take its padding out"
+        )
     inner.no_truncation()
     inner.no_padding()
     stop_dropout(inner, path)

@@ -65,6 +65,10 @@ HUGE = dict(truncation=dict(
         pattern("(x+x+)+y"),
         pattern("(\\s+\\s+)+\\S\\d"),
         pattern("("),
+        dict(padding=PADDING),
+        dict(
+            padding=PADDING | {"strategy": "BatchLongest", "pad_to_multiple_of": 2**40}
+        ),
         dict(normalizer=dict(type="Precompiled", precompiled_charsmap="AAAA")),
         dict(normalizer=dict(type="Precompiled", precompiled_charsmap="/////w==")),
     ],
@@ -80,7 +84,9 @@ def test_what_makes_the_library_panic_is_one_sentence(copied, changes, capfd):
     assert said.count("\n") == 1 and said.startswith("jaxheads: ")
 
 
-@pytest.mark.parametrize("changes", [dict(padding=PADDING), HUGE])
+@pytest.mark.parametrize(
+    "changes", [dict(padding=PADDING | {"strategy": {"Fixed": 99}}), HUGE]
+)
 def test_no_text_is_padded_or_cut(copied, model_folder, changes):
     plain, _ = Tokenizer.from_folder(model_folder)
     tokenizer, _ = Tokenizer.from_folder(copied("tokenizer.json", **changes))
@@ -131,17 +137,17 @@ def test_half_a_character_is_told_with_its_text(model_folder, tmp_path):
             encode(5)
     items = [{"input": "x", "output": "y"}, {"input": "z", "output": HALF}]
     (tmp_path / "rivers.json").write_text(json.dumps(items))
-    with pytest.raises(UserError, match="output of item 2 .*rivers.json.*ud83d"):
+    with pytest.raises(UserError, match=r"output of item 2 .*rivers.json.*ud83d"):
         load_tasks(["rivers"], tmp_path)
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": HALF}))
-    with pytest.raises(UserError, match="document 1 of .*a.jsonl.*ud83d"):
+    with pytest.raises(UserError, match=r"document 1 of .*a.jsonl.*ud83d"):
         read_documents(tmp_path / "a.jsonl")
 
 
 @pytest.mark.parametrize("output", ["NaN", "Infinity", "-1e999", "null", "true", "{}"])
 def test_an_answer_is_text_or_a_number(tmp_path, output):
     (tmp_path / "rivers.json").write_text(f'[{{"input": "x", "output": {output}}}]')
-    with pytest.raises(UserError, match="item 1 .* its output is"):
+    with pytest.raises(UserError, match=r"item 1 .* its output is"):
         load_tasks(["rivers"], tmp_path)
 
 
@@ -183,7 +189,7 @@ def test_no_text_is_no_document_in_json_lines_too(tmp_path):
 def test_bytes_that_are_no_text_are_told_by_row(tmp_path, kind):
     column = pyarrow.array([b"a", b"\xff\xfe"]).view(kind)
     pyarrow.parquet.write_table(pyarrow.table({"text": column}), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match="row 2 of .* is not UTF-8"):
+    with pytest.raises(UserError, match=r"row 2 of .* is not UTF-8"):
         read_documents(tmp_path / "a.parquet")
 
 
@@ -195,7 +201,7 @@ def test_an_index_names_files_of_its_folder(copied, name):
     (folder / "model.safetensors").unlink()
     index = {"weight_map": {"model.norm.weight": name}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(UserError, match="must name files|is missing"):
+    with pytest.raises(UserError, match=r"must name files|is missing"):
         jh.load(folder)
 
 

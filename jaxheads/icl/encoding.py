@@ -86,7 +86,7 @@ def check_text(text: str, what: str) -> None:
     """Refuse a text that is none: half of a surrogate pair has no bytes.
 
     Args:
-        text: Of a file or a user; JSON can write the half, as ``"\\ud83d"``.
+        text: Of a file or a user; JSON can write such a half.
         what: It is, for the message.
 
     Raises:

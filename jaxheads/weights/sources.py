@@ -104,8 +104,8 @@ def _in_cache(path: Path) -> Path:
     if len(found) != 1:
         names = listed([str(each) for each in found]) or "none"
         raise UserError(
-            f"{path} is a folder of the hub's cache, which must hold one snapshot to be "
-            f"opened, but holds {len(found)} ({names}): give the folder of one"
+            f"{path} is a folder of the hub's cache, which must hold one snapshot to "
+            f"be opened, but holds {len(found)} ({names}): give the folder of one"
         )
     return found[0]
 
