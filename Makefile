@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PARITY := .venv-parity/bin
 
-.PHONY: demo test test-all parity goldens bench bench-sweeps bench-transformers bench-load bench-training lint types build clean
+.PHONY: demo test test-all trust-fuzz parity goldens bench bench-sweeps bench-transformers bench-load bench-training lint types build clean
 
 demo: .venv/ready
 	$(BIN)/jaxheads study --out runs/demo
@@ -13,6 +13,10 @@ test: .venv/ready
 
 test-all: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not parity"
+
+# Broken files for every reader; fewer or others: make trust-fuzz FUZZ='--count 500 --seed 3'
+trust-fuzz: .venv/ready
+	$(BIN)/python tests/trust/fuzz.py $(FUZZ)
 
 parity: .venv-parity/ready
 	$(PARITY)/python -m pytest -n 2 --dist loadgroup tests/parity

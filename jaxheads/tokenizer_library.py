@@ -22,6 +22,9 @@ made with that token before every text."""
 _PROBES = [chr(code) * 64 for code in range(32, 127)]
 """A run of each printable character: patterns that backtrack do so on runs."""
 
+HIGHEST_ID = 10_000_000
+"""The library counts up to the highest id whenever it writes a tokenizer."""
+
 _ONE_AT_A_TIME = threading.Lock()
 """Standard error is the process's."""
 
@@ -34,11 +37,19 @@ def tried(read: Callable[[], Parts], source: str) -> Parts:
         source: what the message calls them.
 
     Raises:
-        UserError: the library panics; or from ``read``.
+        UserError: the library panics, or an id is beyond any vocabulary; or from
+            ``read``.
     """
     sentence = f"the tokenizer of {source} must work on any text, but the library says"
     with told(sentence, "fetch it again"), _ONE_AT_A_TIME, _no_panic_printed():
         parts = read()
+        vocabulary = parts[0].get_vocab(with_added_tokens=True)
+        token = max(vocabulary, key=vocabulary.__getitem__, default="")
+        if token and vocabulary[token] > HIGHEST_ID:
+            raise UserError(
+                f"the tokenizer of {source} must have ids up to {HIGHEST_ID:,}, but "
+                f"gives {token[:30]!r} the id {vocabulary[token]:,}: fetch it again"
+            )
         for text in _PROBES:
             parts[0].encode(text, add_special_tokens=False)
     return parts

@@ -84,6 +84,14 @@ def test_what_makes_the_library_panic_is_one_sentence(copied, changes, capfd):
     assert said.count("\n") == 1 and said.startswith("jaxheads: ")
 
 
+def test_an_id_beyond_any_vocabulary_is_refused(copied):
+    folder = copied("config.json")
+    said = json.loads((folder / "tokenizer.json").read_text())
+    said["model"]["vocab"]["Q"] = 2**32 - 1  # to write it would take minutes
+    with pytest.raises(UserError, match="'Q' the id 4,294,967,295"):
+        Tokenizer.from_folder(copied("tokenizer.json", model=said["model"]))
+
+
 @pytest.mark.parametrize(
     "changes", [dict(padding=PADDING | {"strategy": {"Fixed": 99}}), HUGE]
 )

@@ -155,7 +155,7 @@ def _check_column(path: Path, schema: Any, column: str) -> None:
              "is_large_binary", "is_binary_view", "is_null")  # fmt: skip
     if kind is None or not any(getattr(types, check)(kind) for check in texts):
         raise UserError(
-            f'{path} must have one column "{column}" of texts, its columns are '
+            f'{path} must have a column "{column}" of texts, its columns are '
             f"{', '.join(named)}: name another or convert it"
         )
 

@@ -39,6 +39,9 @@ SECONDS = 60.0
 MORE_MEMORY = 3 * 2**30
 """Bytes of addresses that reading may take besides what the process has."""
 
+ROOT = Path(__file__).parents[2]
+"""Of the project: its own code is read with, wherever another is installed."""
+
 OUTCOMES = ("refused", "loaded", "traceback", "hang", "crash", "effect")
 
 
@@ -169,7 +172,7 @@ def _archive_broken(data: bytes, rng: random.Random) -> bytes:
     if way < 0.1:
         del members[name]
     elif way < 0.2:
-        members[rng.choice(("", "../x", "x" * 300, "\n"))] = members.pop(name)
+        members[rng.choice((" ", "../x", "x" * 300, "\n"))] = members.pop(name)
     else:
         members[name] = _bytes_broken(members[name], rng)
     made = io.BytesIO()
@@ -327,7 +330,7 @@ class _Worker:
 
     def __init__(self, samples: Path, scratch: Path, seed: int):
         self._arguments = [str(samples), str(scratch), str(seed)]
-        self._log = scratch / "stderr.txt"
+        self._log = scratch.with_name("stderr.txt")
         self._process: subprocess.Popen[bytes] | None = None
 
     def ask(self, name: str, number: int) -> tuple[str, str]:
@@ -361,7 +364,7 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=os.environ | {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"},
+                env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
             )
         if self._line(self._process, 10 * SECONDS) != b"ready\n":
             end = self._log.read_text(errors="replace")[-3000:]
@@ -418,6 +421,7 @@ def fuzz(
                         found[name].wrong.append((number, f"{outcome}: {why}"))
                     elif reader and count == 1:
                         print(outcome, why)
+                print(table({name: found[name]}), file=sys.stderr, flush=True)
         finally:
             worker.close()
     return found
@@ -441,6 +445,7 @@ def table(found: dict[str, Found]) -> str:
 
 def main() -> int:
     """Fuzz, print the table; 1 if anything went wrong."""
+    sys.path.insert(0, str(ROOT))
     if sys.argv[1:2] == ["--work"]:
         work(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
         return 0

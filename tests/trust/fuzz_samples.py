@@ -1,5 +1,6 @@
 """What the fuzz breaks: whole files of every kind, and how each is read."""
 
+import io
 import json
 import shutil
 import sys
@@ -16,16 +17,19 @@ import pyarrow
 import pyarrow.parquet
 import tokenizers
 from model_folder import write_folder
+from rich.console import Console
 from safetensors.numpy import load_file
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from torch_files import write_torch
 
 import jaxheads as jh
 from jaxheads import foreign_rankings, runs
+from jaxheads.errors import UserError
 from jaxheads.head_lists import write_head_list
 from jaxheads.heads import HeadScores
 from jaxheads.icl.tasks import load_tasks
 from jaxheads.icl.texts import read_documents
+from jaxheads.inspection import inspect_source, print_inspection
 from jaxheads.model import configure
 from jaxheads.models import llama
 from jaxheads.models.parameters import init_params, num_params
@@ -92,6 +96,15 @@ def read_corpus(path: Path) -> None:
         list(corpus.documents(unit))
 
 
+def inspect(path: Path) -> None:
+    with io.StringIO() as nowhere:
+        found = inspect_source(path)
+        print_inspection(found, Console(file=nowhere))
+    if found.refusal:
+        raise UserError(found.refusal)
+    jh.load(path)  # what it calls loadable
+
+
 def read_run(path: Path) -> None:
     runs.load(path)
     read_ranking(path)
@@ -103,6 +116,7 @@ def read_scores(path: Path) -> None:
 
 READERS = {
     "model folder, config.json": Reader("model", ("config.json",), jh.load),
+    "inspection": Reader("model", ("*.json",), inspect),
     "configs of all families": Reader("configs", (), read_config, 2),
     "safetensors": Reader("model", ("model.safetensors",), jh.load),
     "index of shards": Reader("shards", ("*.index.json",), jh.load),
@@ -315,14 +329,11 @@ def _write_heads(root: Path) -> None:
     )
     mask = mean > 0
     write_sets(root / "sets" / "sets.json", {"a": mask, "b": ~mask})
-    (root / "run").mkdir()
-    result = {"schema": runs.SCHEMA, "fingerprint": "0", "config": {"seed": 0},
-              "model": {"name": "m", "revision": None, "params_sha256": "0" * 64},
-              "scores": {"function_vector": said}, "scoring_tasks": ["a"]}  # fmt: skip
-    runs.write_arrays(root / "run" / "arrays.npz", {
-        "score/function_vector": mean, "score/function_vector_se": np.abs(mean)
-    })  # fmt: skip
-    runs.write_json(root / "run" / "result.json", result)
+    model = {"name": "m", "revision": None, "params_sha256": "0" * 64}
+    run = runs.RunFolder(root / "run", "scores", {"seed": 0}, model)
+    arrays = {"score/function_vector": mean, "score/function_vector_se": abs(mean)}
+    scored = {"scores": {"function_vector": said}, "scoring_tasks": ["a"]}
+    run.finish(scored, arrays)
 
 
 def _write_tensor(path: Path, values: np.ndarray) -> None:
