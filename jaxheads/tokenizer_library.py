@@ -59,13 +59,15 @@ def tried(read: Callable[[], Parts], source: str) -> Parts:
 def told(sentence: str, advice: str) -> Iterator[None]:
     """Within ``with``: what the library raises becomes a ``UserError``.
 
+    A lack of memory says nothing of a file, and stays what it is.
+
     Args:
         sentence: what was expected; the library's reason follows.
         advice: what to do.
     """
     try:
         yield
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except BaseException as error:
         # The library raises Exception itself, and a panic's class cannot be imported.
@@ -82,12 +84,17 @@ def _is_panic(error: BaseException) -> bool:
 def _no_panic_printed() -> Iterator[None]:
     """Drop the lines that a panic writes to standard error, past ``sys.stderr``."""
     try:
-        kept = os.dup(2)
-    except OSError:  # there is no standard error
+        written = tempfile.TemporaryFile()  # noqa: SIM115  (closed below)
+    except OSError:  # nothing can be written: the lines stay
         yield
         return
-    panic = False
-    with tempfile.TemporaryFile() as written:
+    with written:
+        try:
+            kept = os.dup(2)
+        except OSError:  # there is no standard error
+            yield
+            return
+        panic = False
         try:
             os.dup2(written.fileno(), 2)
             yield

@@ -1,5 +1,6 @@
 """Broken and hostile inputs: each is refused in one sentence, or read all the same."""
 
+import dataclasses
 import json
 import math
 import os
@@ -142,7 +143,7 @@ def test_half_a_character_is_told_with_its_text(model_folder, tmp_path):
         with pytest.raises(UserError, match=r"a \\ud83d b"):
             encode(HALF)
         with pytest.raises(TypeError, match="must be a text"):
-            encode(5)
+            encode(5)  # type: ignore[arg-type]
     items = [{"input": "x", "output": "y"}, {"input": "z", "output": HALF}]
     (tmp_path / "rivers.json").write_text(json.dumps(items))
     with pytest.raises(UserError, match=r"output of item 2 .*rivers.json.*ud83d"):
@@ -219,32 +220,30 @@ def test_memory_is_a_positive_number(amount):
         budget_bytes(amount)
 
 
-SMALL = dict(
+SMALL = ScoresConfig(
     tasks=("antonym",), clean_prompts=2, corrupted_prompts=2, sequences=2, documents=2
 )
 
 
 @pytest.mark.parametrize(
-    ("config", "option"),
+    ("scores", "new_tokens", "option"),
     [
-        (dict(scores=ScoresConfig(**SMALL, document_length=513)), "document-length"),
-        (dict(scores=ScoresConfig(**SMALL, sequence_length=10**9)), "sequence-length"),
-        (
-            dict(
-                scores=ScoresConfig(
-                    **SMALL, names=("retrieval",), haystack_length=10**9
-                )
-            ),
-            "haystack-length",
-        ),
-        (dict(ablation=AblationConfig(max_new_tokens=513)), "max-new-tokens"),
+        (dict(document_length=513), 5, "document-length"),
+        (dict(sequence_length=10**9), 5, "sequence-length"),
+        (dict(names=("retrieval",), haystack_length=10**9), 5, "haystack-length"),
+        ({}, 513, "max-new-tokens"),
     ],
 )
-def test_lengths_are_held_against_the_context_first(model_folder, config, option):
-    model = jh.load(model_folder)
-    shown = {"scores": ScoresConfig(**SMALL)} | config
+def test_lengths_are_held_against_the_context_first(
+    model_folder, scores, new_tokens, option
+):
+    config = StudyConfig(
+        scores=dataclasses.replace(SMALL, **scores),
+        ablation=AblationConfig(max_new_tokens=new_tokens),
+        shots=2,
+    )
     with pytest.raises(UserError, match=f"context is 512: lower --.*{option}"):
-        prepare(model, StudyConfig(**shown, shots=2), ("scores", "ablation"))
+        prepare(jh.load(model_folder), config, ("scores", "ablation"))
 
 
 @pytest.mark.parametrize("part", ["scores", "ablation", "execution", "attribution"])

@@ -248,8 +248,9 @@ def _pair(item: object, index: int, path: Path) -> tuple[str, str]:
         value = item.get(field) if isinstance(item, dict) else None
         if field == "output" and isinstance(value, list) and value:
             value = value[0]
-        if type(value) in (int, float) and abs(value) < math.inf:
-            value = str(value)  # not NaN or infinity, which are no answers
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            # NaN and infinity are no answers.
+            value = str(value) if abs(value) < math.inf else value
         if not isinstance(value, str) or not (value.strip() or field == "output"):
             came = f"its {field} is {json.dumps(value)[:60]}"
             if not isinstance(item, dict):

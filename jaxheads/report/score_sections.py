@@ -146,7 +146,7 @@ def _ranked(run: Run) -> list[str]:
 def _constant(run: Run, name: str) -> list[tuple[float, float]]:
     """The least and the largest score, where these two are the same up to noise."""
     values, errors = run_scores.score(run, name), run_scores.errors(run, name)
-    ends = values.argmin(), values.argmax()
-    low, high = (float(values.flat[end]) for end in ends)
-    noise = math.hypot(*np.nan_to_num(errors.flat[list(ends)]))
+    ends = [int(values.argmin()), int(values.argmax())]
+    low, high = values.ravel()[ends].tolist()
+    noise = math.hypot(*np.nan_to_num(errors.ravel()[ends]))
     return [(low, high)] if high - low <= 2 * noise else []

@@ -152,7 +152,11 @@ def _changed(value: Any, rng: random.Random) -> Any:
         else:
             made[key] = _changed(made[key], rng)
         return made
-    if type(value) in (int, float) and rng.random() < 0.6:
+    if (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and rng.random() < 0.6
+    ):
         numbers = (0, -1, 1, value + 1, -value, 2 * value, 2**31 - 1, 2**31, 2**63)
         numbers += (10**12, 10**9, 99_999, 1e308, -1e-300, 0.5, float("nan"))
         return rng.choice((*numbers, float("inf"), float("-inf"), "LONG"))
@@ -281,13 +285,13 @@ def _read_one(
     rng = random.Random(f"{seed} {name} {number}")
     sample = samples / reader.sample
     chosen = rng.choice(_parts(sample, reader.broken))
-    folder = scratch / "input"
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(scratch / "input", ignore_errors=True)
+    folder = scratch / "input" / sample.name
     if reader.broken:
         shutil.copytree(sample, folder)
         into = folder / chosen.relative_to(sample)
     else:
-        folder.mkdir()
+        folder.mkdir(parents=True)
         into = folder / chosen.name
     into.write_bytes(broken(chosen.read_bytes(), chosen.name, rng))
     before = _listing(scratch)

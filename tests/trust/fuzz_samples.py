@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -36,7 +36,7 @@ from jaxheads.models.parameters import init_params, num_params
 from jaxheads.rankings import read_ranking, write_ranking
 from jaxheads.saved_sets import read_sets, write_sets
 from jaxheads.tokenizer import Tokenizer
-from jaxheads.training.checkpoints import load_state, save_state
+from jaxheads.training.checkpoints import load_state, save_state, step_name
 from jaxheads.training.data.corpora import ListedCorpus, open_corpus
 from jaxheads.training.data.token_store import open_store, tokenise
 from jaxheads.training.data.vocabulary import train_tokenizer
@@ -134,7 +134,10 @@ READERS = {
     "corpora": Reader("corpora", ("*",), read_corpus),
     "token store": Reader("tokens", ("*.json", "*.npy", "*.bin"), open_store),
     "training state": Reader(
-        "state", ("*.json", "arrays/**/*"), lambda p: load_state(p, STATE), 0.25
+        "state/step_00000003",
+        ("*.json", "arrays/**/*"),
+        lambda p: load_state(p, STATE),
+        0.25,
     ),
     "rankings": Reader("rankings", (), read_scores, 2),
     "mean heads": Reader("means/means.pt", (), foreign_rankings.read_mean_heads),
@@ -142,7 +145,7 @@ READERS = {
     "runs": Reader("run", ("*.json", "*.npz"), read_run),
 }
 
-STATE = {
+STATE: Any = {
     "params": jax.ShapeDtypeStruct((4, 3), "float32"),
     "step": jax.ShapeDtypeStruct((), "int32"),
 }
@@ -175,8 +178,9 @@ def make_samples(root: Path) -> None:
     _write_configs(root / "configs")
     _write_texts(root)
     _write_heads(root)
-    state = {"params": np.ones((4, 3), np.float32), "step": np.int32(3)}
-    save_state(root / "state", state, {"step": 3})  # type: ignore[arg-type]
+    told = {"step": 3, "fingerprint": "0", "seconds": 1.0}
+    state: Any = {"params": np.ones((4, 3), np.float32), "step": np.int32(3)}
+    save_state(root / "state" / step_name(3), state, told)
 
 
 def _tokenizer() -> tokenizers.Tokenizer:
@@ -265,7 +269,8 @@ def _write_configs(folder: Path) -> None:
     scaled = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4,
               "original_max_position_embeddings": 16}  # fmt: skip
     llama3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
-              "high_freq_factor": 4.0, "original_max_position_embeddings": 16}  # fmt: skip
+              "high_freq_factor": 4.0,
+              "original_max_position_embeddings": 16}  # fmt: skip
     configs = {
         "llama": llamas | {"rope_scaling": llama3, "rope_theta": 1e4},
         "mistral": llamas | {"sliding_window": 8, "rope_parameters": scaled},
