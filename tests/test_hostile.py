@@ -19,6 +19,7 @@ from jaxheads.icl.tasks import load_tasks
 from jaxheads.icl.texts import read_documents
 from jaxheads.inputs import prepare
 from jaxheads.memory import budget_bytes
+from jaxheads.rankings import read_ranking
 from jaxheads.report import score_sections
 from jaxheads.report.page import _script_json
 from jaxheads.studies.config import AblationConfig, ScoresConfig, StudyConfig
@@ -257,6 +258,27 @@ def constant_run(path, mean, error):
     arrays = {"score/induction": mean, "score/induction_se": error}
     result = {"scores": {"induction": {"chance": 0.0}}, "config": {}}
     return runs.Run(path, result, arrays)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"model": {}},
+        {"model": "m"},
+        {"scores": ["induction"]},
+        {"scores": {"induction": "x"}},
+        {"model": {"name": 3, "params_sha256": ""}},
+    ],
+)
+def test_a_run_that_says_too_little_gives_no_ranking(tmp_path, wrong):
+    run = constant_run(tmp_path, np.zeros((2, 3)), np.zeros((2, 3)))
+    said = run.result | {"schema": 1, "model": {"name": "m", "params_sha256": ""}}
+    runs.write_arrays(tmp_path / "arrays.npz", run.arrays)
+    runs.write_json(tmp_path / "result.json", said)
+    assert read_ranking(tmp_path, "induction").model == "m"
+    runs.write_json(tmp_path / "result.json", said | wrong)
+    with pytest.raises(UserError, match="score"):
+        read_ranking(tmp_path, "induction")
 
 
 def test_the_page_says_that_scores_are_constant(tmp_path):
