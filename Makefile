@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PARITY := .venv-parity/bin
 
-.PHONY: demo test test-all trust parity goldens bench bench-sweeps bench-transformers bench-load bench-training lint types build clean
+.PHONY: demo test test-all trust trust-fuzz parity goldens bench bench-sweeps bench-transformers bench-load bench-training lint types build clean
 
 demo: .venv/ready
 	$(BIN)/jaxheads study --out runs/demo
@@ -17,6 +17,10 @@ test-all: .venv/ready
 # Kills every command at random moments; fewer or others: make trust TRUST='--count 50 --seed 3'
 trust: .venv/ready
 	$(BIN)/python tests/trust/kills.py $(TRUST)
+
+# Broken files for every reader; fewer or others: make trust-fuzz FUZZ='--count 500 --seed 3'
+trust-fuzz: .venv/ready
+	$(BIN)/python tests/trust/fuzz.py $(FUZZ)
 
 parity: .venv-parity/ready
 	$(PARITY)/python -m pytest -n 2 --dist loadgroup tests/parity

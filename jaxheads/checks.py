@@ -1,6 +1,6 @@
 """What a study asks of scores before anything runs, as errors for users."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from jaxheads import runs
 from jaxheads.errors import UserError
@@ -72,3 +72,27 @@ def check_scores(
                         f"{option} takes scores that are computed, and {name!r} is "
                         f"not: {mend}"
                     )
+
+
+def needs_scores(parts: Collection[str], ranking: runs.Run | None) -> bool:
+    """Whether heads are scored: some part needs it, and no other run gives scores."""
+    return ranking is None and set(parts) != {"attribution"}
+
+
+def check_shots(
+    config: StudyConfig, parts: Collection[str], ranking: runs.Run | None
+) -> None:
+    """Refuse prompts without demonstrations where their labels are shuffled.
+
+    Few-shot accuracy, token loss and redundancy are measured without any, too, by the
+    ranking of another run.
+    """
+    shuffled = {"execution", "attribution"} & set(parts)
+    if needs_scores(parts, ranking):
+        shuffled.add("scores")
+    if config.shots == 0 and shuffled:
+        raise UserError(
+            f"{' and '.join(sorted(shuffled))} must have prompts with demonstrations, "
+            "whose labels are shuffled, but --shots is 0: give 1 or more, or, for what "
+            "is measured without, --ranking of a run with scores"
+        )

@@ -8,8 +8,24 @@ class UserError(ValueError):
     """A mistake that the user can mend: what was expected, what came, what to do.
 
     The command line prints the message alone and ends with exit code 2; in Python
-    it is an ordinary ``ValueError``.
+    it is an ordinary ``ValueError``. Whatever a file or another library put into the
+    message, it is one line without control characters.
     """
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
+
+
+def one_line(text: object) -> str:
+    """A text on one line: breaks become spaces, control characters are escaped."""
+    joined = re.sub(
+        r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", str(text).strip()
+    )
+    return re.sub(
+        r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]",
+        lambda found: ascii(found[0])[1:-1],
+        joined,
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 
 from jaxheads import runs, score_inputs, vector_execution
-from jaxheads.checks import check_disjoint, check_ranking, check_scores
+from jaxheads.checks import (
+    check_disjoint,
+    check_ranking,
+    check_scores,
+    check_shots,
+    needs_scores,
+)
 from jaxheads.errors import UserError
 from jaxheads.icl import published, texts
 from jaxheads.icl.answers import Answers
@@ -106,11 +112,6 @@ class Prepared:
         return named
 
 
-def needs_scores(parts: Collection[str], ranking: runs.Run | None) -> bool:
-    """Whether heads are scored: some part needs it, and no other run gives scores."""
-    return ranking is None and set(parts) != {"attribution"}
-
-
 def prepare(
     model: Model,
     config: StudyConfig,
@@ -142,6 +143,7 @@ def prepare(
     if ranking:
         check_ranking(model, config, ranking)
     check_scores(config, parts, ranking)
+    check_shots(config, parts, ranking)
     maker = _Maker(model, config, bos)
     scores = maker.scores() if needs_scores(parts, ranking) else None
     evaluation = maker.evaluation() if "ablation" in parts else None
@@ -193,6 +195,15 @@ class _Maker:
 
     def scores(self) -> head_scores.Inputs:
         chosen = self.config.scores
+        begin = int(self.bos)
+        lengths = {
+            "sequence-length": 2 * chosen.sequence_length + begin,
+            "document-length": chosen.document_length + begin,
+        }
+        if {"retrieval", "retrieval_teacher_forced"} & set(chosen.names):
+            lengths["haystack-length"] = chosen.haystack_length + begin
+        for name, length in lengths.items():  # before anything so long is made
+            self._fits(length, f"--scores.{name}")
         clean, corrupted, queries = self._clean_and_corrupted(chosen)
         asked = {task: queries[task]["clean"] for task in clean}
         queries = {task: queries[task]["corrupted"] for task in clean}
@@ -466,6 +477,7 @@ class _Maker:
         new_tokens: int = 1,
         multiple: int = PROMPT_MULTIPLE,
     ) -> Batch:
+        self._fits(new_tokens, "--ablation.max-new-tokens")
         # The last new token is predicted and never read.
         return encode_prompts(
             prompts,

@@ -47,11 +47,14 @@ def budget_bytes(memory_gb: float | None = None, params: Any = None) -> int:
         Bytes a device, the least of all devices and processes.
 
     Raises:
-        UserError: ``memory_gb`` is not positive.
+        UserError: ``memory_gb`` is not positive and finite.
     """
     if memory_gb is not None:
-        if not memory_gb > 0:
-            raise UserError(f"--memory-gb must be positive, but is {memory_gb}")
+        if not 0 < memory_gb < math.inf:
+            raise UserError(
+                f"--memory-gb must be positive and finite, but is {memory_gb}: give "
+                "gigabytes, or leave it out for a share of what is free"
+            )
         return int(memory_gb * 1e9)
     devices = jax.local_devices()
     if params is not None:

@@ -189,7 +189,8 @@ def _completed(path: Path, listed: HeadList, shape: Shape) -> Ranking:
 
 
 def _from_run(run: runs.Run, score: str) -> Ranking:
-    told = run.result.get("scores") or {}
+    told = run.result.get("scores")
+    told = told if isinstance(told, dict) else {}
     known = {name: told[name] for name in told if f"score/{name}" in run.arrays}
     if score not in known:
         none = "none"
@@ -198,12 +199,21 @@ def _from_run(run: runs.Run, score: str) -> Ranking:
         raise UserError(
             f"{run.path} has no score {score!r}: it has {', '.join(known) or none}"
         )
-    mean = run.arrays[f"score/{score}"]
-    error = run.arrays.get(f"score/{score}_se", np.full(mean.shape, np.nan))
-    model = run.result["model"]
-    name = " ".join(filter(None, [model["name"], model.get("revision")]))
-    scores = HeadScores(score, mean, error, **meaning(known[score]))
-    return Ranking(scores, run.path, name, model["params_sha256"])
+    try:
+        mean = np.asarray(run.arrays[f"score/{score}"], np.float64)
+        unknown = np.full(mean.shape, np.nan)
+        error = np.asarray(run.arrays.get(f"score/{score}_se", unknown), np.float64)
+        if mean.ndim != 2 or error.shape != mean.shape:
+            raise ValueError(f"the shapes {list(mean.shape)} and {list(error.shape)}")
+        model = run.result["model"]
+        name = " ".join(filter(None, [model["name"], model.get("revision")]))
+        scores = HeadScores(score, mean, error, **meaning(known[score]))
+        return Ranking(scores, run.path, name, model["params_sha256"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{run.path} must hold scores [L, H] and say of which model they are, but "
+            f"does not ({type(error).__name__}: {error}): score the model again"
+        ) from error
 
 
 def _from_json(path: Path, score: str | None) -> Ranking:

@@ -10,15 +10,18 @@ import tokenizers
 
 from jaxheads import runs
 from jaxheads.errors import UserError
+from jaxheads.icl.encoding import check_text
 from jaxheads.tokenizer_folder import (
-    END_OF_TEXT,
     read_folder,
     read_tokenizer_json,
     read_vocab_files,
     with_settings,
 )
 from jaxheads.tokenizer_gguf import gguf_tokenizer
+from jaxheads.tokenizer_library import told, tried
 from jaxheads.tokenizer_sentencepiece import NotBuilt
+
+_ENCODING = ("every text must be such that it can be encoded, but", "leave it out")
 
 
 class Tokenizer:
@@ -40,9 +43,6 @@ class Tokenizer:
         adds_bos: bool,
         rows: int | None = None,
     ):
-        # A tokenizer.json may ask for both, and a cut text would go unnoticed.
-        inner.no_truncation()
-        inner.no_padding()
         self._inner = inner
         self.bos_id = bos_id
         self.adds_bos = adds_bos and bos_id is not None
@@ -69,7 +69,7 @@ class Tokenizer:
             UserError: a file cannot be read or is damaged.
         """
         try:
-            return cls(*read_folder(folder)), ""
+            return cls(*tried(lambda: read_folder(folder), str(folder))), ""
         except NotBuilt as error:
             return None, str(error)
 
@@ -85,8 +85,9 @@ class Tokenizer:
         Raises:
             UserError: a file cannot be read or is damaged.
         """
-        inner = read_tokenizer_json(path)
-        return cls(*with_settings(inner, [settings, None, None, None]))
+        files = [settings, None, None, None]
+        read = lambda: with_settings(read_tokenizer_json(path), files)
+        return cls(*tried(read, str(path)))
 
     @classmethod
     def from_vocab_files(cls, vocab: Path, merges: Path) -> "Tokenizer":
@@ -99,8 +100,7 @@ class Tokenizer:
         Raises:
             UserError: a file cannot be read, or they do not belong together.
         """
-        inner = read_vocab_files(vocab, merges)
-        return cls(inner, inner.token_to_id(END_OF_TEXT), adds_bos=False)
+        return cls(*tried(lambda: read_vocab_files(vocab, merges), str(vocab)))
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> "Tokenizer":
@@ -113,7 +113,7 @@ class Tokenizer:
             UserError: the file has no vocabulary, or one of a kind or with a
                 pre-tokenizer that is not built here.
         """
-        return cls(*gguf_tokenizer(metadata))
+        return cls(*tried(lambda: gguf_tokenizer(metadata), "the GGUF file"))
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json and tokenizer_config.json, for ``from_folder``.
@@ -163,9 +163,11 @@ class Tokenizer:
 
         Raises:
             UserError: there is no such token, or the text begins with it already; or an
-                id is beyond the model's embedding.
+                id is beyond the model's embedding, or the text has half a character.
         """
-        ids = self._inner.encode(text, add_special_tokens=False).ids
+        check_text(text, "a text to encode")
+        with told(*_ENCODING):
+            ids = self._inner.encode(text, add_special_tokens=False).ids
         self._check(text, ids)
         if not bos:
             return ids
@@ -194,7 +196,11 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of many texts, each as from ``encode``; on all cores."""
-        batch = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
+        texts = list(texts)
+        for text in texts:
+            check_text(text, "a text to encode")
+        with told(*_ENCODING):
+            batch = self._inner.encode_batch_fast(texts, add_special_tokens=False)
         for text, encoding in zip(texts, batch, strict=True):
             self._check(text, encoding.ids)
         return [encoding.ids for encoding in batch]

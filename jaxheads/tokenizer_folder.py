@@ -6,7 +6,9 @@ from pathlib import Path
 import tokenizers
 
 from jaxheads.errors import UserError
+from jaxheads.models.settings import LARGEST
 from jaxheads.tokenizer_byte_level import SPLITS, byte_level_tokenizer
+from jaxheads.tokenizer_library import Parts
 from jaxheads.tokenizer_sentencepiece import NotBuilt, read_sentencepiece
 from jaxheads.tokenizer_settings import (
     add_tokens,
@@ -19,13 +21,9 @@ from jaxheads.weights.folder import read_json_object
 END_OF_TEXT = "<|endoftext|>"
 """GPT-2's only special token; a sequence begins with it too, if with any."""
 
-_SETTINGS = "tokenizer_config.json"
+_SETTINGS, _MULTIPLE = "tokenizer_config.json", "pad_to_multiple_of"
 BESIDE = (_SETTINGS, "special_tokens_map.json", "added_tokens.json", "config.json")
 """Files that say more of a folder's tokenizer."""
-
-Parts = tuple[tokenizers.Tokenizer, int | None, bool]
-"""The tokenizer, the id of the token that begins a sequence, and whether the model was
-made with that token before every text."""
 
 
 def read_folder(folder: Path) -> Parts:
@@ -45,8 +43,7 @@ def read_folder(folder: Path) -> Parts:
         inner = read_tokenizer_json(whole)
     elif vocab.is_file() and merges.is_file():
         _require_gpt2(folder)
-        inner, adds_bos = read_vocab_files(vocab, merges), False
-        bos_id = inner.token_to_id(END_OF_TEXT)
+        inner, bos_id, adds_bos = read_vocab_files(vocab, merges)
     elif model.is_file():
         (inner, bos_id), adds_bos = read_sentencepiece(model), True
     else:
@@ -68,11 +65,20 @@ def read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
             f"{path} must be a tokenizer.json, but cannot be read ({error}): fetch it "
             "again"
         ) from error
+    # Asked for besides ids: texts would be cut or padded.
+    sizes = [(inner.padding or {}).get(name) for name in ("length", _MULTIPLE)]
+    if any(asked is not None and asked > LARGEST for asked in sizes):
+        raise UserError(
+            f"{path} must pad texts to a length that a text can have, but asks for "
+            f"{max(filter(None, sizes)):,} tokens: take its padding out"
+        )
+    inner.no_truncation()
+    inner.no_padding()
     stop_dropout(inner, path)
     return inner
 
 
-def read_vocab_files(vocab: Path, merges: Path) -> tokenizers.Tokenizer:
+def read_vocab_files(vocab: Path, merges: Path) -> Parts:
     """Read GPT-2's vocab.json and merges.txt.
 
     Raises:
@@ -90,7 +96,7 @@ def read_vocab_files(vocab: Path, merges: Path) -> tokenizers.Tokenizer:
         ) from error
     if END_OF_TEXT in ids:
         inner.add_special_tokens([END_OF_TEXT])
-    return inner
+    return inner, inner.token_to_id(END_OF_TEXT), False
 
 
 _GPT2 = SPLITS["gpt-2"]

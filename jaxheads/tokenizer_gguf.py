@@ -12,6 +12,7 @@ from tokenizers import AddedToken
 
 from jaxheads.errors import UserError
 from jaxheads.tokenizer_byte_level import SPLITS, Split, byte_level_tokenizer
+from jaxheads.tokenizer_library import Parts
 from jaxheads.tokenizer_sentencepiece import (
     CONTROL,
     USER_DEFINED,
@@ -22,7 +23,7 @@ from jaxheads.tokenizer_sentencepiece import (
 
 def gguf_tokenizer(
     metadata: Mapping[str, Any],
-) -> tuple[tokenizers.Tokenizer, int | None, bool]:
+) -> Parts:
     """Build the tokenizer that a GGUF file describes.
 
     Args:

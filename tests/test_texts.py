@@ -112,8 +112,8 @@ def test_parquet(tmp_path):
 @pytest.mark.parametrize(
     "columns, message",
     [
-        ({"body": ["one"]}, 'a column "text" of strings, its columns are body'),
-        ({"text": [1]}, 'a column "text" of strings'),
+        ({"body": ["one"]}, 'a column "text" of texts, its columns are body'),
+        ({"text": [1]}, 'a column "text" of texts'),
         ({"text": [" "]}, "holds no text"),
     ],
 )

@@ -1,4 +1,7 @@
-"""Documents out of one file, one at a time: text, JSON lines, parquet, arrow."""
+"""Documents out of one file, one at a time: text, JSON lines, parquet, arrow.
+
+A null in the place of a text is no document, in every kind of file.
+"""
 
 import gzip
 import json
@@ -47,7 +50,9 @@ def jsonl_documents(path: Path, column: str) -> Iterator[str]:
                     f"line {number} of {path} is not valid JSON ({error}): mend or "
                     "delete it"
                 ) from error
-            text = item.get(column) if isinstance(item, dict) else None
+            text = item.get(column, 0) if isinstance(item, dict) else 0
+            if text is None:
+                continue
             if not isinstance(text, str):
                 raise UserError(
                     f"line {number} of {path} must be an object with a text field "
@@ -61,7 +66,7 @@ def parquet_documents(path: Path, column: str) -> Iterator[str]:
 
     Raises:
         UserError: pyarrow is missing, or the file cannot be read or has no such column
-            of strings.
+            of texts, or a text is not UTF-8.
     """
     arrow = _pyarrow(path)
     import pyarrow.parquet as parquet
@@ -69,8 +74,10 @@ def parquet_documents(path: Path, column: str) -> Iterator[str]:
     try:
         with parquet.ParquetFile(path) as file:
             _check_column(path, file.schema_arrow, column)
+            rows = 0
             for batch in file.iter_batches(_ROWS, columns=[column]):
-                yield from _texts(batch.column(0))
+                yield from _texts(path, batch.column(0), rows)
+                rows += len(batch)
     except (OSError, arrow.ArrowException) as error:
         raise _unreadable(path, "parquet", error) from error
 
@@ -80,14 +87,16 @@ def arrow_documents(path: Path, column: str) -> Iterator[str]:
 
     Raises:
         UserError: pyarrow is missing, or the file cannot be read or has no such column
-            of strings.
+            of texts, or a text is not UTF-8.
     """
     arrow = _pyarrow(path)
     try:
         with arrow.memory_map(str(path)) as file, arrow.ipc.open_stream(file) as stream:
             _check_column(path, stream.schema, column)
+            rows = 0
             for batch in stream:
-                yield from _texts(batch.column(column))
+                yield from _texts(path, batch.column(column), rows)
+                rows += len(batch)
     except (OSError, arrow.ArrowException) as error:
         raise _unreadable(path, "arrow", error) from error
 
@@ -136,23 +145,39 @@ def _pyarrow(path: Path) -> Any:
 
 
 def _check_column(path: Path, schema: Any, column: str) -> None:
-    import pyarrow as arrow
+    from pyarrow import types
 
     named = schema.names
-    kind = schema.field(column).type if column in named else None
-    if kind is None or not (
-        arrow.types.is_string(kind) or arrow.types.is_large_string(kind)
-    ):
+    kind = schema.field(column).type if named.count(column) == 1 else None
+    if kind is not None and types.is_dictionary(kind):
+        kind = kind.value_type
+    texts = ("is_string", "is_large_string", "is_string_view", "is_binary",
+             "is_large_binary", "is_binary_view", "is_null")  # fmt: skip
+    if kind is None or not any(getattr(types, check)(kind) for check in texts):
         raise UserError(
-            f'{path} must have a column "{column}" of strings, its columns are '
+            f'{path} must have a column "{column}" of texts, its columns are '
             f"{', '.join(named)}: name another or convert it"
         )
 
 
-def _texts(column: Any) -> Iterator[str]:
-    return (text for text in column.to_pylist() if text is not None)
+def _texts(path: Path, column: Any, rows: int) -> Iterator[str]:
+    """The texts of a column's part, which begins behind ``rows`` rows.
+
+    They may be stored as bytes, and strings need not be UTF-8: arrow does not look.
+    """
+    for row, value in enumerate(column, start=rows + 1):
+        try:
+            text = value.as_py()
+            text = text.decode() if isinstance(text, bytes) else text
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"row {row} of {path} is not UTF-8 text (byte {error.start}): save it "
+                "as UTF-8"
+            ) from error
+        if text is not None:
+            yield text
 
 
 def _unreadable(path: Path, kind: str, error: Exception) -> UserError:
-    reason = str(error).splitlines()[0] if str(error) else "unreadable"
+    reason = str(error) or "unreadable"
     return UserError(f"{path} is not a readable {kind} file ({reason}): check the file")

@@ -80,3 +80,26 @@ def encode_text(text: str, tokenizer: Tokenizer, bos: bool) -> list[int]:
             "begins with it: turn BOS off or take it out of the text."
         )
     return [tokenizer.bos_id, *ids]
+
+
+def check_text(text: str, what: str) -> None:
+    """Refuse a text that is none: half of a surrogate pair has no bytes.
+
+    Args:
+        text: Of a file or a user; JSON can write such a half.
+        what: It is, for the message.
+
+    Raises:
+        UserError: It has such a half.
+        TypeError: It is no text.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"{what} must be a text, not {text!r:.60}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        around = text[max(error.start - 20, 0) : error.start + 20]
+        raise UserError(
+            f"{what} must be whole characters, but has half of one (a lone surrogate) "
+            f"at {error.start}, {around!r}: mend the text or leave it out."
+        ) from error

@@ -2,12 +2,14 @@
 
 import difflib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jaxheads.errors import UserError
 from jaxheads.icl import generators
+from jaxheads.icl.encoding import check_text
 from jaxheads.icl.splits import stem
 
 ABSTRACTIVE, EXTRACTIVE, UNKNOWN = "abstractive", "extractive", "unknown"
@@ -247,7 +249,8 @@ def _pair(item: object, index: int, path: Path) -> tuple[str, str]:
         if field == "output" and isinstance(value, list) and value:
             value = value[0]
         if isinstance(value, int | float) and not isinstance(value, bool):
-            value = str(value)
+            # NaN and infinity are no answers.
+            value = str(value) if abs(value) < math.inf else value
         if not isinstance(value, str) or not (value.strip() or field == "output"):
             came = f"its {field} is {json.dumps(value)[:60]}"
             if not isinstance(item, dict):
@@ -256,5 +259,6 @@ def _pair(item: object, index: int, path: Path) -> tuple[str, str]:
                 f"item {index + 1} of the task file {path} must be an object with "
                 f"an input and an output, text or number, {came}: mend the item."
             )
+        check_text(value, f"the {field} of item {index + 1} of the task file {path}")
         fields.append(value)
     return fields[0], fields[1].strip()

@@ -11,7 +11,7 @@ from jaxheads.icl.document_files import (
     parquet_documents,
     text_documents,
 )
-from jaxheads.icl.encoding import Tokenizer, encode_text
+from jaxheads.icl.encoding import Tokenizer, check_text, encode_text
 
 
 def pydoc_topics() -> list[str]:
@@ -59,7 +59,11 @@ def read_documents(path: str | Path) -> list[str]:
             f"{path} must be a .txt, .jsonl or .parquet file or a folder of .txt "
             "files: rename or convert it."
         )
-    documents = [document for document in read if document.strip()]
+    documents = []
+    for number, document in enumerate(read, start=1):
+        check_text(document, f"document {number} of {path}")
+        if document.strip():
+            documents.append(document)
     if not documents:
         raise UserError(
             f"{path} holds no text: give a file or a folder with at least one document."

@@ -54,7 +54,8 @@ def depth(run: Run, names: list[str], named: int = 3) -> Figure:
             for head in best
         ]
         panels.append(_by_layer(name, best, middle, len(values), named))
-        middles.append(f"{middle:.1f} ({words.short(name)})")
+        shown = f"{middle:.1f}" if math.isfinite(middle) else words.NONE
+        middles.append(f"{shown} ({words.short(name)})")
     return figure(
         "Top heads by layer",
         f"dashed: score-weighted mean layer, {' and '.join(middles)}",

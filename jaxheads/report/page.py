@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,8 +178,20 @@ def _require_extras() -> None:
 
 
 def _script_json(value: Any) -> str:
-    """Write JSON that is safe between <script> tags: no markup can start in it."""
+    """Write JSON that is safe between <script> tags: no markup can start in it.
+
+    What is no finite number becomes null, which the charts leave out.
+    """
+    value = _finite(value)
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,5 +1,9 @@
 """The sections about the scores of heads, and about what ranks first."""
 
+import math
+
+import numpy as np
+
 from jaxheads import run_scores
 from jaxheads.report import figures, findings, head_figures, tables, words
 from jaxheads.report.findings import Findings
@@ -21,6 +25,13 @@ def scores(run: Run) -> Section | None:
         "can be negative its colour follows the square root: small effects show. "
         "Point at a cell for its name, value ± standard error, and rank.",
         rows=[Row("", maps)],
+        facts=[
+            f"{words.title(name)}: from {words.number(low)} to {words.number(high)}, "
+            "which is within two standard errors: it ranks no head above another, and "
+            "its top sets are as good as any."
+            for name in run_scores.names(run)
+            for low, high in _constant(run, name)
+        ],
     )
 
 
@@ -130,3 +141,12 @@ def leading(run: Run) -> Section | None:
 
 def _ranked(run: Run) -> list[str]:
     return [name for name in findings.PAIR if name in run_scores.names(run)]
+
+
+def _constant(run: Run, name: str) -> list[tuple[float, float]]:
+    """The least and the largest score, where these two are the same up to noise."""
+    values, errors = run_scores.score(run, name), run_scores.errors(run, name)
+    ends = [int(values.argmin()), int(values.argmax())]
+    low, high = values.ravel()[ends].tolist()
+    noise = math.hypot(*np.nan_to_num(errors.ravel()[ends]))
+    return [(low, high)] if high - low <= 2 * noise else []

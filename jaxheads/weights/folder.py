@@ -29,6 +29,8 @@ _SETS: tuple[tuple[str, str, Format], ...] = (
     ("pytorch_model.bin", "pytorch_model.bin.index.json", "torch"),
 )
 _OPEN = {"safetensors": open_safetensors, "torch": open_torch}
+_LONGEST_NAME = 255  # bytes
+_BYTES = ("utf-8", "surrogatepass")
 _SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)(\.\w+)")
 
 
@@ -161,8 +163,10 @@ def _indexed(folder: Path, index: str, format: Format) -> _Weights:
     if not isinstance(shard_of, dict) or not shard_of:
         raise UserError(f'{folder / index} must give a "weight_map", but does not')
     for file in shard_of.values():
-        # A name with a folder in it could point at any file of the machine.
-        if not isinstance(file, str) or not file or Path(file).name != file:
+        # A name with a folder in it could point at any file of the machine; of a longer
+        # one the system cannot even say that it is missing.
+        named = isinstance(file, str) and 0 < len(file.encode(*_BYTES)) <= _LONGEST_NAME
+        if not named or Path(file).name != file or "\0" in file:
             raise UserError(
                 f"{folder / index} must name files of its folder, but names "
                 f"{quoted(str(file))}: fetch it again"

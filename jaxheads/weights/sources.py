@@ -11,7 +11,7 @@ import numpy as np
 from jaxheads.errors import UserError
 from jaxheads.presets import PRESETS
 from jaxheads.weights import smollm2
-from jaxheads.weights.checkpoint import Checkpoint
+from jaxheads.weights.checkpoint import Checkpoint, listed
 from jaxheads.weights.folder import open_folder
 from jaxheads.weights.gguf import read_gguf
 from jaxheads.weights.hub import fetch_from_hub
@@ -85,7 +85,7 @@ def _open_local(text: str, path: Path, revision: str | None, hub_id: str) -> Ope
 
 def _open_path(path: Path) -> Checkpoint | Store:
     if path.is_dir():
-        return open_store(path) if is_store(path) else open_folder(path)
+        return open_store(path) if is_store(path) else open_folder(_in_cache(path))
     if path.suffix.lower() == ".gguf":
         return _open_gguf(path)
     raise UserError(
@@ -93,6 +93,21 @@ def _open_path(path: Path) -> Checkpoint | Store:
         f"a {path.suffix or 'nameless kind of'} file: for .safetensors and .bin, give "
         "the folder"
     )
+
+
+def _in_cache(path: Path) -> Path:
+    """The snapshot within, if a folder is a model's in the hub's cache; else itself."""
+    snapshots = path if path.name == "snapshots" else path / "snapshots"
+    if (path / "config.json").exists() or not snapshots.is_dir():
+        return path
+    found = sorted(each for each in snapshots.iterdir() if each.is_dir())
+    if len(found) != 1:
+        names = listed([str(each) for each in found]) or "none"
+        raise UserError(
+            f"{path} is a folder of the hub's cache, which must hold one snapshot to "
+            f"be opened, but holds {len(found)} ({names}): give the folder of one"
+        )
+    return found[0]
 
 
 def _open_gguf(path: Path, sha256: str | None = None) -> Checkpoint:

@@ -1,0 +1,351 @@
+"""What the fuzz breaks: whole files of every kind, and how each is read."""
+
+import io
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import gguf
+import jax
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import tokenizers
+from model_folder import write_folder
+from rich.console import Console
+from safetensors.numpy import load_file
+from tokenizers import decoders, models, pre_tokenizers, trainers
+from torch_files import write_torch
+
+import jaxheads as jh
+from jaxheads import foreign_rankings, runs
+from jaxheads.errors import UserError
+from jaxheads.head_lists import write_head_list
+from jaxheads.heads import HeadScores
+from jaxheads.icl.tasks import load_tasks
+from jaxheads.icl.texts import read_documents
+from jaxheads.inspection import inspect_source, print_inspection
+from jaxheads.model import configure
+from jaxheads.models import llama
+from jaxheads.models.parameters import init_params, num_params
+from jaxheads.rankings import read_ranking, write_ranking
+from jaxheads.saved_sets import read_sets, write_sets
+from jaxheads.tokenizer import Tokenizer
+from jaxheads.training.checkpoints import load_state, save_state, step_name
+from jaxheads.training.data.corpora import ListedCorpus, open_corpus
+from jaxheads.training.data.token_store import open_store, tokenise
+from jaxheads.training.data.vocabulary import train_tokenizer
+from jaxheads.weights.checkpoint import Checkpoint
+from jaxheads.weights.convert import from_params, survey
+from jaxheads.weights.store import save
+
+SHAPE = (2, 4)
+CONFIG = llama.Config(*SHAPE[:1], 16, SHAPE[1], 2, 4, 12, 300, 64, tied=True)
+LINES = [f"Q: the {word} of {n}\nA: {word}s" for n in range(40) for word in "abcdef"]
+
+
+class Reader(NamedTuple):
+    """A kind of file.
+
+    Attributes:
+        sample: folder or file below the folder of samples.
+        broken: patterns of the files within that are broken; none: it is one file.
+        read: raises ``UserError``, or reads it.
+        share: of the inputs, against 1 for the others.
+    """
+
+    sample: str
+    broken: tuple[str, ...]
+    read: Callable[[Path], object]
+    share: float = 1.0
+
+
+def read_config(path: Path) -> None:
+    settings = json.loads(path.read_text()) if _is_object(path) else {}
+    kind = settings.get("model_type")
+    kind = kind if isinstance(kind, str) else "llama"
+    checkpoint = Checkpoint(path, "safetensors", "hf", kind, settings, {})
+    family, config = configure(checkpoint)
+    num_params(family.abstract(config))
+    survey({}, family, config, "hf")
+
+
+def _is_object(path: Path) -> bool:
+    try:
+        return isinstance(json.loads(path.read_text()), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def read_tokenizer(path: Path) -> None:
+    tokenizer, _ = Tokenizer.from_folder(path)
+    if tokenizer is not None:
+        ids = tokenizer.encode("Q: the word, aaaa 12 — ä\nA: <s>")
+        tokenizer.decode(ids)
+        _ = tokenizer.special_ids, tokenizer.vocab_size, tokenizer.sha256
+
+
+def read_corpus(path: Path) -> None:
+    corpus = open_corpus(path)
+    for unit in range(len(corpus.units)):
+        list(corpus.documents(unit))
+
+
+def inspect(path: Path) -> None:
+    with io.StringIO() as nowhere:
+        found = inspect_source(path)
+        print_inspection(found, Console(file=nowhere))
+    if found.refusal:
+        raise UserError(found.refusal)
+    jh.load(path)  # what it calls loadable
+
+
+def read_run(path: Path) -> None:
+    runs.load(path)
+    read_ranking(path)
+
+
+def read_scores(path: Path) -> None:
+    read_ranking(path, shape=SHAPE)
+
+
+READERS = {
+    "model folder, config.json": Reader("model", ("config.json",), jh.load),
+    "inspection": Reader("model", ("*.json",), inspect),
+    "configs of all families": Reader("configs", (), read_config, 2),
+    "safetensors": Reader("model", ("model.safetensors",), jh.load),
+    "index of shards": Reader("shards", ("*.index.json",), jh.load),
+    "torch .bin": Reader("torch", ("*.bin",), jh.load),
+    "GGUF": Reader("gguf/model.gguf", (), jh.load),
+    "tokenizer.json": Reader("model", ("tokenizer.json",), read_tokenizer, 2),
+    "tokenizer's settings": Reader(
+        "settings", ("*_config.json", "special*", "added*"), read_tokenizer
+    ),
+    "vocab.json, merges.txt": Reader("vocab", ("*",), read_tokenizer),
+    "SentencePiece": Reader("sentencepiece", ("*.model",), read_tokenizer),
+    "converted model": Reader("store", ("*.json", "params/**/*"), jh.load, 0.5),
+    "task files": Reader("tasks", ("*.json",), lambda p: load_tasks(None, p)),
+    "texts": Reader("texts", (), read_documents, 2),
+    "corpora": Reader("corpora", ("*",), read_corpus),
+    "token store": Reader("tokens", ("*.json", "*.npy", "*.bin"), open_store),
+    "training state": Reader(
+        "state/step_00000003",
+        ("*.json", "arrays/**/*"),
+        lambda p: load_state(p, STATE),
+        0.25,
+    ),
+    "rankings": Reader("rankings", (), read_scores, 2),
+    "mean heads": Reader("means/means.pt", (), foreign_rankings.read_mean_heads),
+    "sets of heads": Reader("sets/sets.json", (), read_sets),
+    "runs": Reader("run", ("*.json", "*.npz"), read_run),
+}
+
+STATE: Any = {
+    "params": jax.ShapeDtypeStruct((4, 3), "float32"),
+    "step": jax.ShapeDtypeStruct((), "int32"),
+}
+
+
+def make_samples(root: Path) -> None:
+    """Write every sample below a new folder."""
+    root.mkdir(parents=True)
+    params = init_params(llama.abstract(CONFIG), jax.random.key(1))
+    inner = _tokenizer()
+    model = write_folder(root / "model", CONFIG, params)
+    inner.save(str(model / "tokenizer.json"))
+    (model / "tokenizer_config.json").write_text('{"bos_token": "<s>"}')
+    tensors = load_file(model / "model.safetensors")
+    write_folder(root / "shards", CONFIG, params, shards=3)
+    torch = root / "torch"
+    shutil.copytree(model, torch)
+    (torch / "model.safetensors").unlink()
+    write_torch(torch / "pytorch_model.bin", tensors)
+    (root / "gguf").mkdir()
+    _write_gguf(root / "gguf" / "model.gguf", params, inner)
+    _write_settings(root / "settings", inner)
+    _write_vocab(root / "vocab", inner)
+    (root / "sentencepiece").mkdir()
+    data = Path(__file__).parents[1] / "data"
+    shutil.copy(
+        data / "sentencepiece_llama.model", root / "sentencepiece" / "tokenizer.model"
+    )
+    save(jh.load(model), root / "store")
+    _write_configs(root / "configs")
+    _write_texts(root)
+    _write_heads(root)
+    told = {"step": 3, "fingerprint": "0", "seconds": 1.0}
+    state: Any = {"params": np.ones((4, 3), np.float32), "step": np.int32(3)}
+    save_state(root / "state" / step_name(3), state, told)
+
+
+def _tokenizer() -> tokenizers.Tokenizer:
+    inner = tokenizers.Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=CONFIG.vocab_size,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<s>"],
+        show_progress=False,
+    )
+    inner.train_from_iterator(LINES, trainer)
+    return inner
+
+
+def _write_gguf(path: Path, params, inner: tokenizers.Tokenizer) -> None:
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(CONFIG.context_length)
+    writer.add_embedding_length(CONFIG.width)
+    writer.add_block_count(CONFIG.num_layers)
+    writer.add_feed_forward_length(CONFIG.mlp_width)
+    writer.add_head_count(CONFIG.num_heads)
+    writer.add_head_count_kv(CONFIG.num_kv_heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    model = json.loads(inner.to_str())["model"]
+    tokens = sorted(model["vocab"], key=model["vocab"].get)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3] + [1] * (len(tokens) - 1))
+    writer.add_token_merges([" ".join(pair) for pair in model["merges"]])
+    writer.add_bos_token_id(0)
+    for name, values in from_params(params, llama, CONFIG, "gguf").items():
+        writer.add_tensor(name, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _write_settings(folder: Path, inner: tokenizers.Tokenizer) -> None:
+    folder.mkdir()
+    inner.save(str(folder / "tokenizer.json"))
+    token = {"content": "<pad>", "lstrip": False, "special": True}
+    files = {
+        "tokenizer_config.json": {
+            "bos_token": {"content": "<s>", "__type": "AddedToken"},
+            "add_bos_token": True,
+            "add_prefix_space": True,
+            "tokenizer_class": "GPT2Tokenizer",
+            "extra_special_tokens": ["<a>"],
+        },
+        "special_tokens_map.json": {
+            "pad_token": token, "additional_special_tokens": ["<b>", token]
+        },
+        "added_tokens.json": {"<pad>": inner.get_vocab_size()},
+        "config.json": {"model_type": "gpt2", "bos_token_id": 0},
+    }  # fmt: skip
+    for name, said in files.items():
+        (folder / name).write_text(json.dumps(said))
+
+
+def _write_vocab(folder: Path, inner: tokenizers.Tokenizer) -> None:
+    folder.mkdir()
+    model = json.loads(inner.to_str())["model"]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    merges = "\n".join(" ".join(pair) for pair in model["merges"])
+    (folder / "merges.txt").write_text("#version: 0.2\n" + merges, encoding="utf-8")
+
+
+def _write_configs(folder: Path) -> None:
+    folder.mkdir()
+    llamas = {
+        "num_hidden_layers": 2,
+        "hidden_size": 16,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 4,
+        "intermediate_size": 12,
+        "vocab_size": 50,
+        "max_position_embeddings": 64,
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": True,
+    }
+    scaled = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4,
+              "original_max_position_embeddings": 16}  # fmt: skip
+    llama3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+              "high_freq_factor": 4.0,
+              "original_max_position_embeddings": 16}  # fmt: skip
+    configs = {
+        "llama": llamas | {"rope_scaling": llama3, "rope_theta": 1e4},
+        "mistral": llamas | {"sliding_window": 8, "rope_parameters": scaled},
+        "qwen2": llamas | {"sliding_window": 8, "use_sliding_window": True,
+                           "layer_types": ["sliding_attention", "full_attention"]},
+        "qwen3": llamas | {"attention_bias": False},
+        "olmo2": llamas | {"hidden_act": "silu"},
+        "gemma2": llamas | {"query_pre_attn_scalar": 4, "sliding_window": 8,
+                            "attn_logit_softcapping": 50.0,
+                            "hidden_activation": "gelu_pytorch_tanh",
+                            "final_logit_softcapping": 30.0},
+        "gpt2": {"n_layer": 2, "n_embd": 16, "n_head": 4, "vocab_size": 50,
+                 "n_positions": 64, "n_inner": None, "layer_norm_epsilon": 1e-5,
+                 "activation_function": "gelu_new", "scale_attn_weights": True},
+        "gpt_neox": {"num_hidden_layers": 2, "hidden_size": 16, "vocab_size": 50,
+                     "num_attention_heads": 4, "intermediate_size": 12,
+                     "max_position_embeddings": 64, "rotary_pct": 0.5,
+                     "layer_norm_eps": 1e-5, "use_parallel_residual": True},
+    }  # fmt: skip
+    for kind, settings in configs.items():
+        text = json.dumps({"model_type": kind} | settings)
+        (folder / f"{kind}.json").write_text(text)
+
+
+def _write_texts(root: Path) -> None:
+    for name in ("tasks", "texts", "corpora"):
+        (root / name).mkdir()
+    pairs = [{"input": f"word {n}", "output": n if n % 2 else f"w{n}"}
+             for n in range(12)]  # fmt: skip
+    (root / "tasks" / "antonym.json").write_text(json.dumps(pairs))
+    (root / "tasks" / "other.json").write_text(json.dumps(pairs[:3]))
+    for folder in (root / "texts", root / "corpora"):
+        (folder / "a.txt").write_text("ä text\nof lines\n", encoding="utf-8")
+        rows = "\n".join(json.dumps({"text": line, "n": 1}) for line in LINES[:9])
+        (folder / "b.jsonl").write_text(rows)
+        table = pyarrow.table({"n": range(9), "text": LINES[:9]})
+        pyarrow.parquet.write_table(table, folder / "c.parquet", row_group_size=4)
+    with pyarrow.ipc.new_stream(root / "corpora" / "d.arrow", table.schema) as stream:
+        stream.write_table(table, max_chunksize=4)
+    corpus = ListedCorpus("words", LINES)
+    tokenise(corpus, train_tokenizer(corpus, 260), root / "tokens")
+
+
+def _write_heads(root: Path) -> None:
+    for name in ("rankings", "means", "sets"):
+        (root / name).mkdir()
+    rng = np.random.default_rng(0)
+    mean = rng.normal(size=SHAPE)
+    said = dict(definition="d", unit="u", chance=0.0, ceiling=1.0, source="s")
+    scores = HeadScores("function_vector", mean, np.abs(mean) / 9, **said)  # type: ignore[arg-type]
+    into = root / "rankings"
+    write_ranking(into / "a.json", scores, model="m", params_sha256="0" * 64)
+    write_ranking(into / "b.csv", scores)
+    foreign_rankings.write_pickled_scores(into / "fv.pkl", mean)
+    write_head_list(into / "heads.txt", np.abs(mean))
+    write_head_list(into / "heads.json", np.abs(mean))
+    trials = {"x": rng.normal(size=(5, *SHAPE)).astype(np.float32)}
+    _write_tensor(into / "indirect_effect.pt", trials["x"])
+    _write_tensor(
+        root / "means" / "means.pt", rng.normal(size=(*SHAPE, 4)).astype(np.float32)
+    )
+    mask = mean > 0
+    write_sets(root / "sets" / "sets.json", {"a": mask, "b": ~mask})
+    model = {"name": "m", "revision": None, "params_sha256": "0" * 64}
+    run = runs.RunFolder(root / "run", "scores", {"seed": 0}, model)
+    arrays = {"score/function_vector": mean, "score/function_vector_se": abs(mean)}
+    scored = {"scores": {"function_vector": said}, "scoring_tasks": ["a"]}
+    run.finish(scored, arrays)
+
+
+def _write_tensor(path: Path, values: np.ndarray) -> None:
+    """A tensor alone, as ``torch.save`` writes it."""
+    from torch_files import STORAGES, storage, tensor, write_zip
+
+    strides = [step // values.itemsize for step in values.strides]
+    kind = STORAGES[values.dtype.name] + "Storage"
+    one = tensor(values.shape, strides, stored=storage(kind, "0", values.size))
+    write_zip(path, b"\x80\x02" + one + b".", {"0": values.tobytes()})
