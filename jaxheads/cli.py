@@ -98,7 +98,7 @@ def run(arguments: list[str] | None = None) -> None:
             _inspect(command, console)
         case Doctor():
             _doctor(command, console)
-        case _:
+        case StudyCommand():
             _run_study(command, console)
 
 

@@ -22,7 +22,7 @@ from jaxheads.errors import UserError
 AXES = ("data", "model")
 
 
-def all_devices() -> list[jax.Device]:
+def all_devices() -> list[Any]:
     """The devices of all processes.
 
     Raises:
@@ -31,7 +31,7 @@ def all_devices() -> list[jax.Device]:
     try:
         return jax.devices()
     except (RuntimeError, AssertionError) as error:  # the latter without CUDA
-        asked = jax.config.jax_platforms or "the default"
+        asked: str = jax.config.jax_platforms or "the default"  # type: ignore[attr-defined]
         why = f" ({str(error).splitlines()[0]})" if str(error) else ""
         raise UserError(
             f"JAX must be able to start on the platform {asked}, but cannot{why}: "

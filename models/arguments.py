@@ -135,7 +135,7 @@ def check_answers(lengths: Any, max_new_tokens: int, config: Any) -> None:
     check_range(lengths, "lengths", 1, context - m + 1, what)
 
 
-def check_positions(at: Any, name: str, shape: tuple[int, int]) -> None:
+def check_positions(at: Any, name: str, shape: tuple[int, ...]) -> None:
     """Raise unless positions are int [B, P] within sequences of a shape (B, T)."""
     rows, length = shape
     check_array(at, name, "int", "[B, P]", (rows, None))

@@ -133,7 +133,7 @@ def test_the_plan_is_printed_with_its_time():
         "token_loss": dataclasses.replace(part(640, 64, 1e9), seconds=380.0),
         "scores": dataclasses.replace(part(9, 3, 1e9), seconds=20.4),
     }
-    with progress.Bars(console) as bars:
+    with progress.StudyBars(console) as bars:
         bars.progress.planned(parts)
     said = console.export_text()
     assert "plan: 7 min, by short runs" in said

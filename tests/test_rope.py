@@ -137,7 +137,9 @@ def test_bases_have_names_of_every_age():
 
 def test_the_older_name_stands_for_the_whole_of_the_newer_one():
     linear = {"rope_type": "linear", "factor": 4.0}
-    both = {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}}
+    both: dict[str, dict | None] = {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}
+    }
     both["rope_scaling"] = linear
     assert Rope.from_hf(both, 64) == Rope(10000.0, "linear", 4.0)
     both["rope_scaling"] = {"rope_theta": 300.0}
