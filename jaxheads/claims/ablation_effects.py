@@ -95,8 +95,8 @@ def clean_mean(outcome: Outcome) -> float:
     if interval.low <= 0:
         raise Untested(
             "undecided",
-            f"There is nothing to lose: with no head replaced the {outcome.quantity} "
-            f"is {words.with_interval(*interval)}.",
+            "It is open whether there is anything to lose: with no head replaced the "
+            f"{outcome.quantity} is {words.with_interval(*interval)}.",
         )
     return interval.mean
 
