@@ -25,6 +25,7 @@ from jaxheads.report.page import _script_json
 from jaxheads.studies.config import AblationConfig, ScoresConfig, StudyConfig
 from jaxheads.tokenizer import Tokenizer
 from jaxheads.weights.sources import open_source
+from jaxheads.weights.store import save
 
 
 @pytest.fixture
@@ -312,6 +313,19 @@ def test_a_folder_of_the_hubs_cache_opens_its_snapshot(model_folder, tmp_path):
     (cached / "snapshots" / ("1" * 40)).mkdir()
     with pytest.raises(UserError, match=f"one snapshot.*holds 2.*{'0' * 40}"):
         open_source(cached)
+
+
+@pytest.mark.parametrize("value", ["NaN", r'"\ud83d"'])
+def test_a_store_with_what_it_is_never_written_with_is_damaged(
+    model_folder, tmp_path, value
+):
+    save(jh.load(model_folder), tmp_path / "store")
+    path = tmp_path / "store" / "jaxheads.json"
+    text = path.read_text()
+    assert '"no_tokenizer": ""' in text
+    path.write_text(text.replace('"no_tokenizer": ""', f'"no_tokenizer": {value}'))
+    with pytest.raises(UserError, match="is damaged"):
+        jh.load(tmp_path / "store")
 
 
 def test_messages_are_one_line_without_control_characters():

@@ -358,7 +358,7 @@ class _Worker:
         """End the process."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            self._process.communicate()  # closes its pipes, too
         self._process = None
 
     def _start(self) -> subprocess.Popen[bytes]:
