@@ -135,7 +135,9 @@ def _check_utf8(word: str) -> None:
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
     """Warnings as a line for the person, without the source position."""
-    print(f"jaxheads: warning: {message}", file=sys.stderr)
+    from jaxheads.errors import one_line
+
+    print(f"jaxheads: warning: {one_line(message)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

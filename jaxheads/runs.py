@@ -72,8 +72,9 @@ def load(path: str | Path) -> Run:
     sealed = False
     try:
         result = json.loads((path / "result.json").read_text(encoding="utf-8"))
-        asked = schema(result.get("study") if isinstance(result, dict) else None)
-        if isinstance(result, dict) and result.get("schema") != asked:
+        told = result if isinstance(result, dict) else {}
+        asked = schema(told.get("study"))
+        if told.get("schema") != asked:
             raise UserError(
                 f"{path} was written with another schema than {asked}, the one that "
                 "this version reads: give its command again, with a new --out"

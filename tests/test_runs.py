@@ -110,6 +110,7 @@ def damage(path, name, content):
     [
         (lambda path: (path / "arrays.npz").unlink(), "damaged"),
         (lambda path: damage(path, "arrays.npz", b"PK"), "damaged"),
+        (lambda path: damage(path, "result.json", b"[]"), "another schema"),
         (lambda path: damage(path, "result.json", b"{"), "damaged"),
         (lambda path: damage(path, "result.json", b'{"schema": 99}'), "another schema"),
         (lambda path: (path / "result.json").unlink(), "should be a run's folder"),
