@@ -52,9 +52,9 @@ def run(arguments: list[str] | None = None) -> None:
         check_local(path)
     quiet = isinstance(command, ComputingCommand) and command.quiet
     console = Console(stderr=True, markup=False, quiet=quiet)
+    _tell(quiet, isinstance(command, ComputingCommand) and command.verbose)
     if isinstance(command, ComputingCommand):
         stops.stop_after(command.stop_after)
-        _tell(command)
         _foresee_page(command)
     match command:
         case Dynamics():
@@ -114,15 +114,15 @@ def _paths(given: object) -> Iterator[Path]:
             yield from _paths(getattr(given, field.name))
 
 
-def _tell(command: ComputingCommand) -> None:
+def _tell(quiet: bool, verbose: bool) -> None:
     """Have what happens said on standard error, as much of it as is asked for."""
     log = logging.getLogger("jaxheads")
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log.handlers, log.propagate = [handler], False
-    level = logging.WARNING if command.quiet else logging.INFO
-    log.setLevel(logging.DEBUG if command.verbose else level)
-    if not command.verbose:  # what a checkpoint's writer tells itself
+    level = logging.WARNING if quiet else logging.INFO
+    log.setLevel(logging.DEBUG if verbose else level)
+    if not verbose:  # what a checkpoint's writer tells itself
         logging.getLogger("absl").setLevel(logging.ERROR)
 
 

@@ -168,5 +168,5 @@ def test_wrong_shapes_are_named(tiny, prefix):
         patch_each_head(
             tiny.params, prefix, tiny.fill[:, :1], tiny.targets, tiny.config
         )
-    with pytest.raises(ValueError, match=r"\[B\]"):
+    with pytest.raises(ValueError, match=r"targets must be \[B, ...\]"):
         patch_each_head(tiny.params, prefix, tiny.fill, tiny.targets[:2], tiny.config)

@@ -70,7 +70,9 @@ def test_only_the_entry_and_the_studies_config_are_known_to_the_command_line():
     at_top = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
     ours = {name for name in at_top if name and name.startswith("jaxheads")}
     assert ours == {
+        "jaxheads",  # stops
         "jaxheads.commands",
+        "jaxheads.errors",
         "jaxheads.parsing",
         "jaxheads.studies.config",
     }

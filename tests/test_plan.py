@@ -16,7 +16,7 @@ from jaxheads import plan, planning, progress, study
 from jaxheads.errors import UserError
 from jaxheads.memory import Fit, Program, program_bytes
 from jaxheads.model import load
-from jaxheads.models.forward import prefill
+from jaxheads.models.last_position import prefill_program
 from jaxheads.study import run_study
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -28,12 +28,13 @@ def test_bytes_from_shapes_are_no_less_than_the_compiler_says(name):
     shape = jax.ShapeDtypeStruct
     program = Program(
         "prompts",
-        prefill,
+        prefill_program,
         tiny.params,
         lambda count: (
             shape((count, length), np.int32),
             shape((count,), np.int32),
             tiny.config,
+            (),
         ),
         rows,
         rows,

@@ -157,7 +157,10 @@ def test_a_study_refuses_a_file_before_it_runs(model_folder, scored, capfd, tmp_
     file, out = tmp_path / "sets.json", tmp_path / "run"
     for write, sentence in (
         (lambda: file.write_text(text('{"far": ["0.6"]}')), "head 0.6 is out of range"),
-        (lambda: write_sets(file, {"a": singles(np.ones((2, 6)))[0]}), "2 layers of 6"),
+        (
+            lambda: write_sets(file, {"a": singles(np.ones((2, 6), bool))[0]}),
+            "2 layers of 6",
+        ),
         (lambda: write_sets(file, named(a=["0.1"]), "00"), "other params"),
     ):
         write()

@@ -43,7 +43,11 @@ def test_it_is_students_t():
     assert p_of_zero(found) == pytest.approx(wanted[1])
 
 
-@pytest.mark.parametrize("values", [[], [2.0], [2.0, math.inf], [2.0] * 4])
+def test_of_no_seeds_nothing_is_a_number():
+    assert np.isnan(over_seeds([]).interval()).all()
+
+
+@pytest.mark.parametrize("values", [[2.0], [2.0, math.inf], [2.0] * 4])
 def test_without_a_spread_nothing_is_known(values):
     found = over_seeds(values)
     assert found.interval()[1:] == (-math.inf, math.inf)

@@ -128,13 +128,14 @@ def trained(
     induction: int = 1000, fv: int = 16000, share: float = 1.0, p: float = 0.001
 ) -> Run:
     def date(step: int) -> dict[str, Any]:
-        return {"final": {"step": step, "low": step, "high": step, "reason": ""}}
+        told = {"step": step, "low": step, "high": step, "after": step}
+        return {"final": told | {"before": None, "reason": ""}}
 
     first = {"induction": share, "neither": 0.0, "fv": 1 - share}
     found = {
         "emergence": {"induction": date(induction), "fv": date(fv), "samples": 2000}
         | {"first": {"final": first}},
-        "transitions": {"followed": [{}] * 10, "count": 6}
+        "transitions": {"followed": [{}] * 10, "shown": 10, "count": 6}
         | {"expected": {"all heads": 0.4, "within layers": 1.0}}
         | {"p_value": {"all heads": p, "within layers": p / 2}},
     }
@@ -148,8 +149,8 @@ def test_induction_first():
     assert made.p == pytest.approx(2 / 2001)
     assert made.low == made.high == made.effect
     between = trained()
-    between.result["dynamics"]["emergence"]["fv"]["final"]["before"] = 4000
-    between.result["dynamics"]["emergence"]["induction"]["final"]["before"] = 250
+    between.result["dynamics"]["emergence"]["fv"]["final"]["after"] = 4000
+    between.result["dynamics"]["emergence"]["induction"]["final"]["after"] = 250
     made = judged(between)["induction_emerges_first"]
     assert (made.low, made.high) == pytest.approx((2, 6))
     assert judged(trained(share=0.97))["induction_emerges_first"].verdict == "undecided"
@@ -173,8 +174,8 @@ def test_a_training_in_which_nothing_emerged():
     emergence["fv"]["final"]["reason"] = "no head stands out from chance"
     made = judged(run)["induction_emerges_first"]
     assert made.verdict == "undecided"
-    assert made.evidence == "No head stands out from chance."
-    run.result["dynamics"]["transitions"]["followed"] = []
+    assert made.evidence == "By FV score no head stands out from chance."
+    run.result["dynamics"]["transitions"]["shown"] = 0
     assert judged(run)["fv_heads_were_induction_heads"].verdict == "undecided"
 
 
