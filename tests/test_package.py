@@ -76,3 +76,21 @@ def test_only_the_entry_and_the_studies_config_are_known_to_the_command_line():
         "jaxheads.parsing",
         "jaxheads.studies.config",
     }
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "tables",
+        "doctor",
+        "rankings",
+        *(f"{part}.command" for part in ("training", "dynamics", "evidence", "arms")),
+    ],
+)
+def test_what_commands_print_needs_no_package_of_the_page(module):
+    code = (
+        "import sys; sys.modules.update(altair=None, vl_convert=None, jinja2=None); "
+        f"import jaxheads.{module}, jaxheads.report"
+    )
+    done = python(code)
+    assert done.returncode == 0, done.stderr

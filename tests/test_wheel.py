@@ -1,5 +1,6 @@
 """The wheel without extras, as a person has it who installs the package alone."""
 
+import os
 import subprocess
 import sys
 import venv
@@ -38,6 +39,7 @@ def test_every_command_ends_without_the_page_and_says_how_to_make_it(
             capture_output=True,
             text=True,
             cwd=tmp_path,
+            env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
         )
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr

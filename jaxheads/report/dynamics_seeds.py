@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from jaxheads.report import dynamics_seed_figures as drawn
 from jaxheads.report import words
 from jaxheads.report.dynamics_findings import (
     NO_CAUSE,
@@ -148,6 +147,8 @@ def _chances(told: dict[str, Any]) -> str:
 
 
 def _emergence(run: Run) -> Section:
+    from jaxheads.report import dynamics_seed_figures as drawn
+
     table = [[Cell(text) for text in row] for row in rows(run)]
     return Section(
         "seeds",

@@ -1,9 +1,12 @@
 """The parts that a page is put together from."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
-from jaxheads.report.figures import Figure
 from jaxheads.report.tables import Table
+
+if TYPE_CHECKING:  # the terminal knows sections without the packages of figures
+    from jaxheads.report.figures import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Row:
     """Figures that stand side by side under one small heading."""
 
     title: str
-    figures: list[Figure]
+    figures: "list[Figure]"
     columns: int = 2
 
 
