@@ -30,6 +30,7 @@ UNKNOWN = {
     r"redundancy/\w+_held_out_share": "the held-out value does not lie above the floor",
     rf"(evaluation/|arm_\d+/train/)?({_WINDOWS})": _NO_TARGET,
     rf"run_\d+/(curves|attribution)/({_WINDOWS})": _NO_TARGET,
+    r"run_\d+/(curves/\w+|components/coordinates)": "an evaluation left out",
     r"run_\d+/positions/(loss|derivative)": "no target is scored there",
     r"by_head(_full)?|attribution(_full)?": _NO_TARGET,
     r"run_\d+/attribution/(by_head\w*|correlation|share\w*)": _NO_TARGET,

@@ -397,11 +397,12 @@ def test_an_evaluation_that_is_nan_is_left_out_and_said(folders, tmp_path, capfd
     shutil.copytree(folders["vanilla"], folder)
     with np.load(folder / "arrays.npz") as file:
         arrays = {name: file[name] for name in file.files}
-    seed = runs.load(folder).result["train"]["seeds"][1]
+    result = runs.load(folder).result
+    seed = result["train"]["seeds"][1]
     for name, values in arrays.items():
         if name.startswith("evaluation/") and values.dtype.kind == "f":
             values[-1, 1] = np.nan
-    runs.write_arrays(folder / "arrays.npz", arrays)
+    runs.write_run(folder, result, arrays)
     out = tmp_path / "run"
     code, said, problem = jaxheads(
         capfd, "evidence", folder, folders["smeared"], *more, "-o", out
