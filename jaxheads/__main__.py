@@ -64,6 +64,15 @@ def _run(arguments: list[str] | None) -> tuple[str, int]:
         return "", 1
     except OSError as error:
         return _trouble(error), 2
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        from jaxheads.errors import first_line, one_line
+
+        return one_line(
+            f"what is asked must fit into the memory, but does not ({first_line(error)}"
+            "): ask for less, or take a machine with more"
+        ), 2
     except KeyboardInterrupt as stop:
         from jaxheads.stops import GOES_ON
 

@@ -3,6 +3,11 @@
 import re
 from pathlib import PurePath
 
+MOST = 100_000
+"""Of what is counted: prompts, windows, seeds, layers."""
+MOST_TOKENS = 1_000_000
+"""Of one sequence, or of a vocabulary."""
+
 
 class UserError(ValueError):
     """A mistake that the user can mend: what was expected, what came, what to do.
@@ -31,6 +36,23 @@ def one_line(text: object) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, cut if it is very long."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def check_counts(*counts: tuple[str, float, int], most: float = MOST) -> None:
+    """Refuse counts that are too small, or that no machine has the memory or time for.
+
+    Args:
+        counts: name, count, and the least that it may be.
+        most: that each may be.
+
+    Raises:
+        UserError: one is out of these bounds.
+    """
+    for name, count, least in counts:
+        if not count >= least:
+            raise UserError(f"{name} must be {least} or more, but is {count}")
+        if count > most:
+            raise UserError(f"{name} must be at most {most:,}, but is {count:,}")
 
 
 def check_local(path: str | PurePath) -> None:

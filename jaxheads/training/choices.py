@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxheads import models
-from jaxheads.errors import UserError
+from jaxheads.errors import MOST_TOKENS, UserError, check_counts
 from jaxheads.models.rope import Rope
 from jaxheads.presets import PRESETS
 from jaxheads.training.config import DataChoice, ModelChoice
@@ -57,6 +57,11 @@ def choose_model(choice: ModelChoice, source: Source) -> Any:
     given = read_settings("--settings", choice.settings)
     if choice.model not in models.FAMILIES:
         return _changed(_published(choice.model), given)
+    check_counts(
+        ("--layers", choice.layers, 1),
+        ("--width", choice.width, 1),
+        ("--heads", choice.heads, 1),
+    )
     kind = models.family(choice.model).Config
     fields = {field.name: field for field in dataclasses.fields(kind)}
     sizes: dict[str, Any] = {
@@ -149,6 +154,7 @@ def read_text(choice: DataChoice, folder: Path) -> Data:
         )
     corpus = open_corpus(choice.data)
     if choice.tokenizer is None:
+        check_counts(("--vocab-size", choice.vocab_size, 1), most=MOST_TOKENS)
         tokenizer = train_tokenizer(corpus, choice.vocab_size)
     else:
         from jaxheads.model import read_tokenizer
