@@ -4,6 +4,7 @@ import codecs
 import contextlib
 import errno
 import os
+import signal
 import sys
 import unicodedata
 import warnings
@@ -17,9 +18,12 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: of the command; None: those of the process, which then is its own.
     """
+    own = arguments is None
+    if own:  # until the work listens to them, there is nothing to keep or to say
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, frame: os._exit(128 + number))
     from jaxheads import stops
 
-    own = arguments is None
     with stops.listening(own) as asked:
         message, code = _run(arguments)
     if stopped := asked.code():  # it explains whatever came after it

@@ -90,7 +90,6 @@ def listening(own: bool = False) -> Iterator["_Asked"]:
         if not own and asked.take(number):
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, take) for number in _SIGNALS}
     with contextlib.ExitStack() as stack:
         if own:  # told by a thread: the main one may be compiling
             reader, writer = socket.socketpair()
@@ -101,6 +100,7 @@ def listening(own: bool = False) -> Iterator["_Asked"]:
             stack.callback(writer.close)
             signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
             stack.callback(signal.set_wakeup_fd, -1)
+        before = {number: signal.signal(number, take) for number in _SIGNALS}
         try:
             yield asked
         finally:
