@@ -356,7 +356,7 @@ def file_with(**headers: str) -> Instead:
         (as_json(None), NO_ANSWER),
         (as_json([]), NO_ANSWER),
         (as_json({"id": 1, "sha": 7, "siblings": 3}), NO_ANSWER),
-        (listing(1, "model.safetensors"), NO_ANSWER),
+        (listing(1), NO_ANSWER),
         (listing("model.safetensors", sha=7), NO_ANSWER),
         (listing("model.safetensors", sha="../../../../evil"), "no such revision"),
         (listing("../../../../evil", "EVIL"), "has no weights"),
@@ -401,6 +401,7 @@ def test_a_short_or_a_long_file_is_one_sentence(
 def assert_ill(hub, home, models, online, offline, sentence) -> None:
     """A hub that is ill: one sentence, no model; once it is well, all goes on."""
     hub.repositories["owner/ill"] = Repository({"main": models.root / "main"})
+    shutil.rmtree(home / "hub" / "models--owner--ill", ignore_errors=True)
     try:
         code, stderr = online("command", "score", "owner/ill")
         cached = online("provenance", "owner/tiny")
@@ -414,7 +415,6 @@ def assert_ill(hub, home, models, online, offline, sentence) -> None:
     assert not list(home.parent.glob("*evil*"))
     found = online("provenance", "owner/ill")
     assert found["params_sha256"] == models.sums["main"]
-    shutil.rmtree(home / "hub" / "models--owner--ill")
 
 
 @pytest.mark.slow
