@@ -189,6 +189,13 @@ def offline(hub, home):
         yield client
 
 
+@pytest.fixture(scope="module")
+def cached(online) -> str:
+    """A model that is in the cache."""
+    online("fetch", "owner/main")
+    return "owner/main"
+
+
 def snapshot(home: Path, model_id: str, revision: str = "main") -> Path:
     """Where the cache keeps a revision."""
     name = f"models--{model_id.replace('/', '--')}"
@@ -378,12 +385,12 @@ def file_with(**headers: str) -> Instead:
     ids=str,
 )
 def test_a_wrong_answer_is_one_sentence(
-    hub, home, models, online, offline, instead, sentence
+    hub, home, models, online, offline, cached, instead, sentence
 ):
     headers = {k: v.replace("EVIL", f"{home}-evil") for k, v in instead.headers.items()}
     text = instead.text.replace("EVIL", f"{home}-evil")
     hub.instead = dataclasses.replace(instead, headers=headers, text=text)
-    assert_ill(hub, home, models, online, offline, sentence)
+    assert_ill(hub, home, models, online, offline, cached, sentence)
 
 
 @pytest.mark.parametrize(
@@ -392,25 +399,25 @@ def test_a_wrong_answer_is_one_sentence(
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 @pytest.mark.slow
 def test_a_short_or_a_long_file_is_one_sentence(
-    hub, home, models, online, offline, name, excess, sentence
+    hub, home, models, online, offline, cached, name, excess, sentence
 ):
     hub.excess[name] = excess
-    assert_ill(hub, home, models, online, offline, sentence)
+    assert_ill(hub, home, models, online, offline, cached, sentence)
 
 
-def assert_ill(hub, home, models, online, offline, sentence) -> None:
+def assert_ill(hub, home, models, online, offline, cached, sentence) -> None:
     """A hub that is ill: one sentence, no model; once it is well, all goes on."""
     hub.repositories["owner/ill"] = Repository({"main": models.root / "main"})
     shutil.rmtree(home / "hub" / "models--owner--ill", ignore_errors=True)
     try:
         code, stderr = online("command", "score", "owner/ill")
-        cached = online("provenance", "owner/tiny")
+        found = online("provenance", cached)
     finally:
         hub.instead = None
         hub.excess.clear()
     assert code == 2 and "Traceback" not in stderr
     assert_sentence(stderr.splitlines()[-1], sentence)
-    assert cached["commit"] == commit_of("main")
+    assert found["commit"] == COMMIT
     assert_sentence(offline("fetch", "owner/ill"), "HF_HUB_OFFLINE is set")
     assert not list(home.parent.glob("*evil*"))
     found = online("provenance", "owner/ill")
