@@ -427,6 +427,7 @@ def assert_ill(hub, home, models, online, offline, cached, sentence) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["^/api/", "model.safetensors"])
 def test_a_silent_hub_is_given_up(hub, home, models, where):
+    shutil.rmtree(home / "hub" / "models--owner--silent", ignore_errors=True)
     hub.repositories["owner/silent"] = Repository({"main": models.root / "large"})
     timeouts = {"HF_HUB_ETAG_TIMEOUT": "2", "HF_HUB_DOWNLOAD_TIMEOUT": "2"}
     with contextlib.closing(Client(hub, home, **timeouts)) as client:
