@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from jaxheads import finite, stops
-from jaxheads.errors import UserError, check_local, first_line
+from jaxheads.errors import UserError, check_file, check_local, first_line
 from jaxheads.locks import LOCK, alone, is_alive
 
 _LOG = logging.getLogger(__name__)
@@ -150,6 +150,7 @@ def is_empty(path: Path) -> bool:
 
 
 def _sha256_of_file(path: Path) -> str:
+    check_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

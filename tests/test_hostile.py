@@ -22,8 +22,10 @@ from jaxheads.memory import budget_bytes
 from jaxheads.rankings import read_ranking
 from jaxheads.report import score_sections
 from jaxheads.report.page import _script_json
+from jaxheads.saved_sets import read_sets
 from jaxheads.studies.config import AblationConfig, ScoresConfig, StudyConfig
 from jaxheads.tokenizer import Tokenizer
+from jaxheads.training.data.corpora import open_corpus
 from jaxheads.weights.sources import open_source
 from jaxheads.weights.store import save
 
@@ -331,3 +333,29 @@ def test_a_store_with_what_it_is_never_written_with_is_damaged(
 def test_messages_are_one_line_without_control_characters():
     error = UserError("it says:\n  line 1\r\n\n\tline 2\x1b[31m \x00 half \ud83d\n")
     assert str(error) == "it says: line 1 line 2\\x1b[31m \\x00 half \\ud83d"
+
+
+@pytest.mark.parametrize(
+    ("read", "name"),
+    [
+        (jh.load, "model.gguf"),
+        (runs.load, "run/arrays.npz"),
+        (read_sets, "sets.json"),
+        (read_ranking, "scores.json"),
+        (read_ranking, "scores.csv"),
+        (read_ranking, "scores.pt"),
+        (read_documents, "a.txt"),
+        (read_documents, "a.jsonl"),
+        (read_documents, "a.parquet"),
+        (open_corpus, "a.arrow"),
+    ],
+)
+def test_a_pipe_that_nobody_writes_into_is_not_waited_for(read, name, tmp_path):
+    path = tmp_path / name
+    if path.parent != tmp_path:
+        path.parent.mkdir()
+        runs.write_run(path.parent, {"schema": 1}, {"x": np.ones(1)})
+        path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=r"is a pipe or|nothing is"):
+        read(path if path.parent == tmp_path else path.parent)

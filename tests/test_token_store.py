@@ -154,6 +154,20 @@ def cut(path):
     return path
 
 
+def flipped(path):
+    """The file with a byte in the middle that is not what it was."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 255
+    path.write_bytes(data)
+    return path
+
+
+def with_splits(path, splits):
+    """A folder whose list of splits is something else."""
+    (path / "dataset_dict.json").write_text(json.dumps({"splits": splits}))
+    return path
+
+
 @pytest.mark.parametrize(
     "make, message",
     [
@@ -167,6 +181,12 @@ def cut(path):
         (lambda p: cut(write_arrow(p / "a.arrow")), "not a readable arrow file"),
         (lambda p: cut(write_lines(p / "a.jsonl")), "line 79 .* not valid JSON"),
         (lambda p: cut(write_lines(p / "a.jsonl.gz")), "cannot be read to its end"),
+        (lambda p: flipped(write_lines(p / "a.jsonl.gz")), "cannot be read to its end"),
+        (lambda p: with_splits(p, 3), "must list the folders of its splits"),
+        (lambda p: with_splits(p, [0.5]), "must list the folders of its splits"),
+        (lambda p: with_splits(p, ["../secret"]), "must list the folders of its"),
+        (lambda p: write_saved(p, _data_files=[{"filename": "/etc/a.txt"}]), "of the"),
+        (lambda p: write_saved(p, _data_files=[{"filename": None}]), "of the folder"),
         (lambda p: write_lines(p / "a.jsonl", column="b"), 'a text field "text"'),
         (lambda p: write_lines(p / "a.jsonl", [3]), "line 1 .* a text field"),
     ],

@@ -5,11 +5,12 @@ A null in the place of a text is no document, in every kind of file.
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from jaxheads.errors import UserError
+from jaxheads.errors import UserError, check_file
 
 _CHARACTERS = 1 << 20  # of a text file, read at once
 _ROWS = 512  # of a parquet file, read at once
@@ -71,6 +72,8 @@ def parquet_documents(path: Path, column: str) -> Iterator[str]:
     arrow = _pyarrow(path)
     import pyarrow.parquet as parquet
 
+    check_file(path)
+
     try:
         with parquet.ParquetFile(path) as file:
             _check_column(path, file.schema_arrow, column)
@@ -90,6 +93,7 @@ def arrow_documents(path: Path, column: str) -> Iterator[str]:
             of texts, or a text is not UTF-8.
     """
     arrow = _pyarrow(path)
+    check_file(path)
     try:
         with arrow.memory_map(str(path)) as file, arrow.ipc.open_stream(file) as stream:
             _check_column(path, stream.schema, column)
@@ -110,6 +114,7 @@ class _Opened:
 
     def __enter__(self) -> TextIO:
         path, how = self._path, {"encoding": "utf-8-sig", "newline": self._newline}
+        check_file(path)
         try:
             zipped = path.suffix == ".gz"
             self._file: Any = (
@@ -127,7 +132,7 @@ class _Opened:
             raise UserError(
                 f"{self._path} is not UTF-8 text: save it as UTF-8"
             ) from error
-        if isinstance(error, OSError | EOFError):
+        if isinstance(error, OSError | EOFError | zlib.error):
             raise UserError(
                 f"{self._path} cannot be read to its end ({error}): check the file"
             ) from error

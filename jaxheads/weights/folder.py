@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxheads.errors import UserError
+from jaxheads.errors import UserError, check_file
 from jaxheads.weights.checkpoint import Checkpoint, StoredTensor, listed, quoted
 from jaxheads.weights.safetensors import open_safetensors
 from jaxheads.weights.torch_bin import open_torch
@@ -87,6 +87,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file cannot be read or holds something else.
     """
+    check_file(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -156,6 +156,7 @@ def read_store(path: Path) -> object:
 
 def read_tokens(path: Path) -> object:
     store = open_store(path)
+    store.verify()
     arrays = [np.asarray(each) for each in (store.tokens, store.offsets, store.hashes)]
     return [array.tobytes() for array in arrays]
 
