@@ -359,3 +359,10 @@ def test_a_pipe_that_nobody_writes_into_is_not_waited_for(read, name, tmp_path):
     os.mkfifo(path)
     with pytest.raises(UserError, match=r"is a pipe or|nothing is"):
         read(path if path.parent == tmp_path else path.parent)
+
+
+def test_a_number_that_no_float_can_be_is_no_score(tmp_path):
+    said = {"schema": 1, "name": "x", "score": [[10**400, 1]]}
+    (tmp_path / "x.json").write_text(json.dumps(said))
+    with pytest.raises(UserError, match="score must be a list of layers"):
+        read_ranking(tmp_path / "x.json")

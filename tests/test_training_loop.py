@@ -289,6 +289,13 @@ def test_curves_of_wrong_types_count_as_lost(whole, tmp_path, row):
     same_arrays(start(tmp_path / "run").arrays, whole[0].arrays)
 
 
+def test_a_number_that_no_float_can_be_ends_the_sound_rows(tmp_path):
+    row = {key: [1.0, 2.0] for key in NAMES} | {"step": 1, "learning_rate": 0.1}
+    huge = row | {"step": 2, "loss": [10**400, 1]}
+    (tmp_path / "curves.jsonl").write_text(f"{json.dumps(row)}\n{json.dumps(huge)}\n")
+    assert sound_rows(tmp_path / "curves.jsonl", 2) == [row]
+
+
 def test_curves_that_no_state_reaches_are_said(tmp_path):
     stopped(tmp_path / "run")
     path = tmp_path / "run" / "curves.jsonl"

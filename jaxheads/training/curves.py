@@ -24,7 +24,7 @@ def sound_rows(path: Path, seeds: int) -> list[dict[str, Any]]:
             whole = values.shape == (len(NAMES), seeds) and np.isfinite(values).all()
             if row["step"] != step or not whole or not row["learning_rate"] >= 0:
                 break
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError):
             break  # cut off when the process was killed, or of no training
         rows.append(row)
     return rows

@@ -163,7 +163,7 @@ class StoreWriter(contextlib.AbstractContextManager):
             try:
                 names = [field.name for field in dataclasses.fields(Progress)]
                 done = Progress(**{name: int(record[name]) for name in names})
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, ArithmeticError) as error:
                 raise UserError(
                     f"{path} is damaged ({error}): delete the folder and tokenise again"
                 ) from error
