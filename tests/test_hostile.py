@@ -366,3 +366,13 @@ def test_a_number_that_no_float_can_be_is_no_score(tmp_path):
     (tmp_path / "x.json").write_text(json.dumps(said))
     with pytest.raises(UserError, match="score must be a list of layers"):
         read_ranking(tmp_path / "x.json")
+
+
+def test_damaged_places_of_texts_do_not_end_the_process(tmp_path):
+    places = pyarrow.py_buffer(np.array([0, 3, 2**30, 6], np.int32))
+    column = pyarrow.StringArray.from_buffers(3, places, pyarrow.py_buffer(b"abcdef"))
+    table = pyarrow.table({"text": column})
+    with pyarrow.ipc.new_stream(tmp_path / "a.arrow", table.schema) as stream:
+        stream.write_table(table)
+    with pytest.raises(UserError, match="is not a readable arrow file"):
+        list(arrow_documents(tmp_path / "a.arrow", "text"))

@@ -440,6 +440,35 @@ def test_changed_bytes_are_found_on_verifying(tokenizer, tmp_path):
         open_store(path).verify()
 
 
+def halfway(progress):
+    if progress.documents > 5:
+        raise KilledError
+
+
+@pytest.mark.parametrize("name", ["tokens.bin", *store_writer.PARTIAL, "progress.json"])
+def test_any_flipped_bit_is_found_on_resuming(name, tokenizer, tmp_path):
+    folder = tmp_path / "store"
+    with pytest.raises(KilledError):
+        tokenise(CORPUS, tokenizer, folder, progress=halfway, chunk=60)
+    path, rng = folder / name, np.random.default_rng(0)
+    whole = path.read_bytes()
+    for _ in range(20):
+        spoilt = bytearray(whole)
+        spoilt[rng.integers(len(whole) - 1)] ^= 1 << rng.integers(8)
+        path.write_bytes(spoilt)
+        if name == "progress.json" and _same_json(spoilt, whole):
+            continue
+        with pytest.raises(UserError, match=r"damaged|JSON|another (tok|corp)"):
+            tokenise(CORPUS, tokenizer, folder)
+
+
+def _same_json(one, other):
+    try:
+        return json.loads(one) == json.loads(other)
+    except ValueError:
+        return False
+
+
 def test_damage_is_found_on_resuming(tokenizer, tmp_path):
     def stop(progress):
         raise KilledError

@@ -168,8 +168,16 @@ def _check_column(path: Path, schema: Any, column: str) -> None:
 def _texts(path: Path, column: Any, rows: int) -> Iterator[str]:
     """The texts of a column's part, which begins behind ``rows`` rows.
 
-    They may be stored as bytes, and strings need not be UTF-8: arrow does not look.
+    They may be stored as bytes, and strings need not be UTF-8: arrow does not look. Nor
+    does it at where each begins, and damage there ends the process.
     """
+    import pyarrow
+
+    try:
+        column.validate(full=True)
+    except pyarrow.ArrowInvalid as error:
+        if "UTF8" not in str(error):  # told below, with its row
+            raise
     for row, value in enumerate(column, start=rows + 1):
         try:
             text = value.as_py()

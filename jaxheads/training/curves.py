@@ -16,7 +16,7 @@ NAMES = ("loss", "all_loss", "dropped", "gradient_norm")
 def sound_rows(path: Path, seeds: int) -> list[dict[str, Any]]:
     """Rows of an earlier try, of steps 1, 2, ... up to the first that is damaged."""
     rows: list[dict[str, Any]] = []
-    lines = path.read_bytes().splitlines() if path.exists() else []
+    lines = path.read_bytes().splitlines() if path.is_file() else []
     for step, line in enumerate(lines, 1):
         try:
             row = json.loads(line)

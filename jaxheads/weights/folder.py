@@ -77,6 +77,7 @@ def open_folder(folder: Path) -> Checkpoint:
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
+    check_file(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -284,6 +284,8 @@ class _Watch:
         place = str(arguments[0]) if arguments else ""
         if event == "os.truncate" and place.isdecimal():
             return  # a file that was opened for writing, which is watched
+        if event in ("os.remove", "os.rmdir") and arguments[1] >= 0:
+            place = os.path.join(os.readlink(f"/proc/self/fd/{arguments[1]}"), place)
         if event == "open":
             effect = arguments[2] & _WRITES and isinstance(arguments[0], str)
         else:
