@@ -489,7 +489,8 @@ def fuzz(
         worker = _Worker(samples, scratch, seed)
         try:
             for name, one in chosen.items():
-                for number in range(first, first + round(count * one.share / shares)):
+                wanted = max(1, round(count * one.share / shares))
+                for number in range(first, first + wanted):
                     if time.monotonic() > end:
                         return found
                     outcome, why = worker.ask(name, number)
