@@ -390,6 +390,8 @@ def replace(path: Path, write: Callable[[Path], Any]) -> None:
 
     The content is on the disk before it has its name, and the name when this returns.
     """
+    if path.is_dir():
+        raise UserError(f"{path} must be a file, but is a folder: move it away")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         _remove_abandoned(left)

@@ -64,6 +64,13 @@ def test_a_unit_of_another_name_run_or_content_is_made_again(tmp_path):
     assert run.stored("a") is None and not path.exists()
 
 
+def test_a_folder_in_the_place_of_a_unit_is_a_sentence(tmp_path):
+    run = open_run(tmp_path / "run")
+    (run.path / "units" / "a.npz").mkdir()
+    with pytest.raises(UserError, match=r"a\.npz must be a file, but is a folder"):
+        run.unit("a", lambda: {"x": np.ones(2)})
+
+
 def test_a_damaged_unit_is_made_again(tmp_path):
     folder = open_run(tmp_path / "run")
     folder.unit("a", lambda: {"x": np.ones(2)})

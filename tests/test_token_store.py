@@ -185,6 +185,7 @@ def with_splits(path, splits):
         (lambda p: with_splits(p, 3), "must list the folders of its splits"),
         (lambda p: with_splits(p, [0.5]), "must list the folders of its splits"),
         (lambda p: with_splits(p, ["../secret"]), "must list the folders of its"),
+        (lambda p: with_splits(p, ["x" * 300]), "must list the folders of its"),
         (lambda p: write_saved(p, _data_files=[{"filename": "/etc/a.txt"}]), "of the"),
         (lambda p: write_saved(p, _data_files=[{"filename": None}]), "of the folder"),
         (lambda p: write_lines(p / "a.jsonl", column="b"), 'a text field "text"'),

@@ -257,7 +257,7 @@ def test_an_evaluation_lost_for_good_is_said_before_training_on(tmp_path):
 
 @pytest.mark.parametrize(
     "spoil",
-    [{"step": "8"}, {"step": 5}, {"seconds": None}, {"seconds": -1.0}, {"sha256": 3}],
+    [{"step": 5}, {"seconds": -1.0}, {"sha256": 3}, {"fingerprint": ""}],
 )
 def test_a_state_that_says_nonsense_is_not_gone_on_from(whole, tmp_path, spoil):
     stopped(tmp_path / "run")

@@ -165,15 +165,26 @@ def _indexed(folder: Path, index: str, format: Format) -> _Weights:
     if not isinstance(shard_of, dict) or not shard_of:
         raise UserError(f'{folder / index} must give a "weight_map", but does not')
     for file in shard_of.values():
-        # A name with a folder in it could point at any file of the machine; of a longer
-        # one the system cannot even say that it is missing.
-        named = isinstance(file, str) and 0 < len(file.encode(*_BYTES)) <= _LONGEST_NAME
-        if not named or Path(file).name != file or "\0" in file:
+        if not is_name(file):
             raise UserError(
                 f"{folder / index} must name files of its folder, but names "
                 f"{quoted(str(file))}: fetch it again"
             )
     return _Weights(tuple(sorted(set(shard_of.values()))), format, index, shard_of)
+
+
+def is_name(value: Any) -> bool:
+    """Whether what a file says is the name of a file beside it.
+
+    A name with a folder in it could point at any file of the machine; of a longer one
+    the system cannot even say that it is missing.
+    """
+    if (
+        not isinstance(value, str)
+        or not 0 < len(value.encode(*_BYTES)) <= _LONGEST_NAME
+    ):
+        return False
+    return Path(value).name == value and "\0" not in value
 
 
 def _bare_shards(folder: Path, whole: str) -> tuple[str, ...]:

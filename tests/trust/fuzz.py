@@ -49,6 +49,7 @@ ROOT = Path(__file__).parents[2]
 _ENVIRONMENT = {
     "PYTHONPATH": str(ROOT),
     "JAX_PLATFORMS": "cpu",
+    "JAX_ENABLE_COMPILATION_CACHE": "0",  # which is written
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles in half the time
 }
 

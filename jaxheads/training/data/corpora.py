@@ -14,7 +14,7 @@ from jaxheads.icl.document_files import (
     parquet_documents,
     text_documents,
 )
-from jaxheads.weights.folder import read_json_object
+from jaxheads.weights.folder import is_name, read_json_object
 
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.(?:parquet|arrow)")
 """A file of a data set on the hub, such as train-00000-of-00002.parquet."""
@@ -162,7 +162,7 @@ def open_corpus(
         )
     if (path / "dataset_dict.json").is_file():
         splits = read_json_object(path / "dataset_dict.json").get("splits")
-        if not (isinstance(splits, list) and splits and all(map(_is_name, splits))):
+        if not (isinstance(splits, list) and splits and all(map(is_name, splits))):
             raise UserError(
                 f"{path / 'dataset_dict.json'} must list the folders of its splits, "
                 "but does not: save the data set again"
@@ -217,7 +217,7 @@ def _saved_files(path: Path) -> list[Path]:
         )
     try:
         names = [file["filename"] for file in state["_data_files"]]
-        if not all(map(_is_name, names)):
+        if not all(map(is_name, names)):
             raise ValueError(f"not {names}")
     except (TypeError, KeyError, ValueError) as error:
         raise UserError(
@@ -225,11 +225,6 @@ def _saved_files(path: Path) -> list[Path]:
             "the folder each, but does not: save the data set again"
         ) from error
     return [Path(name) for name in names]
-
-
-def _is_name(value: Any) -> bool:
-    """Whether a value is a name without a folder in it, which could lie anywhere."""
-    return isinstance(value, str) and Path(value).name == value and "\0" not in value
 
 
 def _of_split(path: Path, files: list[Path], split: str | None) -> list[Path]:
