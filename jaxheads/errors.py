@@ -1,7 +1,7 @@
 """The one error type whose message is written for the person at the terminal."""
 
 import re
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 MOST = 100_000
 """Of what is counted: prompts, windows, seeds, layers."""
@@ -66,3 +66,14 @@ def check_local(path: str | PurePath) -> None:
             f"a path must be of this machine or of a mounted file system, but {path} "
             "is an address: copy it here, or mount it"
         )
+
+
+def check_file(path: Path) -> None:
+    """Refuse what is there and no file; a pipe or a device may never end.
+
+    Raises:
+        UserError: it is a folder, a pipe or a device.
+    """
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a pipe or a device"
+        raise UserError(f"{path} must be a file, but is {kind}: give a file")

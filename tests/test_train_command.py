@@ -75,6 +75,12 @@ def test_text_is_tokenised_and_kept_with_the_models(capfd, tmp_path):
         (["--model", "nosuch"], "--model takes a family"),
         (["--settings", "mlp=3"], "mlp_width"),
         (["--settings", "mlp_width"], "name=value"),
+        (["--settings", "rope=-1"], "theta must be positive"),
+        (["--settings", f"rope={10**400}"], "too large"),
+        (
+            ["--data=function-mixture", "--data-settings", f"text_share={10**400}"],
+            "too large",
+        ),
         (["--width", "15"], "even"),
         (["--data", "/no/text"], "repeats, successors"),
         (["--data-settings", "vocabulary=3"], "vocab_size"),

@@ -55,6 +55,11 @@ def choose_model(choice: ModelChoice, source: Source) -> Any:
         UserError: there is no such model, or its settings do not fit.
     """
     given = read_settings("--settings", choice.settings)
+    if isinstance(given.get("rope"), int | float):
+        try:
+            given["rope"] = Rope(float(given["rope"]))
+        except (ValueError, ArithmeticError) as error:
+            raise UserError(f"--settings rope cannot be so: {error}") from error
     if choice.model not in models.FAMILIES:
         return _changed(_published(choice.model), given)
     check_counts(
@@ -79,8 +84,6 @@ def choose_model(choice: ModelChoice, source: Source) -> Any:
         sizes["mlp_width"] = 4 * choice.width
     sizes = {name: value for name, value in sizes.items() if name in fields}
     _refuse_unknown("--settings", given, fields, f"a {choice.model}")
-    if isinstance(given.get("rope"), int | float):
-        given["rope"] = Rope(float(given["rope"]))
     try:
         return kind(**sizes | given)
     except (TypeError, ValueError, ArithmeticError) as error:
@@ -110,7 +113,7 @@ def _changed(config: Any, given: dict[str, Any]) -> Any:
     _refuse_unknown("--settings", given, fields, "this model")
     try:
         return dataclasses.replace(config, **given)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise UserError(f"--settings do not fit the model: {error}") from error
 
 
@@ -127,7 +130,7 @@ def choose_data(choice: DataChoice) -> Data:
         source = from_json(kind, given)
         if isinstance(source, RegularLanguages):
             return Data(source, dataclasses.replace(source, split="test"))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise UserError(f"--data-settings do not fit {choice.data}: {error}") from error
     return Data(source)
 
