@@ -25,12 +25,16 @@
     box.append(note);
   }
 
+  // The policy of the page forbids what the library would do on its own: to evaluate
+  // text as code (hence "ast") and to add style sheets (theirs stands in page.css).
   const views = [];
   async function draw() {
     const palette = getComputedStyle(document.documentElement);
     views.splice(0).forEach((view) => view.finalize());
+    const boxes = payload.charts.map((chart, number) => document.getElementById("chart-" + number));
+    boxes.forEach((box, number) => { box.style.minHeight = payload.charts[number].spec.height + 40 + "px"; });
     for (const [number, chart] of payload.charts.entries()) {
-      const box = document.getElementById("chart-" + number);
+      const box = boxes[number];
       const spec = paint(chart.spec, palette);
       spec.datasets = { ...spec.datasets, heads: payload.heads };
       try {
@@ -38,9 +42,10 @@
           mode: "vega-lite",
           actions: false,
           ast: true,
+          defaultStyle: false,
           renderer: chart.renderer,
           config: paint(payload.theme, palette),
-          tooltip: { theme: dark.matches ? "dark" : "light" },
+          tooltip: { disableDefaultStyle: true },
         }));
         box.style.minHeight = "";
       } catch (problem) {
@@ -65,7 +70,8 @@
     const parts = [{ ...inner, width: chart.width, title: chart.title }, chart.legend].filter(Boolean);
     const spec = paint({ datasets: { ...datasets, heads: payload.heads }, vconcat: parts, spacing: 14 }, palette);
     const { view } = await vegaEmbed(document.createElement("div"), spec, {
-      mode: "vega-lite", actions: false, ast: true, renderer: "svg",
+      mode: "vega-lite", actions: false, ast: true, defaultStyle: false, renderer: "svg",
+      tooltip: false,
       config: { ...paint(payload.theme, palette), background: palette.getPropertyValue("--paper").trim() },
     });
     const text = await view.toSVG();
