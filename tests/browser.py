@@ -2,18 +2,28 @@
 
 import itertools
 import json
+import os
 import re
+import select
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 CHROMIUM = shutil.which("chromium")
+_PATIENCE_S = 120
 _DRAWN = """new Promise((done) => {
   const root = document.documentElement, charts = document.getElementById("payload");
   const look = () => !charts || root.dataset.drawn ? done() : setTimeout(look, 10);
   look();
 })"""
+
+_LOOK = """[
+  document.querySelectorAll(".chart > .marks").length,
+  [...document.querySelectorAll(".chart .problem")].map((one) => one.textContent),
+  Math.max(0, document.documentElement.scrollWidth - innerWidth),
+  getComputedStyle(document.body).backgroundColor,
+]"""
 
 
 class Browser:
@@ -34,8 +44,9 @@ class Browser:
                 CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu",
                 "--remote-debugging-pipe", f"--user-data-dir={folder / 'profile'}",
             ],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
         )  # fmt: skip
+        self._heard = b""
         self._numbers = itertools.count(1)
         self._session: dict[str, str] = {}
         self.complaints: list[str] = []
@@ -79,7 +90,6 @@ class Browser:
         asked = {"id": number, "method": method, "params": parameters} | self._session
         assert self._process.stdin
         self._process.stdin.write(json.dumps(asked).encode() + b"\0")
-        self._process.stdin.flush()
         while (said := self._read()).get("id") != number:
             self._note(said["method"], said["params"])
         assert "error" not in said, (method, said["error"])
@@ -95,10 +105,13 @@ class Browser:
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout
-        text = bytearray()
-        while (byte := self._process.stdout.read(1)) != b"\0":
-            assert byte, "chromium has ended"
-            text += byte
+        while b"\0" not in self._heard:
+            speaks, _, _ = select.select([self._process.stdout], [], [], _PATIENCE_S)
+            assert speaks, f"chromium has said nothing for {_PATIENCE_S} s"
+            more = os.read(self._process.stdout.fileno(), 1 << 20)
+            assert more, "chromium has ended"
+            self._heard += more
+        text, _, self._heard = self._heard.partition(b"\0")
         return json.loads(text)
 
     def _note(self, event: str, given: dict[str, Any]) -> None:
@@ -121,12 +134,7 @@ def check_page(browser: Browser, page: str) -> None:
         (390, True, "rgb(21, 23, 27)"),
     ):
         browser.open(page, width, dark)
-        assert browser.complaints == []
-        assert browser.requests == []
-        assert (
-            browser.run("document.querySelectorAll('.chart > .marks').length") == charts
-        )
-        assert browser.run("document.querySelector('.chart .problem')") is None
-        wide = "document.documentElement.scrollWidth - innerWidth"
-        assert browser.run(wide) <= 0
-        assert browser.run("getComputedStyle(document.body).backgroundColor") == paper
+        drawn, problems, wide, colour = browser.run(_LOOK)
+        said = browser.complaints + browser.requests + problems
+        assert not said, said
+        assert (drawn, wide, colour) == (charts, 0, paper), (drawn, wide, colour)

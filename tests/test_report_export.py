@@ -305,6 +305,12 @@ def test_hostile_names_stay_numbers_and_text():
     assert "<img" not in text and "<script" not in text
 
 
+def test_names_that_look_like_colours_or_end_a_line_are_titles():
+    spec = {"title": "@ink\u2028", "color": "@ink", "values": ["@ink", "\u2028"]}
+    painted = {"title": "@ink ", "color": "#16181c", "values": ["@ink", "\u2028"]}
+    assert theme.paint(spec, theme.light_palette()) == painted
+
+
 # In a browser.
 
 

@@ -4,11 +4,13 @@
   const dark = matchMedia("(prefers-color-scheme: dark)");
 
   // A chart names its colours "@name"; the palette lives in the style sheet.
-  // Data is left as it is: only the specification around it is painted.
+  // Data is left as it is: only the specification around it is painted. Vega reads
+  // titles within expressions, where a line separator would be an error.
   function paint(value, palette, key) {
     if (key === "datasets" || key === "values") return value;
     if (typeof value === "string") {
-      return value.startsWith("@") ? palette.getPropertyValue("--" + value.slice(1)).trim() : value;
+      const colour = value.startsWith("@") && palette.getPropertyValue("--" + value.slice(1)).trim();
+      return colour || value.replace(/[\u2028\u2029]/g, " ");
     }
     if (Array.isArray(value)) return value.map((item) => paint(item, palette));
     if (value && typeof value === "object") {
