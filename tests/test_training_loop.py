@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from browser import check_page
 from families import assert_close
 
 import jaxheads as jh
@@ -100,6 +101,11 @@ def test_a_run_has_a_page(whole):
     rows = [row for row in drawn[0].data or () if row["seed"] == "1"]
     values = [row["Loss over kept targets (nats)"] for row in rows]
     np.testing.assert_allclose(values, run.arrays["train/loss"][:, 1], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_browser_draws_every_chart(whole, browser):
+    check_page(browser, render(whole[0]))
 
 
 def test_a_run_has_its_curves_evaluations_and_receipt(whole):
