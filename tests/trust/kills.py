@@ -440,6 +440,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--commands", nargs="*", help="default: all")
     options = parser.parse_args()
+    # A driver that runs in the background would hand on that Ctrl-C is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     home = Path(tempfile.mkdtemp())
     model = write_tiny_llama(home / "tiny-llama")
     driver = Driver(home, model, options.seed)
