@@ -4,6 +4,7 @@ import codecs
 import contextlib
 import errno
 import os
+import signal
 import sys
 import unicodedata
 import warnings
@@ -12,26 +13,30 @@ import warnings
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line.
 
-    Exits 2 on a user's mistake, 130 on Ctrl-C and ``--stop-after``, 143 on SIGTERM.
+    Exits 2 on a user's mistake, 130 on Ctrl-C and ``--stop-after``, 143 on SIGTERM,
+    129 on SIGHUP.
 
     Args:
         arguments: of the command; None: those of the process, which then is its own.
     """
+    own = arguments is None
+    if own:  # there is nothing to keep yet: Ctrl-C need not say where it came
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from jaxheads import stops
 
-    own = arguments is None
     with stops.listening(own) as asked:
         message, code = _run(arguments)
     if stopped := asked.code():  # it explains whatever came after it
         said = message if code == 130 else f"interrupted: {stops.GOES_ON}"
         message, code = said, stopped
     if message:
-        print(f"jaxheads: {message}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # nobody may be there to read it
+            print(f"jaxheads: {message}", file=sys.stderr)
     if own and stopped and not asked.held:  # several processes take leave of each other
         # Threads may still compile or fetch: the interpreter's end would crash in them.
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
-                stream.flush()
+                print(end="", flush=True, file=stream)
         os._exit(code)
     if code:
         sys.exit(code)
@@ -42,19 +47,20 @@ def _run(arguments: list[str] | None) -> tuple[str, int]:
     from jaxheads.errors import UserError
 
     warnings.showwarning = _show_warning
-    _speak_any_encoding()
+    _speak_anywhere()
     given = sys.argv[1:] if arguments is None else arguments
-    if given == ["--version"]:
-        from importlib.metadata import version
-
-        print(f"jaxheads {version('jaxheads')}")
-        return "", 0
     try:
         for word in given:
             _check_utf8(word)
-        from jaxheads.cli import run
+        if given == ["--version"]:
+            from importlib.metadata import version
 
-        run(given)
+            print(f"jaxheads {version('jaxheads')}")
+        else:
+            from jaxheads.cli import run
+
+            run(given)
+        print(end="", flush=True)
     except UserError as error:
         return str(error), 2
     except SystemExit as end:  # of the parser, which has said why
@@ -91,8 +97,14 @@ def _trouble(error: OSError) -> str:
     )
 
 
-def _speak_any_encoding() -> None:
-    """Let what a stream's encoding lacks be written in ASCII: ± as +-, é as e."""
+def _speak_anywhere() -> None:
+    """Let what a stream's encoding lacks be written in ASCII: ± as +-, é as e.
+
+    What is written to a stream that was closed before the start goes nowhere.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     codecs.register_error("jaxheads", _in_ascii)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # what replaces a stream may be no file

@@ -74,6 +74,31 @@ def test_a_signal_is_one_line_and_its_code(work, number, code):
     assert said == f"jaxheads: interrupted: {stops.GOES_ON}\n"
 
 
+def test_ctrl_c_before_anything_is_imported_is_no_traceback():
+    work = """
+import os, signal, sys
+from jaxheads.__main__ import main
+class Stop:
+    find_spec = lambda *_: os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Stop)
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", work], capture_output=True)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, b"")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="the system has none")
+def test_the_end_of_the_terminal_is_a_stop_unless_it_is_ignored():
+    found, _, printed, said = run_process("asks()", signal.SIGHUP, signal.SIGHUP)
+    assert found == 129 and printed == "left\n" and "interrupted" in said
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup hands it on
+    try:
+        found, _, _, _ = run_process("time.sleep(0.4)", signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert found == 0
+
+
 def test_a_signal_in_the_last_moment_counts():
     work = "stops.os.kill(stops.os.getpid(), stops.signal.SIGTERM)"
     found, _, printed, said = run_process(work)
