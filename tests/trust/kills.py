@@ -2,8 +2,8 @@
 
     python tests/trust/kills.py --count 300 --seed 0
 
-Every try is a process of its own that gets SIGKILL, SIGINT or SIGTERM, after a random
-time or right after the n-th change in its folder. Some tries follow each other in one
+Every try is a process of its own that gets a signal, after a random time or right after
+the n-th change in its folder. Some tries follow each other in one
 folder; then the same command runs to its end. What is counted stands in ``Row``.
 """
 
@@ -83,9 +83,10 @@ PATIENCE = 150.0
 """Seconds after a signal, or of a command, that are no hang yet."""
 _TEARDOWN = 3.0
 """Seconds in which a process that had ended may still be there."""
-SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CODES = {
     signal.SIGKILL: (-9,),
+    signal.SIGHUP: (129, -1),
     signal.SIGINT: (130, -2),
     signal.SIGTERM: (143, -15),
 }
@@ -136,8 +137,10 @@ class Driver:
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
             "JAX_PLATFORMS": "cpu",
             "PYTHONUNBUFFERED": "1",
+            "PYTHONPYCACHEPREFIX": str(home / "bytecode"),
         }
-        self._environment.pop("XLA_FLAGS", None)
+        for name in ("XLA_FLAGS", "PYTHONDONTWRITEBYTECODE"):
+            self._environment.pop(name, None)
         text = home / "texts"
         text.mkdir()
         for n in range(20):
@@ -236,6 +239,7 @@ class Driver:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=_take_all,
         )
 
     def _run(self, command: list[str]) -> tuple[int, str]:
@@ -327,6 +331,12 @@ class Driver:
             row.crashes += 1
             row.faults.append(f"crashed with {code}: {error.strip()[-300:]}")
         row.hangs += code == 9999
+
+
+def _take_all() -> None:
+    """Ignore no signal, as what runs in the background or under nohup does."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 class Changes:
@@ -446,8 +456,6 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--commands", nargs="*", help="default: all")
     options = parser.parse_args()
-    # A driver that runs in the background would hand on that Ctrl-C is ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     home = Path(tempfile.mkdtemp())
     model = write_tiny_llama(home / "tiny-llama")
     driver = Driver(home, model, options.seed)
