@@ -130,8 +130,10 @@ class Driver:
     def __init__(self, home: Path, model: Path, seed: int):
         self._home, self._rng = home, random.Random(seed)
         self._environment = os.environ | {
-            # Each try compiles what the first one did.
-            "JAX_COMPILATION_CACHE_DIR": str(home / "compiled"),
+            # Nothing is compiled twice, nor by the next driver where a cache is named.
+            "JAX_COMPILATION_CACHE_DIR": os.environ.get(
+                "JAX_COMPILATION_CACHE_DIR", str(home / "compiled")
+            ),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
@@ -141,6 +143,11 @@ class Driver:
         }
         for name in ("XLA_FLAGS", "PYTHONDONTWRITEBYTECODE"):
             self._environment.pop(name, None)
+        for number in (signal.SIGINT, signal.SIGHUP):
+            # In the background or under nohup they are ignored, and would be by what
+            # is started here; a handler is not handed on.
+            if signal.getsignal(number) == signal.SIG_IGN:
+                signal.signal(number, lambda *_: None)
         text = home / "texts"
         text.mkdir()
         for n in range(20):
@@ -239,7 +246,6 @@ class Driver:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=_take_all,
         )
 
     def _run(self, command: list[str]) -> tuple[int, str]:
@@ -331,12 +337,6 @@ class Driver:
             row.crashes += 1
             row.faults.append(f"crashed with {code}: {error.strip()[-300:]}")
         row.hangs += code == 9999
-
-
-def _take_all() -> None:
-    """Ignore no signal, as what runs in the background or under nohup does."""
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 class Changes:
