@@ -22,6 +22,7 @@ def main(arguments: list[str] | None = None) -> None:
     own = arguments is None
     if own:  # there is nothing to keep yet: Ctrl-C need not say where it came
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        sys.unraisablehook = _show_unraisable
     from jaxheads import stops
 
     with stops.listening(own) as asked:
@@ -150,6 +151,15 @@ def _show_warning(message, category, filename, lineno, file=None, line=None) -> 
     from jaxheads.errors import one_line
 
     print(f"jaxheads: warning: {one_line(message)}", file=sys.stderr)
+
+
+def _show_unraisable(unraisable) -> None:
+    """As Python does, but for what C code tells of no object, with a bare traceback.
+
+    TensorStore does, of writes that failed and have been told to their caller already.
+    """
+    if unraisable.object is not None:
+        sys.__unraisablehook__(unraisable)
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def _tell(quiet: bool, verbose: bool) -> None:
     level = logging.WARNING if quiet else logging.INFO
     log.setLevel(logging.DEBUG if verbose else level)
     if not verbose:  # what a checkpoint's writer tells itself
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 def _foresee_page(command: ComputingCommand) -> None:

@@ -105,6 +105,24 @@ def test_a_signal_in_the_last_moment_counts():
     assert found == 143 and printed == "left\n" and "interrupted" in said
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["convert", "train"])
+def test_weights_that_the_disk_does_not_take_are_one_sentence(
+    command, model_folder, tmp_path
+):
+    pytest.importorskip("resource")  # of POSIX
+    out = str(tmp_path / "out")
+    words = {"convert": [str(model_folder), out], "train": ["--steps=2", "-o", out]}
+    work = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)); "
+        "from jaxheads.__main__ import main; main()"
+    )
+    command = [sys.executable, "-Bc", work, command, *words[command]]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+    assert "free some" in ended.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize("last", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_ends_at_once(last):
     found, seconds, printed, _ = run_process("time.sleep(50)", signal.SIGINT, last)
