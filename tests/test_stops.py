@@ -112,7 +112,8 @@ def test_weights_that_the_disk_does_not_take_are_one_sentence(
 ):
     pytest.importorskip("resource")  # of POSIX
     out = str(tmp_path / "out")
-    words = {"convert": [str(model_folder), out], "train": ["--steps=2", "-o", out]}
+    tiny = ["--layers=1", "--width=16", "--heads=2", "--steps=2", "--no-evidence"]
+    words = {"convert": [str(model_folder), out], "train": [*tiny, "--out", out]}
     work = (
         "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)); "
         "from jaxheads.__main__ import main; main()"
