@@ -55,6 +55,7 @@ def test_the_version_is_that_of_the_package():
         ("models >&-", 0),  # closed before the start
         ("--version >/dev/full", 2),
         ("--version | exec <&-", 1),  # nobody reads on
+        ("models | exec <&-", 0),  # nor is anything lost: a page may follow
     ],
 )
 def test_output_that_nobody_can_read_is_no_traceback(words, code):
