@@ -264,12 +264,13 @@ class Driver:
         home = Path(tempfile.mkdtemp(dir=self._home))
         command = self._command(name, home / "out")
         for _ in range(tries):
-            before = units(home)
+            before, ended = units(home), row.ended
             self._stop(command, home, seconds, changes, row, name)
             after = units(home)
             if not (home / "out" / "result.json").exists():
                 row.lost += sum(after.get(path) != at for path, at in before.items())
-        before = units(home)
+            if row.ended > ended:  # the next would find a finished folder
+                break
         code, error = self._run(command)
         self._judge(code, error, row)
         if code:
