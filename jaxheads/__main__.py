@@ -13,7 +13,8 @@ import warnings
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line.
 
-    Exits 2 on a user's mistake, 130 on Ctrl-C and ``--stop-after``, 143 on SIGTERM.
+    Exits 2 on a user's mistake, 130 on Ctrl-C and ``--stop-after``, 143 on SIGTERM,
+    129 on SIGHUP.
 
     Args:
         arguments: of the command; None: those of the process, which then is its own.
@@ -22,6 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
     if own:  # until the work listens to them, there is nothing to keep or to say
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda number, frame: os._exit(128 + number))
+        sys.unraisablehook = _show_unraisable
     from jaxheads import stops
 
     with stops.listening(own) as asked:
@@ -30,12 +32,13 @@ def main(arguments: list[str] | None = None) -> None:
         said = message if code == 130 else f"interrupted: {stops.GOES_ON}"
         message, code = said, stopped
     if message:
-        print(f"jaxheads: {message}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # nobody may be there to read it
+            print(f"jaxheads: {message}", file=sys.stderr)
     if own and stopped and not asked.held:  # several processes take leave of each other
         # Threads may still compile or fetch: the interpreter's end would crash in them.
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
-                stream.flush()
+                print(end="", flush=True, file=stream)
         os._exit(code)
     if code:
         sys.exit(code)
@@ -46,19 +49,20 @@ def _run(arguments: list[str] | None) -> tuple[str, int]:
     from jaxheads.errors import UserError
 
     warnings.showwarning = _show_warning
-    _speak_any_encoding()
+    _speak_anywhere()
     given = sys.argv[1:] if arguments is None else arguments
-    if given == ["--version"]:
-        from importlib.metadata import version
-
-        print(f"jaxheads {version('jaxheads')}")
-        return "", 0
     try:
         for word in given:
             _check_utf8(word)
-        from jaxheads.cli import run
+        if given == ["--version"]:
+            from importlib.metadata import version
 
-        run(given)
+            print(f"jaxheads {version('jaxheads')}")
+        else:
+            from jaxheads.cli import run
+
+            run(given)
+        print(end="", flush=True)
     except UserError as error:
         return str(error), 2
     except SystemExit as end:  # of the parser, which has said why
@@ -104,8 +108,14 @@ def _trouble(error: OSError) -> str:
     )
 
 
-def _speak_any_encoding() -> None:
-    """Let what a stream's encoding lacks be written in ASCII: ± as +-, é as e."""
+def _speak_anywhere() -> None:
+    """Let what a stream's encoding lacks be written in ASCII: ± as +-, é as e.
+
+    What is written to a stream that was closed before the start goes nowhere.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     codecs.register_error("jaxheads", _in_ascii)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # what replaces a stream may be no file
@@ -151,6 +161,15 @@ def _show_warning(message, category, filename, lineno, file=None, line=None) -> 
     from jaxheads.errors import one_line
 
     print(f"jaxheads: warning: {one_line(message)}", file=sys.stderr)
+
+
+def _show_unraisable(unraisable) -> None:
+    """As Python does, but for what C code tells of no object, with a bare traceback.
+
+    TensorStore does, of writes that failed and have been told to their caller already.
+    """
+    if unraisable.object is not None:
+        sys.__unraisablehook__(unraisable)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs, so that ``--help`` is quick.
 
 import dataclasses
 import logging
+import os
 import re
 import sys
 import warnings
@@ -46,13 +47,22 @@ if TYPE_CHECKING:
     from jaxheads import runs
 
 
+class _Console(Console):
+    """Of which nobody may read on, as in ``| head -1``: the work goes on to its end."""
+
+    def on_broken_pipe(self) -> None:
+        """Let what is said from now on go nowhere."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 def run(arguments: list[str] | None = None) -> None:
     """Parse the arguments and run the command."""
     command = parse(arguments)
     for path in _paths(command):
         check_local(path)
     quiet = isinstance(command, ComputingCommand) and command.quiet
-    console = Console(stderr=True, markup=False, quiet=quiet)
+    console = _Console(stderr=True, markup=False, quiet=quiet)
     _tell(quiet, isinstance(command, ComputingCommand) and command.verbose)
     if isinstance(command, ComputingCommand):
         stops.stop_after(command.stop_after)
@@ -124,7 +134,7 @@ def _tell(quiet: bool, verbose: bool) -> None:
     level = logging.WARNING if quiet else logging.INFO
     log.setLevel(logging.DEBUG if verbose else level)
     if not verbose:  # what a checkpoint's writer tells itself
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 def _foresee_page(command: ComputingCommand) -> None:
@@ -353,7 +363,7 @@ def _doctor(command: Doctor, console: Console) -> None:
 
 def _wide_console(width: int = 180) -> Console:
     """Standard output; a file or a pipe is wide enough that no row is broken."""
-    return Console(width=None if sys.stdout.isatty() else width, markup=False)
+    return _Console(width=None if sys.stdout.isatty() else width, markup=False)
 
 
 def _default_folder(command: StudyCommand) -> Path:

@@ -1,4 +1,4 @@
-"""Stops: Ctrl-C, SIGTERM and ``--stop-after`` end a command at its next safe place.
+"""Stops: signals and ``--stop-after`` end a command at its next safe place.
 
 A signal raises nothing where it comes, which may be within a compilation: it is
 remembered, and the work asks (``check``) between units, chunks and programs. What is
@@ -19,7 +19,8 @@ from typing import Any
 
 from jaxheads.errors import UserError
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_HANGUP = getattr(signal, "SIGHUP", None)  # the terminal is gone; Windows has none
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([_HANGUP] if _HANGUP else []))
 _PATIENCE = 2.0
 """Seconds after which a stop that waits for its safe place says so."""
 _ECHO = 0.1
@@ -48,14 +49,15 @@ class _Asked:
     def take(self, number: int) -> bool:
         """Remember a signal; whether it is the second one."""
         if self.number:
-            return time.monotonic() - self.at > _ECHO
+            # A terminal that closes may tell it more than once.
+            return number != _HANGUP and time.monotonic() - self.at > _ECHO
         self.number, self.at = number, time.monotonic()
         return False
 
     def code(self) -> int:
         """The exit code of the stop that was asked for; 0: none was.
 
-        130 for Ctrl-C and ``--stop-after``, 143 for SIGTERM.
+        130 for Ctrl-C and ``--stop-after``, 143 for SIGTERM, 129 for SIGHUP.
         """
         if self.number:
             return 128 + self.number
@@ -67,7 +69,7 @@ _asked: _Asked | None = None  # signals are the process's, and so is this
 
 @contextlib.contextmanager
 def listening(own: bool = False) -> Iterator["_Asked"]:
-    """Take Ctrl-C and SIGTERM as stops.
+    """Take Ctrl-C, SIGTERM and, unless it is ignored (``nohup``), SIGHUP as stops.
 
     Within another such block, or in a thread that is not the main one, nothing changes.
 
@@ -100,7 +102,12 @@ def listening(own: bool = False) -> Iterator["_Asked"]:
             stack.callback(writer.close)
             signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
             stack.callback(signal.set_wakeup_fd, -1)
-        before = {number: signal.signal(number, take) for number in _SIGNALS}
+        # Last: what came before the watch stands would be lost.
+        before = {
+            number: signal.signal(number, take)
+            for number in _SIGNALS
+            if number != _HANGUP or signal.getsignal(number) != signal.SIG_IGN
+        }
         try:
             yield asked
         finally:

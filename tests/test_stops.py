@@ -76,10 +76,54 @@ def test_a_signal_is_one_line_and_its_code(work, number, code):
     assert said == f"jaxheads: interrupted: {stops.GOES_ON}\n"
 
 
+def test_ctrl_c_before_anything_is_imported_is_no_traceback():
+    work = """
+import os, signal, sys
+from jaxheads.__main__ import main
+class Stop:
+    find_spec = lambda *_: os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Stop)
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", work], capture_output=True)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, b"")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="the system has none")
+def test_the_end_of_the_terminal_is_a_stop_unless_it_is_ignored():
+    found, _, printed, said = run_process("asks()", signal.SIGHUP, signal.SIGHUP)
+    assert found == 129 and printed == "left\n" and "interrupted" in said
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup hands it on
+    try:
+        found, _, _, _ = run_process("time.sleep(0.4)", signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert found == 0
+
+
 def test_a_signal_in_the_last_moment_counts():
     work = "stops.os.kill(stops.os.getpid(), stops.signal.SIGTERM)"
     found, _, printed, said = run_process(work)
     assert found == 143 and printed == "left\n" and "interrupted" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["convert", "train"])
+def test_weights_that_the_disk_does_not_take_are_one_sentence(
+    command, model_folder, tmp_path
+):
+    pytest.importorskip("resource")  # of POSIX
+    out = str(tmp_path / "out")
+    tiny = ["--layers=1", "--width=16", "--heads=2", "--steps=2", "--no-evidence"]
+    words = {"convert": [str(model_folder), out], "train": [*tiny, "--out", out]}
+    work = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)); "
+        "from jaxheads.__main__ import main; main()"
+    )
+    command = [sys.executable, "-Bc", work, command, *words[command]]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+    assert "free some" in ended.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("last", [signal.SIGINT, signal.SIGTERM])

@@ -25,7 +25,7 @@ from jaxheads.models.rope import Rope
 from jaxheads.weights.digest import params_sha256
 from jaxheads.weights.orbax_params import restore_params, save_params
 from jaxheads.weights.store import MANIFEST, save
-from jaxheads.weights.unfinished import MARK
+from jaxheads.weights.unfinished import MARK, whole_folder
 
 
 def model_of(config, seed: int = 0) -> Model:
@@ -253,6 +253,13 @@ def test_a_folder_in_use_is_refused_before_a_model_is_read(store, tmp_path, capf
         assert convert("no/such/source", out) == 2
         assert sentence in capfd.readouterr().err
     assert (tmp_path / "full" / "notes.txt").read_text() == "mine"
+
+
+def test_a_folder_that_another_process_wrote_meanwhile_is_kept(tmp_path):
+    with pytest.raises(UserError, match="holds theirs"), whole_folder(tmp_path / "out"):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "theirs").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "theirs"]
 
 
 def test_an_empty_folder_is_taken(model_folder, tmp_path):

@@ -48,6 +48,23 @@ def test_the_version_is_that_of_the_package():
     assert re.fullmatch(rb"jaxheads \d+\.\d+\.\d+\n", done.stdout)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="the words are a shell's")
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("models >&-", 0),  # closed before the start
+        ("--version >/dev/full", 2),
+        ("--version | exec <&-", 1),  # nobody reads on
+        ("models | exec <&-", 0),  # nor is anything lost: a page may follow
+    ],
+)
+def test_output_that_nobody_can_read_is_no_traceback(words, code):
+    command, _, end = words.partition(" ")
+    script = f"{{ {sys.executable} -m jaxheads {command}; echo $? >&2; }} {end}"
+    said = subprocess.run(script, shell=True, capture_output=True).stderr.decode()
+    assert said.endswith(f"{code}\n") and said.count("\n") == 1 + (code == 2), said
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

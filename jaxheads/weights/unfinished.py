@@ -60,6 +60,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             for path in [*unfinished.rglob("*"), unfinished]:
                 sync(path)
             stops.check()
+            free_folder(folder)  # another process may have written it
             if folder.is_dir():
                 folder.rmdir()
             os.replace(unfinished, folder)

@@ -2,8 +2,8 @@
 
     python tests/trust/kills.py --count 300 --seed 0
 
-Every try is a process of its own that gets SIGKILL, SIGINT or SIGTERM, after a random
-time or right after the n-th change in its folder. Some tries follow each other in one
+Every try is a process of its own that gets a signal, after a random time or right after
+the n-th change in its folder. Some tries follow each other in one
 folder; then the same command runs to its end. What is counted stands in ``Row``.
 """
 
@@ -73,15 +73,20 @@ TRAIN = [
     "--probe-sequences=2",
     "--repetitions=2",
 ]
-WHOLE = 4
+WHOLE = 6
 """Tries in one folder before the command may end."""
+PAGES = ("study", "report")
+"""Commands that draw a page; the others run as in the base install, for a page costs
+more than all they compute, and half of the stops would come within it."""
+_BASE = "import sys; sys.modules['altair'] = None; from jaxheads.__main__ import main"
 PATIENCE = 150.0
 """Seconds after a signal, or of a command, that are no hang yet."""
 _TEARDOWN = 3.0
 """Seconds in which a process that had ended may still be there."""
-SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CODES = {
     signal.SIGKILL: (-9,),
+    signal.SIGHUP: (129, -1),
     signal.SIGINT: (130, -2),
     signal.SIGTERM: (143, -15),
 }
@@ -125,15 +130,24 @@ class Driver:
     def __init__(self, home: Path, model: Path, seed: int):
         self._home, self._rng = home, random.Random(seed)
         self._environment = os.environ | {
-            # Each try compiles what the first one did.
-            "JAX_COMPILATION_CACHE_DIR": str(home / "compiled"),
+            # Nothing is compiled twice, nor by the next driver where a cache is named.
+            "JAX_COMPILATION_CACHE_DIR": os.environ.get(
+                "JAX_COMPILATION_CACHE_DIR", str(home / "compiled")
+            ),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
             "JAX_PLATFORMS": "cpu",
             "PYTHONUNBUFFERED": "1",
+            "PYTHONPYCACHEPREFIX": str(home / "bytecode"),
         }
-        self._environment.pop("XLA_FLAGS", None)
+        for name in ("XLA_FLAGS", "PYTHONDONTWRITEBYTECODE"):
+            self._environment.pop(name, None)
+        for number in (signal.SIGINT, signal.SIGHUP):
+            # In the background or under nohup they are ignored, and would be by what
+            # is started here; a handler is not handed on.
+            if signal.getsignal(number) == signal.SIG_IGN:
+                signal.signal(number, lambda *_: None)
         text = home / "texts"
         text.mkdir()
         for n in range(20):
@@ -192,7 +206,9 @@ class Driver:
 
     def _command(self, name: str, out: Path) -> list[str]:
         given = [word.replace("{out}", str(out)) for word in self.commands[name]]
-        return [sys.executable, "-m", "jaxheads", *given]
+        if name in PAGES:
+            return [sys.executable, "-m", "jaxheads", *given]
+        return [sys.executable, "-c", f"{_BASE}; main()", *given]
 
     def undisturbed(self, name: str) -> tuple[dict[str, str], float, int]:
         """The content of the command's end, its seconds, and changes in its folder."""
@@ -248,12 +264,13 @@ class Driver:
         home = Path(tempfile.mkdtemp(dir=self._home))
         command = self._command(name, home / "out")
         for _ in range(tries):
-            before = units(home)
+            before, ended = units(home), row.ended
             self._stop(command, home, seconds, changes, row, name)
             after = units(home)
             if not (home / "out" / "result.json").exists():
                 row.lost += sum(after.get(path) != at for path, at in before.items())
-        before = units(home)
+            if row.ended > ended:  # the next would find a finished folder
+                break
         code, error = self._run(command)
         self._judge(code, error, row)
         if code:
