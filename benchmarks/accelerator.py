@@ -17,10 +17,10 @@ import jax.numpy as jnp
 from timing import machine, matmul, median_seconds, print_rows
 
 import jaxheads as jh
-from jaxheads import plan
+from jaxheads.engine import plan
 from jaxheads.models import family
 from jaxheads.models.parameters import init_params
-from jaxheads.presets import PRESETS
+from jaxheads.weights.presets import PRESETS
 
 TASKS, PROMPTS = 29, 100  # of the published function-vector scores
 

@@ -18,10 +18,10 @@ import numpy as np
 from timing import machine, matmul, median_seconds, print_rows
 
 import jaxheads as jh
-from jaxheads import plan
+from jaxheads.engine import plan
 from jaxheads.icl.prompts import build_prompts, encode_prompts
 from jaxheads.icl.tasks import load_task
-from jaxheads.inputs import PROMPT_MULTIPLE
+from jaxheads.studies.context import PROMPT_MULTIPLE
 
 PROMPTS, SUBSETS = 8, 32
 

@@ -19,11 +19,11 @@ import numpy as np
 from timing import machine, matmul, median_seconds, print_rows, wall_seconds
 
 import jaxheads as jh
-from jaxheads import engine, plan
+from jaxheads.engine import plan, sweeps
 from jaxheads.heads import singles
 from jaxheads.icl.prompts import build_prompts, encode_prompts
 from jaxheads.icl.tasks import load_task
-from jaxheads.inputs import PROMPT_MULTIPLE
+from jaxheads.studies.context import PROMPT_MULTIPLE
 
 BUDGET = 2 * 10**9
 
@@ -43,14 +43,14 @@ def last_position(model, count: int, prompts: int) -> list[tuple[str, str, str]]
     rng = np.random.default_rng(0)
     shape = (config.num_layers, config.num_heads)
     fill = (0.5 * rng.normal(size=(*shape, config.head_dim))).astype(np.float32)
-    chunk = engine.subset_chunk(config, prompts, 1, BUDGET)
+    chunk = sweeps.subset_chunk(config, prompts, 1, BUDGET)
     product, product_flops = matmul(chunk * prompts, config.width, config.mlp_width)
     median_seconds(product)
     rates: list[float] = []
 
     def run(number: int) -> np.ndarray:
         replaced = rng.random((number, *shape)) < 0.05
-        return engine.metric_under_subsets(
+        return sweeps.metric_under_subsets(
             params, batch.tokens, batch.lengths, batch.targets, config, replaced, fill,
             chunk=chunk,
         )  # fmt: skip
@@ -99,7 +99,7 @@ def every_position(model, rows: int, length: int) -> list[tuple[str, str, str]]:
     given = [jnp.asarray(values) for values in (tokens, at, targets)]
     shape = (config.num_layers, config.num_heads)
     fill = (0.5 * rng.normal(size=(*shape, config.head_dim))).astype(np.float32)
-    chunk = engine.subset_chunk(config, rows, length, BUDGET)
+    chunk = sweeps.subset_chunk(config, rows, length, BUDGET)
 
     @jax.jit
     def one(params, keep, fill):
@@ -110,7 +110,7 @@ def every_position(model, rows: int, length: int) -> list[tuple[str, str, str]]:
         return jh.log_probability(out.logits, targets)
 
     heads = singles(np.ones(shape, bool))
-    sweep = lambda: engine.sweep_under_subsets(
+    sweep = lambda: sweeps.sweep_under_subsets(
         params, tokens, config, heads, fill, at, targets, chunk=chunk
     )
     looped = heads[:: len(heads) // 18]

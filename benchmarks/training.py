@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from timing import Run, machine, matmul, median_seconds, wall_seconds
 
-from jaxheads.devices import make_seed_mesh
+from jaxheads.engine.devices import make_seed_mesh
 from jaxheads.models import toy
 from jaxheads.training.config import TrainConfig
 from jaxheads.training.data.repeats import RepeatedTokens

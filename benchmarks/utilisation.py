@@ -18,8 +18,8 @@ from training import Row, show, training
 
 from jaxheads.models import family
 from jaxheads.models.parameters import num_params
-from jaxheads.presets import PRESETS
 from jaxheads.training.config import TrainConfig
+from jaxheads.weights.presets import PRESETS
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ knocked = np.broadcast_to(induction > 0, (6, *induction.shape))  # [B, T, S]
 names = ("heads", "queries", "patterns")
 clean = jh.forward(params, tokens, config, capture=names)
 score = np.einsum("lbhts,ts->lh", clean.patterns, induction) / 6
-# Means over the probe itself; `jaxheads.fills` has more: other prompts, BOS, positions.
+# Means over the probe itself; of other prompts, BOS or positions: engine.fills.
 z, q = clean.heads.mean(axis=(1, 2)), clean.queries.mean(axis=(1, 2))  # each [L, H, K]
 
 

@@ -11,8 +11,8 @@ import argparse
 import numpy as np
 
 import jaxheads as jh
-from jaxheads import engine, memory
-from jaxheads.devices import data_parts, make_mesh, mesh_of
+from jaxheads.engine import memory, sweeps
+from jaxheads.engine.devices import data_parts, make_mesh, mesh_of
 from jaxheads.icl.prompts import build_prompts, encode_prompts
 from jaxheads.icl.tasks import load_task
 
@@ -31,8 +31,8 @@ def main() -> None:
     shape = (given.sets, model.config.num_layers, model.config.num_heads)
     replaced = np.random.default_rng(0).random(shape) < 0.05
     budget = memory.budget_bytes(params=model.params)
-    chunk = engine.subset_chunk(model.config, len(batch.tokens), 1, budget)
-    values = engine.metric_under_subsets(
+    chunk = sweeps.subset_chunk(model.config, len(batch.tokens), 1, budget)
+    values = sweeps.metric_under_subsets(
         model.params,
         *(batch.tokens, batch.lengths, batch.targets, model.config),
         *(replaced, None),

@@ -14,9 +14,14 @@ import argparse
 import jax
 
 import jaxheads as jh
-from jaxheads.devices import make_mesh
-from jaxheads.studies.config import ScoresConfig, StudyConfig
-from jaxheads.study import run_study
+from jaxheads.engine.devices import make_mesh
+from jaxheads.scores.names import (
+    ScoresConfig,
+)
+from jaxheads.studies.config import (
+    StudyConfig,
+)
+from jaxheads.studies.run import run_study
 
 
 def main() -> None:

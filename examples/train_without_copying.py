@@ -13,11 +13,10 @@ import sys
 from pathlib import Path
 
 from jaxheads.models import toy
-from jaxheads.training.config import TrainConfig
+from jaxheads.training.config import EvidenceConfig, TrainConfig
 from jaxheads.training.data.function_mixture import FunctionMixture
-from jaxheads.training.evidence import make_evidence
-from jaxheads.training.evidence_config import EvidenceConfig
 from jaxheads.training.loop import train
+from jaxheads.training.measures.measures import make_evidence
 from jaxheads.training.trained import open_trained
 
 folder, steps = Path("runs/copying"), 600

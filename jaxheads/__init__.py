@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from jaxheads.heads import HeadScores
-    from jaxheads.model import Model, load
     from jaxheads.models.ablation import Ablation
     from jaxheads.models.forward import (
         Output,
@@ -26,11 +25,12 @@ if TYPE_CHECKING:
         logit_difference,
         probability,
     )
+    from jaxheads.weights.model import Model, load
 
 _HOMES = {
     "HeadScores": "jaxheads.heads",
-    "Model": "jaxheads.model",
-    "load": "jaxheads.model",
+    "Model": "jaxheads.weights.model",
+    "load": "jaxheads.weights.model",
     "Ablation": "jaxheads.models.ablation",
     "Output": "jaxheads.models.forward",
     "Prefix": "jaxheads.models.forward",

@@ -59,7 +59,7 @@ def _run(arguments: list[str] | None) -> tuple[str, int]:
 
             print(f"jaxheads {version('jaxheads')}")
         else:
-            from jaxheads.cli import run
+            from jaxheads.cli.run import run
 
             run(given)
         print(end="", flush=True)

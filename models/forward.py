@@ -17,17 +17,17 @@ from flax import struct
 from jaxheads.models import family
 from jaxheads.models.ablation import Ablations, interventions
 from jaxheads.models.arguments import Array, check_positions, check_tokens
-from jaxheads.models.execution import (
-    exact_products,
-    lengths_or_whole,
-    run_layers,
-    sequence_positions,
-)
 from jaxheads.models.last_position import (
     Prefix,
     generate,
     last_token_logits,
     prefill,
+)
+from jaxheads.models.layer_scan import (
+    exact_products,
+    lengths_or_whole,
+    run_layers,
+    sequence_positions,
 )
 from jaxheads.models.patching import patch_each_head
 

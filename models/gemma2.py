@@ -34,14 +34,12 @@ from jaxheads.models.llama import (
     outer,
     projections,
 )
-from jaxheads.models.llama_names import (
+from jaxheads.models.llama_kin import (
     GGUF,
     HF,
-    IGNORED,  # noqa: F401  (part of the family)
-    PREFIX,  # noqa: F401
-)
-from jaxheads.models.llama_sizes import (
+    IGNORED as IGNORED,
     OFF,
+    PREFIX as PREFIX,
     Sizes,
     gguf_sizes,
     hf_sizes,

@@ -22,14 +22,14 @@ from flax import struct
 from jaxheads.models import gpt_names
 from jaxheads.models.gpt2 import (
     FromSizes,
+    Layers as Layers,
     abstract_layers,
+    attention_input as attention_input,
+    contributions as contributions,
     mlp,
     queries_keys_values,
+    unembed as unembed,
 )
-from jaxheads.models.gpt2 import Layers as Layers
-from jaxheads.models.gpt2 import attention_input as attention_input
-from jaxheads.models.gpt2 import contributions as contributions
-from jaxheads.models.gpt2 import unembed as unembed
 from jaxheads.models.layers import activation_name, project_heads
 from jaxheads.models.parameters import leaf_maker
 from jaxheads.models.rope import Rope, nested_settings, rotary

@@ -14,7 +14,7 @@ from flax import struct
 from jaxheads.models import family
 from jaxheads.models.ablation import Ablations, Applied, interventions
 from jaxheads.models.arguments import Array, check_answers, check_tokens
-from jaxheads.models.execution import (
+from jaxheads.models.layer_scan import (
     ablation_dims,
     exact_products,
     lengths_or_whole,

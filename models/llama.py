@@ -29,15 +29,13 @@ from jaxheads.models.layers import (
     rms_norm,
     to_logits,
 )
-from jaxheads.models.llama_names import (
+from jaxheads.models.llama_kin import (
     GGUF,
     HF,
-    IGNORED,  # noqa: F401  (part of the family)
-    PERMUTED,
-    PREFIX,  # noqa: F401
-)
-from jaxheads.models.llama_sizes import (
+    IGNORED as IGNORED,
     OFF,
+    PERMUTED,
+    PREFIX as PREFIX,
     SILU,
     Sizes,
     gguf_sizes,

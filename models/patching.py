@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from jaxheads.models import family
 from jaxheads.models.arguments import Array, check_array, check_finite
-from jaxheads.models.execution import exact_products, windows
 from jaxheads.models.last_position import Prefix, before_last, check_prefix
+from jaxheads.models.layer_scan import exact_products, windows
 from jaxheads.models.layers import shared_prefix_attention
 from jaxheads.models.metrics import Metric, check_targets, probability
 

@@ -26,14 +26,12 @@ from jaxheads.models.llama import (  # noqa: F401  (all Llama's)
     embed,
     unembed,
 )
-from jaxheads.models.llama_names import (
+from jaxheads.models.llama_kin import (
     GGUF,
     HF,
-    IGNORED,  # noqa: F401
-    PREFIX,  # noqa: F401
-)
-from jaxheads.models.llama_sizes import (
+    IGNORED as IGNORED,
     OFF,
+    PREFIX as PREFIX,
     SILU,
     gguf_sizes,
     hf_sizes,

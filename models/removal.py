@@ -13,13 +13,13 @@ from flax import struct
 
 from jaxheads.models import family
 from jaxheads.models.arguments import Array, check_positions, check_tokens
-from jaxheads.models.execution import (
+from jaxheads.models.forward import Output, forward
+from jaxheads.models.layer_scan import (
     exact_products,
     previous_of,
     sequence_positions,
     visible,
 )
-from jaxheads.models.forward import Output, forward
 from jaxheads.models.layers import attention
 from jaxheads.models.metrics import Metric, check_targets, log_probability
 

@@ -16,7 +16,7 @@ from flax import struct
 from jaxheads.models import family
 from jaxheads.models.ablation import Ablations, Applied, interventions
 from jaxheads.models.arguments import Array, check_positions, check_range, check_tokens
-from jaxheads.models.execution import (
+from jaxheads.models.layer_scan import (
     ablation_dims,
     exact_products,
     run_layers,

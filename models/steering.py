@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from jaxheads.models import family
 from jaxheads.models.arguments import Array, check_array, check_finite, check_range
-from jaxheads.models.execution import exact_products, windows
 from jaxheads.models.last_position import Prefix, before_last, check_prefix
+from jaxheads.models.layer_scan import exact_products, windows
 from jaxheads.models.layers import shared_prefix_attention
 from jaxheads.models.metrics import check_targets
 

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 
 import jaxheads as jh
-from jaxheads import engine
-from jaxheads.chunks import over_prompts
-from jaxheads.devices import make_mesh, mesh_of
+from jaxheads.engine import sweeps
+from jaxheads.engine.chunks import over_prompts
+from jaxheads.engine.devices import make_mesh, mesh_of
 from jaxheads.scores.function_vector import effects
 
 
@@ -38,13 +38,13 @@ def main(port: str, count: str, index: str, folder: str, spec: str, out: str) ->
         chunk=4,
     )
     made = {
-        "probability": engine.metric_under_subsets(
+        "probability": sweeps.metric_under_subsets(
             model.params, *prompts, given["targets"], *common, chunk=4
         ),
-        "generated": engine.generate_under_subsets(
+        "generated": sweeps.generate_under_subsets(
             model.params, *prompts, *common, 3, chunk=4
         ),
-        "losses": engine.losses_under_subsets(
+        "losses": sweeps.losses_under_subsets(
             model.params, given["tokens"][:, :7], *common, given["at"], chunk=4
         ),
         "effects": np.concatenate(parts, axis=-1)[..., : len(prompts[0])],

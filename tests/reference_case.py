@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxheads.model import Model
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward, generate, last_token_logits, prefill
+from jaxheads.weights.model import Model
 
 LOGITS = 5e-5
 """Allowed distance of float32 logits, the largest of all; of ablated ones too."""

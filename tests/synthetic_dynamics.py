@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from synthetic_run import make_run
 
-from jaxheads.dynamics.result import TITLE, analyse
 from jaxheads.runs import Run
+from jaxheads.studies.dynamics.result import TITLE, analyse
 
 STEPS = (0, 1, 64, 256, 1000, 4000, 16000, 64000, 143000)
 

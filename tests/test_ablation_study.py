@@ -9,16 +9,24 @@ import pytest
 from jaxheads import runs
 from jaxheads.errors import UserError
 from jaxheads.heads import count_of, top
+from jaxheads.heads.sets import SetPlan, distinct, whole_chunks
 from jaxheads.icl.metrics import token_f1
 from jaxheads.icl.prompts import build_prompts
 from jaxheads.icl.tasks import load_task
-from jaxheads.model import load
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward
-from jaxheads.sets import SetPlan, distinct, whole_chunks
-from jaxheads.studies import ablation
-from jaxheads.studies.config import AblationConfig, ScoresConfig, StudyConfig
-from jaxheads.study import run_study
+from jaxheads.scores.names import (
+    ScoresConfig,
+)
+from jaxheads.studies.ablation import few_shot
+from jaxheads.studies.ablation.config import (
+    AblationConfig,
+)
+from jaxheads.studies.config import (
+    StudyConfig,
+)
+from jaxheads.studies.run import run_study
+from jaxheads.weights.model import load
 
 STUDY = StudyConfig(
     scores=ScoresConfig(
@@ -63,7 +71,7 @@ def made(model, tmp_path_factory):
         return whole_chunks(replaced, chunk)
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(ablation, "whole_chunks", spy)
+    patch.setattr(few_shot, "whole_chunks", spy)
     out = tmp_path_factory.mktemp("ablation") / "run"
     run = run_study(model, STUDY, out, parts=PARTS)
     patch.undo()

@@ -9,10 +9,10 @@ import planted_run
 import pytest
 from rich.console import Console
 
-from jaxheads import across_runs
-from jaxheads.claims import tables as claim_tables
-from jaxheads.claims.rules import Claim
+from jaxheads.cli import tables as claim_tables
 from jaxheads.runs import Run
+from jaxheads.statistics.claims import Claim
+from jaxheads.studies.several_runs import agreement
 
 TRUE = np.random.default_rng(9).gamma(0.3, 0.1, (5, 4))
 
@@ -38,7 +38,7 @@ def test_seeds_by_hand():
     for run, values in zip(runs, (first, second), strict=True):
         run.arrays["score/induction"] = values
         run.arrays["score/induction_se"] = np.full((1, 4), 0.1)
-    found = across_runs.seed_agreement(runs, "induction", share=0.5)
+    found = agreement.seed_agreement(runs, "induction", share=0.5)
     assert found is not None
     assert found.leaders == ("0.0", "0.1") and not found.same_leader
     assert found.leader_scores == (0.9, 0.9)
@@ -50,13 +50,13 @@ def test_seeds_by_hand():
     assert best.deviation == pytest.approx(0.1 / math.sqrt(2))
     # Deviations 0.0707 and 0.283 of the two top heads, in units of 0.1.
     assert found.ratio == pytest.approx(math.sqrt((0.5 + 8) / 2))
-    assert across_runs.seed_agreement(runs[:1], "induction") is None
-    assert across_runs.seed_agreement(runs, "copying") is None
+    assert agreement.seed_agreement(runs[:1], "induction") is None
+    assert agreement.seed_agreement(runs, "copying") is None
 
 
 def test_seeds_agree_where_noise_is_small_and_not_where_it_is_large():
-    quiet = across_runs.seed_agreement([scored(n, 1e-4) for n in range(5)], "induction")
-    loud = across_runs.seed_agreement([scored(n, 10.0) for n in range(5)], "induction")
+    quiet = agreement.seed_agreement([scored(n, 1e-4) for n in range(5)], "induction")
+    loud = agreement.seed_agreement([scored(n, 10.0) for n in range(5)], "induction")
     assert quiet is not None and loud is not None
     assert quiet.same_leader and not loud.same_leader
     assert quiet.rank_correlation > 0.9 > 0.3 > loud.rank_correlation
@@ -71,7 +71,7 @@ def test_seeds_in_the_terminal():
     claim_tables.print_seeds(
         [*runs, of_size(0, 1e9, 0.3)], Console(file=text, markup=False, width=120)
     )
-    found = across_runs.seed_agreement(runs, "induction")
+    found = agreement.seed_agreement(runs, "induction")
     assert found is not None
     assert f"{found.leaders[0]} in all" in text.getvalue()
     assert f"{found.ratio:.2f} [{found.ratio_low:.2f}" in text.getvalue()
@@ -81,7 +81,7 @@ def test_seeds_in_the_terminal():
 @pytest.mark.parametrize(("told", "true"), [(0.01, 1.0), (0.005, 2.0), (0.02, 0.5)])
 def test_errors_are_held_against_the_deviation_over_seeds(told: float, true: float):
     runs = [scored(n, 0.01, told) for n in range(8)]
-    found = across_runs.seed_agreement(runs, "induction", share=0.5)
+    found = agreement.seed_agreement(runs, "induction", share=0.5)
     assert found is not None
     assert found.ratio_low < true < found.ratio_high
     assert found.ratio == pytest.approx(true, rel=0.25)
@@ -91,7 +91,7 @@ def test_the_interval_of_the_ratio_holds_it_in_95_percent():
     inside = []
     for trial in range(150):
         runs = [scored(1000 * trial + n, 0.01) for n in range(3)]
-        found = across_runs.seed_agreement(runs, "induction", share=0.1)
+        found = agreement.seed_agreement(runs, "induction", share=0.1)
         assert found is not None
         inside.append(found.ratio_low < 1 < found.ratio_high)
     assert np.mean(inside) == pytest.approx(0.95, abs=0.05)
@@ -112,7 +112,7 @@ SIZES = (7e7, 1.6e8, 4.1e8, 1e9, 2.8e9, 6.9e9)
 
 
 def growth(runs: list[Run]) -> Claim:
-    (claim,) = across_runs.claims_of_runs(runs)
+    (claim,) = agreement.claims_of_runs(runs)
     return claim
 
 
@@ -154,7 +154,7 @@ def test_few_sizes_make_no_trend():
 def test_seeds_of_a_model_are_one_point():
     runs = [of_size(n, size, 0.7 - 0.13 * n) for n, size in enumerate(SIZES)]
     again = [of_size(n + 90, size, 0.7 - 0.13 * n) for n, size in enumerate(SIZES)]
-    groups = across_runs.by_model([*runs, *again])
+    groups = agreement.by_model([*runs, *again])
     assert [len(group) for group in groups.values()] == [2] * len(SIZES)
     both = growth([*runs, *again]).effect
     assert both == pytest.approx((growth(runs).effect + growth(again).effect) / 2)

@@ -11,7 +11,6 @@ from families import CONFIGS, Tiny, assert_close
 from jaxheads.models import family
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.addition import PLACES, Addition
-from jaxheads.models.execution import sequence_positions, visible, windows
 from jaxheads.models.forward import (
     forward,
     generate,
@@ -19,6 +18,7 @@ from jaxheads.models.forward import (
     last_token_logits,
     prefill,
 )
+from jaxheads.models.layer_scan import sequence_positions, visible, windows
 from jaxheads.models.layers import attention
 from jaxheads.models.resuming import resume, run_clean
 

@@ -14,8 +14,8 @@ from jaxheads.icl.metrics import f1_scores
 from jaxheads.icl.prompts import Prompt, build_prompts, encode_prompts
 from jaxheads.icl.tasks import Task, load_task
 from jaxheads.icl.templates import TEMPLATES, Template
-from jaxheads.tokenizer import Tokenizer
-from jaxheads.vector_execution import build_conditions
+from jaxheads.studies.function_vectors.execution import build_conditions
+from jaxheads.tokenizer.tokenizer import Tokenizer
 
 QA = TEMPLATES["qa"]
 DIGITS = ("3", "5", "12", "15")

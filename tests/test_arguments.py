@@ -15,7 +15,8 @@ import pytest
 from families import CONFIGS, Tiny, assert_close
 
 import jaxheads as jh
-from jaxheads import engine, fills, heads
+from jaxheads import heads
+from jaxheads.engine import fills, sweeps
 from jaxheads.errors import UserError
 from jaxheads.models import llama
 from jaxheads.models.ablation import Ablation, StopGradient
@@ -240,16 +241,16 @@ def run_on(config, tokens) -> dict:
         "heads_under": lambda: heads_under(*given, None),
         "run_clean": lambda: run_clean(*given),
         "remove_each_head": lambda: remove_each_head(None, tokens, at, at, config),
-        "metric_under_subsets": lambda: engine.metric_under_subsets(
+        "metric_under_subsets": lambda: sweeps.metric_under_subsets(
             None, tokens, np.ones(1, int), at[0], config, sets, None, chunk=1
         ),
-        "generate_under_subsets": lambda: engine.generate_under_subsets(
+        "generate_under_subsets": lambda: sweeps.generate_under_subsets(
             None, tokens, np.ones(1, int), config, sets, None, 1, chunk=1
         ),
-        "sweep_under_subsets": lambda: engine.sweep_under_subsets(
+        "sweep_under_subsets": lambda: sweeps.sweep_under_subsets(
             *given, sets, None, at, at, chunk=1
         ),
-        "losses_under_subsets": lambda: engine.losses_under_subsets(
+        "losses_under_subsets": lambda: sweeps.losses_under_subsets(
             *given, sets, None, at[0] + 1, chunk=1
         ),
         "mean": lambda: fills.mean(None, tokens, None, config),
@@ -306,10 +307,10 @@ def test_lengths_are_within_their_rows(gqa, lengths, error, said):
         lambda: jh.forward(gqa.params, tokens, c, lengths=given, logits="last"),
         lambda: jh.prefill(gqa.params, tokens, given, c),
         lambda: fills.mean(gqa.params, tokens, given, c),
-        lambda: engine.metric_under_subsets(
+        lambda: sweeps.metric_under_subsets(
             gqa.params, tokens, given, targets, c, sets, None, chunk=1
         ),
-        lambda: engine.generate_under_subsets(
+        lambda: sweeps.generate_under_subsets(
             gqa.params, tokens, given, c, sets, None, 1, chunk=1
         ),
     ):
@@ -339,13 +340,13 @@ def test_targets_are_tokens_of_the_model(gqa, prefix, clean):
             r"\[2\]",
         ),
         (
-            lambda t: engine.metric_under_subsets(
+            lambda t: sweeps.metric_under_subsets(
                 *given, gqa.lengths, t, c, sets, None, chunk=1
             ),
             r"\[2\]",
         ),
         (
-            lambda t: engine.sweep_under_subsets(
+            lambda t: sweeps.sweep_under_subsets(
                 *given, c, sets, None, at, t[:, None], chunk=1
             ),
             r"\[2, 0\]",
@@ -377,7 +378,7 @@ def test_positions_are_within_the_sequences(gqa):
         (
             13,
             13,
-            lambda at: engine.sweep_under_subsets(
+            lambda at: sweeps.sweep_under_subsets(
                 params, tokens, c, sets, None, at, at, chunk=1
             ),
         ),
@@ -391,7 +392,7 @@ def test_positions_are_within_the_sequences(gqa):
             run(at * 1.0)
     for at in ([0, 3], [13]):
         with pytest.raises(ValueError, match=rf"at.* is {at[0]}, .*: 1 to 12"):
-            engine.losses_under_subsets(
+            sweeps.losses_under_subsets(
                 params, tokens, c, sets, None, np.array(at), chunk=1
             )
     with pytest.raises(ValueError, match="first_layer is 3, the model has 3 layers"):
@@ -414,7 +415,7 @@ def test_answers_stay_within_the_context(gqa, prefix):
         with pytest.raises(error, match=said):
             jh.generate(params, prefix, c, count)
         with pytest.raises(error, match=said):
-            engine.generate_under_subsets(
+            sweeps.generate_under_subsets(
                 params, gqa.tokens, gqa.lengths, c, sets, None, count, chunk=1
             )
 
@@ -456,7 +457,7 @@ def test_the_engine_takes_sets_of_the_models_heads(gqa):
     fill, sets = np.asarray(gqa.fill), np.zeros((2, 3, 6), bool)
 
     def run(replaced=sets, fill=fill, site="z", chunk=2):
-        return engine.metric_under_subsets(
+        return sweeps.metric_under_subsets(
             gqa.params,
             gqa.tokens,
             gqa.lengths,
@@ -487,7 +488,7 @@ def test_the_engine_takes_sets_of_the_models_heads(gqa):
         with pytest.raises(error, match=said):
             run(**options)
     with pytest.raises(TypeError, match=r"ablation\.where must be bool"):
-        engine.losses_under_subsets(
+        sweeps.losses_under_subsets(
             gqa.params,
             gqa.tokens,
             gqa.config,

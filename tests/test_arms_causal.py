@@ -10,25 +10,28 @@ import numpy as np
 import pytest
 from families import CONFIGS, assert_close, random_params
 
-from jaxheads import fills
-from jaxheads.arms import checkpoint_patching as patching
-from jaxheads.arms import head_effects as removing
-from jaxheads.arms import head_questions, head_tests
+from jaxheads.engine import fills
 from jaxheads.errors import UserError
 from jaxheads.models import family, toy
 from jaxheads.models.ablation import Ablation
-from jaxheads.models.execution import run_layers
 from jaxheads.models.forward import forward
-from jaxheads.report import arms_heads, words
+from jaxheads.models.layer_scan import run_layers
+from jaxheads.report import words
 from jaxheads.runs import Run
 from jaxheads.scores import induction
-from jaxheads.training.config import TrainConfig
+from jaxheads.studies.compare_runs import (
+    checkpoint_patching as patching,
+    head_effects as head_questions,
+    head_effects as removing,
+    head_tests,
+    heads_page,
+)
+from jaxheads.training.config import EvidenceConfig, TrainConfig
 from jaxheads.training.data.function_mixture import FunctionMixture
-from jaxheads.training.evidence import make_evidence
-from jaxheads.training.evidence_config import EvidenceConfig
-from jaxheads.training.evidence_probes import Probes, head_figures
-from jaxheads.training.evidence_windows import draw_windows
 from jaxheads.training.loop import train
+from jaxheads.training.measures.measures import make_evidence
+from jaxheads.training.measures.probes import Probes, head_figures
+from jaxheads.training.measures.windows import draw_windows
 from jaxheads.training.trained import open_trained
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
@@ -448,7 +451,7 @@ def compared_run(causal: bool = True) -> Run:
 
 
 def test_the_page_shows_what_heads_do():
-    effects, patching_section = arms_heads.sections(compared_run())
+    effects, patching_section = heads_page.sections(compared_run())
     assert [row.title for row in effects.rows] == [
         "Repetition, last token",
         "Neither copy nor answer",
@@ -503,7 +506,7 @@ def test_a_model_of_one_layer_has_nothing_to_patch():
             run.arrays[name] = values[:, :1, :1]
         elif values.ndim == 3:
             run.arrays[name] = values[:, :1]
-    (effects,) = arms_heads.sections(run)
+    (effects,) = heads_page.sections(run)
     assert len(effects.tables[0].rows) == 6
 
 
@@ -511,10 +514,10 @@ def test_patching_without_a_control_is_shown():
     run = compared_run()
     for at in range(2):
         del run.arrays[f"arm_{at}/patching/control"]
-    section = arms_heads.sections(run)[1]
+    section = heads_page.sections(run)[1]
     assert section.tables[0].rows[3][5].text == words.NONE
 
 
 def test_a_comparison_without_causes_has_no_such_sections():
-    assert arms_heads.sections(compared_run(causal=False)) == []
-    assert arms_heads.sections(Run(Path("nowhere"), {}, {})) == []
+    assert heads_page.sections(compared_run(causal=False)) == []
+    assert heads_page.sections(Run(Path("nowhere"), {}, {})) == []

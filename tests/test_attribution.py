@@ -15,8 +15,8 @@ from jaxheads.models.forward import (
     prefill,
 )
 from jaxheads.models.metrics import logit_difference, probability
-from jaxheads.scores import attribution
-from jaxheads.verification import verify
+from jaxheads.studies.attribution import gradients
+from jaxheads.studies.attribution.verification import verify
 
 SLOW = pytest.mark.slow
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -66,7 +66,7 @@ def pairs(case):
     ["clean", *(pytest.param(n, marks=SLOW) for n in ("integrated", "ablated"))],
 )
 def test_slopes_are_the_gradients_of_whole_forwards(gqa, point):
-    fast = attribution.at_last_position(
+    fast = gradients.at_last_position(
         gqa.params, prefix_of(gqa), gqa.fill, gqa.targets, gqa.config,
         point=point, steps=3,
     )  # fmt: skip
@@ -91,7 +91,7 @@ def test_integrated_estimates_sum_to_what_all_heads_do(gqa):
         last_token_logits(gqa.params, prefix, gqa.config, Ablation(keep, fill)),
         gqa.targets,
     )
-    estimate = attribution.at_last_position(
+    estimate = gradients.at_last_position(
         gqa.params, prefix, fill, gqa.targets, gqa.config, point="integrated", steps=16
     )
     change = run(jnp.zeros(shape)) - run(jnp.ones(shape))
@@ -105,7 +105,7 @@ def test_the_estimate_is_exact_where_the_model_is_straight(linear):
     prefix, targets = prefix_of(linear), pairs(linear)
     arguments = (linear.params, prefix, linear.fill, targets, linear.config)
     exact = patch_each_head(*arguments, metric=logit_difference)
-    estimate = attribution.at_last_position(*arguments, metric=logit_difference)
+    estimate = gradients.at_last_position(*arguments, metric=logit_difference)
     assert_close(estimate[-1], exact[-1], 1e-4)
     assert np.abs(exact[0] - estimate[0]).max() > 0.1  # patterns bend the first layer
 
@@ -124,11 +124,11 @@ def test_the_qk_fix_is_exact_where_the_slope_of_a_query_is_not(linear):
     effects = np.stack([exact(ones.at[-1, h].set(0)) for h in range(c.num_heads)])
     effects = effects - np.asarray(exact(ones))
     run = lambda fill, site: np.asarray(
-        attribution.at_last_position(
+        gradients.at_last_position(
             linear.params, prefix, fill, targets, c, metric=logit_difference, site=site
         )
     )
-    fixed = attribution.repatched(
+    fixed = gradients.repatched(
         linear.params, linear.tokens, linear.lengths, c, linear.fill, "q"
     )
     assert_close(run(fixed, "z")[-1], effects, 1e-4)
@@ -138,7 +138,7 @@ def test_the_qk_fix_is_exact_where_the_slope_of_a_query_is_not(linear):
 @pytest.mark.slow
 def test_keys_and_values_are_attributed_by_group(gqa):
     fill = gqa.fill[:, :2]
-    fast = attribution.at_last_position(
+    fast = gradients.at_last_position(
         gqa.params, prefix_of(gqa), fill, gqa.targets, gqa.config, site="v"
     )
     assert fast.shape == (3, 2, 4)
@@ -163,7 +163,7 @@ def test_keys_and_values_are_attributed_by_group(gqa):
 def test_dropping_gradients_averages_the_sizes_without_each_layer(gqa):
     prefix = prefix_of(gqa)
     arguments = (gqa.params, prefix, gqa.fill, gqa.targets, gqa.config)
-    found = attribution.dropped_gradients(*arguments)
+    found = gradients.dropped_gradients(*arguments)
     total = 0.0
     for layer in range(3):
         stopped = jnp.arange(3) == layer
@@ -179,7 +179,7 @@ def test_sequences_are_attributed_one_by_one(gqa):
     at, rng = jnp.asarray([[5, 12], [3, 6], [7, 2], [9, 1]]), np.random.default_rng(0)
     targets = jnp.asarray(rng.integers(0, 41, (4, 2)))
     where = jnp.asarray(rng.random((4, 13)) > 0.4)
-    fast = attribution.over_sequences(
+    fast = gradients.over_sequences(
         gqa.params, gqa.tokens, gqa.fill, at, targets, gqa.config, where=where
     )
 

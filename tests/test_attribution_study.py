@@ -7,19 +7,31 @@ import numpy as np
 import pytest
 from browser import check_page
 
-from jaxheads import fills
 from jaxheads.__main__ import main
+from jaxheads.engine import fills
+from jaxheads.engine.progress import (
+    Progress,
+)
 from jaxheads.errors import UserError
-from jaxheads.model import load
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward, prefill
 from jaxheads.models.metrics import log_probability
-from jaxheads.report import render
 from jaxheads.runs import load as load_run
-from jaxheads.scores import attribution
 from jaxheads.statistics import spearman
-from jaxheads.studies.config import AttributionConfig, StudyConfig
-from jaxheads.study import Progress, run_study
+from jaxheads.studies.attribution import gradients
+from jaxheads.studies.attribution.config import (
+    AttributionConfig,
+)
+from jaxheads.studies.config import (
+    StudyConfig,
+)
+from jaxheads.studies.report import (
+    render,
+)
+from jaxheads.studies.run import (
+    run_study,
+)
+from jaxheads.weights.model import load
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 
@@ -79,18 +91,14 @@ def direct(run, model, task, method):
     fill = fill_of(run, model, task, "q" if method == "query" else "z")
     rest = (targets, model.config)
     if method == "graddrop":
-        return attribution.dropped_gradients(
-            *common, fill, *rest, metric=log_probability
-        )
+        return gradients.dropped_gradients(*common, fill, *rest, metric=log_probability)
     point = method
     if method == "query":
         fill, point = (
-            attribution.repatched(
-                model.params, tokens, lengths, model.config, fill, "q"
-            ),
+            gradients.repatched(model.params, tokens, lengths, model.config, fill, "q"),
             "clean",
         )
-    return attribution.at_last_position(
+    return gradients.at_last_position(
         *common, fill, *rest, metric=log_probability, point=point, steps=2
     )
 

@@ -10,13 +10,16 @@ from jaxheads.training.data.automata import (
     NONE,
     Automata,
     Family,
+    _draw as draw_raw,
     canonical_forms,
     draw_automata,
     equivalent_states,
 )
-from jaxheads.training.data.automata import _draw as draw_raw
-from jaxheads.training.data.language_metrics import legal_next_symbol, total_variation
-from jaxheads.training.data.languages import RegularLanguages
+from jaxheads.training.data.languages import (
+    RegularLanguages,
+    legal_next_symbol,
+    total_variation,
+)
 
 SMALL = Family(
     symbols=5, fewest_states=4, most_states=6, fewest_letters=3, most_letters=4,

@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 from test_cli import jaxheads
 
+from jaxheads.icl.generators import read_facts, read_rows, words
 from jaxheads.icl.tasks import load_task, load_tasks, task_names
-from jaxheads.icl.word_lists import read_facts, read_rows, words
 
 SCORING = [
     "product-company",

@@ -12,10 +12,10 @@ import planted_run
 import pytest
 import synthetic_run
 
-from jaxheads import claims
-from jaxheads.claims.rules import Claim, Definition, Measured, Rules, decide, judge
 from jaxheads.runs import Run
 from jaxheads.statistics import Interval
+from jaxheads.statistics.claims import Claim, Definition, Measured, Rules, decide, judge
+from jaxheads.studies import claims
 
 ABLATION = [one for one in claims.CLAIMS if one.family == "few-shot accuracy"]
 BOTH = ("few-shot accuracy", "token loss")

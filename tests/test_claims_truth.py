@@ -6,8 +6,8 @@ import numpy as np
 import planted_run
 import pytest
 
-from jaxheads import claims
-from jaxheads.claims.rules import Claim, Rules, detectable, judge
+from jaxheads.statistics.claims import Claim, Rules, detectable, judge
+from jaxheads.studies import claims
 
 CLEAN = planted_run.CLEAN
 JUDGED = [

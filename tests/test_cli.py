@@ -185,7 +185,7 @@ def test_an_interrupt_says_how_to_go_on(model_folder, capfd, tmp_path, monkeypat
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jaxheads.studies.head_scores._task", interrupted)
+    monkeypatch.setattr("jaxheads.studies.scores.study._task", interrupted)
     code, _, error = jaxheads(
         capfd, "score", model_folder, *SMALL, "--out", tmp_path / "run"
     )

@@ -10,10 +10,10 @@ import pytest
 from synthetic_run import Sizes, write_run
 from test_cli import jaxheads
 
-from jaxheads.comparison import compare
 from jaxheads.errors import UserError
 from jaxheads.heads import HeadScores, count_of, parse_heads
-from jaxheads.rankings import Ranking, read_ranking, write_ranking
+from jaxheads.heads.comparison import compare
+from jaxheads.heads.rankings import Ranking, read_ranking, write_ranking
 
 
 def ranking(values, name="a score", params: str | None = "00" * 32) -> Ranking:

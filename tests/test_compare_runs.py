@@ -14,39 +14,40 @@ from browser import check_page
 from rich.console import Console
 
 from jaxheads import runs
-from jaxheads.arms.claims import DEFINITIONS, judge_arms
-from jaxheads.arms.command import run_command
-from jaxheads.arms.config import ArmsConfig
-from jaxheads.arms.effects import find_effects, head_strength
-from jaxheads.arms.names import title
-from jaxheads.arms.opening import open_arms
-from jaxheads.arms.outcomes import groups
-from jaxheads.arms.paired_effects import (
-    answer_effect,
-    p_of_seeds,
-    paired_effect,
-    seed_effect,
-    window_interval,
-)
-from jaxheads.arms.result import claims_of, config_of, effects_of
-from jaxheads.arms.run import Progress, compare_runs
+from jaxheads.cli.options import parse
 from jaxheads.errors import UserError
 from jaxheads.models import toy
 from jaxheads.models.forward import forward
-from jaxheads.parsing import parse
-from jaxheads.report import render
 from jaxheads.statistics import bootstrap_mean
-from jaxheads.statistics.distributions import student_t_quantile
-from jaxheads.statistics.multiple_tests import holm
-from jaxheads.statistics.paired_tests import mcnemar
-from jaxheads.training.config import TrainConfig
+from jaxheads.statistics.paired_tests import holm, mcnemar
+from jaxheads.statistics.units import student_t_quantile
+from jaxheads.studies.compare_runs.claims import DEFINITIONS, judge_arms
+from jaxheads.studies.compare_runs.command import run_command
+from jaxheads.studies.compare_runs.config import ArmsConfig
+from jaxheads.studies.compare_runs.effects import (
+    answer_effect,
+    find_effects,
+    head_strength,
+    p_of_seeds,
+    paired_effect,
+    seed_effect,
+    title,
+    window_interval,
+)
+from jaxheads.studies.compare_runs.opening import open_arms
+from jaxheads.studies.compare_runs.outcomes import groups
+from jaxheads.studies.compare_runs.result import claims_of, config_of, effects_of
+from jaxheads.studies.compare_runs.study import Progress, compare_runs
+from jaxheads.studies.report import (
+    render,
+)
+from jaxheads.training.config import EvidenceConfig, TrainConfig
 from jaxheads.training.data.function_mixture import TEXT, FunctionMixture
 from jaxheads.training.data.repeats import RepeatedTokens
 from jaxheads.training.data.successors import FixedSuccessors
-from jaxheads.training.evidence import make_evidence
-from jaxheads.training.evidence_config import EvidenceConfig
-from jaxheads.training.evidence_windows import draw_windows
 from jaxheads.training.loop import train
+from jaxheads.training.measures.measures import make_evidence
+from jaxheads.training.measures.windows import draw_windows
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 

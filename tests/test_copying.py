@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from jaxheads.weights.copying import aligned_empty, all_finite, copy_into
+from jaxheads.weights.convert import aligned_empty, all_finite, copy_into
 from jaxheads.weights.digest import params_sha256
 
 FLOATS = [np.float32, np.float16, ml_dtypes.bfloat16, np.float64]

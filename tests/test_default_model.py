@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from jaxheads.errors import UserError
-from jaxheads.model import Model, load
 from jaxheads.models.forward import forward
 from jaxheads.models.llama import Config, abstract
 from jaxheads.models.metrics import log_probability
 from jaxheads.models.parameters import num_params
 from jaxheads.models.rope import Rope
 from jaxheads.weights import smollm2
+from jaxheads.weights.model import Model, load
 
 # --- the real one, from the user's cache -----------------------------------------
 

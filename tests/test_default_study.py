@@ -3,9 +3,17 @@
 import numpy as np
 import pytest
 
-from jaxheads.model import load
-from jaxheads.studies.config import AblationConfig, ScoresConfig, StudyConfig
-from jaxheads.study import run_study
+from jaxheads.scores.names import (
+    ScoresConfig,
+)
+from jaxheads.studies.ablation.config import (
+    AblationConfig,
+)
+from jaxheads.studies.config import (
+    StudyConfig,
+)
+from jaxheads.studies.run import run_study
+from jaxheads.weights.model import load
 
 pytestmark = pytest.mark.slow
 

@@ -7,14 +7,21 @@ from families import assert_close
 from jax.sharding import NamedSharding, PartitionSpec
 from test_study import SMALL
 
-from jaxheads import engine
-from jaxheads.chunks import chunks, fill_of_rows
-from jaxheads.devices import data_parts, gather, make_mesh, mesh_of, replicate, split
+from jaxheads.engine import sweeps
+from jaxheads.engine.chunks import chunks, fill_of_rows
+from jaxheads.engine.devices import (
+    data_parts,
+    gather,
+    make_mesh,
+    mesh_of,
+    replicate,
+    shardings,
+    split,
+)
 from jaxheads.errors import UserError
-from jaxheads.model import load
 from jaxheads.models import family
-from jaxheads.sharding import shardings
-from jaxheads.study import run_study
+from jaxheads.studies.run import run_study
+from jaxheads.weights.model import load
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -99,8 +106,8 @@ def everything(params, tiny) -> tuple[np.ndarray, np.ndarray]:
     targets, at = np.asarray(tiny.targets), np.array([3, 6])
     common = (tiny.config, replaced, fill)
     return (
-        engine.metric_under_subsets(params, *prompts, targets, *common, chunk=4),
-        engine.losses_under_subsets(params, prompts[0], *common, at, chunk=4),
+        sweeps.metric_under_subsets(params, *prompts, targets, *common, chunk=4),
+        sweeps.losses_under_subsets(params, prompts[0], *common, at, chunk=4),
     )
 
 

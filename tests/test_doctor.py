@@ -15,17 +15,22 @@ import pytest
 from families import CONFIGS, cast, random_params
 from safetensors.numpy import load_file, save_file
 
-from jaxheads import doctor, models
+from jaxheads import models
 from jaxheads.__main__ import main
-from jaxheads.devices import make_mesh
+from jaxheads.engine.devices import make_mesh, shardings
 from jaxheads.errors import UserError
-from jaxheads.model import Model, Provenance, load
 from jaxheads.models import ablation, layers, llama
 from jaxheads.report import receipt
-from jaxheads.sharding import shardings
-from jaxheads.studies.config import ScoresConfig, StudyConfig
-from jaxheads.study import run_study
-from jaxheads.tokenizer import Tokenizer
+from jaxheads.scores.names import (
+    ScoresConfig,
+)
+from jaxheads.studies import doctor
+from jaxheads.studies.config import (
+    StudyConfig,
+)
+from jaxheads.studies.run import run_study
+from jaxheads.tokenizer.tokenizer import Tokenizer
+from jaxheads.weights.model import Model, Provenance, load
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -335,7 +340,7 @@ def test_a_study_of_values_that_are_no_numbers_does_not_begin(
     ],
 )
 def test_a_study_with_wrong_ids_does_not_begin(model_folder, tmp_path, change, said):
-    from jaxheads.inputs import prepare
+    from jaxheads.studies.context import prepare
 
     model = load(model_folder)
     prepared = prepare(model, STUDY, ("scores",))

@@ -21,16 +21,23 @@ from model_folder import write_folder
 
 from jaxheads import runs
 from jaxheads.__main__ import main
-from jaxheads.dynamics import run as dynamics
-from jaxheads.dynamics.checks import tokens_sha256
-from jaxheads.dynamics.run import run_dynamics
-from jaxheads.dynamics.series import open_series
 from jaxheads.errors import UserError
-from jaxheads.model import load
 from jaxheads.models import llama
 from jaxheads.scores import function_vector
-from jaxheads.studies.config import AblationConfig, ScoresConfig, StudyConfig
-from jaxheads.study import run_study
+from jaxheads.scores.names import (
+    ScoresConfig,
+)
+from jaxheads.studies.ablation.config import (
+    AblationConfig,
+)
+from jaxheads.studies.config import (
+    StudyConfig,
+)
+from jaxheads.studies.dynamics import run as dynamics
+from jaxheads.studies.dynamics.run import run_dynamics, tokens_sha256
+from jaxheads.studies.dynamics.series import open_series
+from jaxheads.studies.run import run_study
+from jaxheads.weights.model import load
 
 pytestmark = pytest.mark.slow  # it compiles several whole studies
 
@@ -361,7 +368,7 @@ def test_the_command_goes_on_after_an_interrupt_and_tells_what_it_found(
             raise KeyboardInterrupt
         return load_step(source, *arguments)
 
-    monkeypatch.setattr("jaxheads.dynamics.run.load", interrupted)
+    monkeypatch.setattr("jaxheads.studies.dynamics.run.load", interrupted)
     with pytest.raises(SystemExit) as stop:
         main(command)
     assert stop.value.code == 130

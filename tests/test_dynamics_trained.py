@@ -13,22 +13,36 @@ from test_transitions import EARLY, LATE, OTHERS, trajectories
 
 from jaxheads import runs
 from jaxheads.__main__ import main
-from jaxheads.dynamics import emergence
-from jaxheads.dynamics.seeds import count, order
-from jaxheads.dynamics.token_inputs import own_config, prepare_tokens, require_tasks
-from jaxheads.dynamics.trained import gather, is_training, run_trained
-from jaxheads.dynamics.transitions import Definition, find, permuted
+from jaxheads.engine import sweeps
 from jaxheads.errors import UserError
-from jaxheads.model import load
 from jaxheads.models import gpt2, toy
-from jaxheads.report import render
 from jaxheads.scores import function_vector, induction
 from jaxheads.scores.attention import attention_share
-from jaxheads.studies.config import AblationConfig, ScoresConfig, StudyConfig
+from jaxheads.scores.names import (
+    ScoresConfig,
+)
+from jaxheads.studies.ablation.config import (
+    AblationConfig,
+)
+from jaxheads.studies.config import (
+    StudyConfig,
+)
+from jaxheads.studies.dynamics import emergence
+from jaxheads.studies.dynamics.seeds import count, order
+from jaxheads.studies.dynamics.token_inputs import (
+    own_config,
+    prepare_tokens,
+    require_tasks,
+)
+from jaxheads.studies.dynamics.trained import gather, is_training, run_trained
+from jaxheads.studies.dynamics.transitions import Definition, find, permuted
+from jaxheads.studies.report import (
+    render,
+)
 from jaxheads.training.config import TrainConfig
 from jaxheads.training.data.corpora import open_corpus
-from jaxheads.training.data.function_mixture import FunctionMixture
-from jaxheads.training.data.function_prompts import (
+from jaxheads.training.data.function_mixture import (
+    FunctionMixture,
     draw_prompts,
     most_shots,
     task_names,
@@ -39,6 +53,7 @@ from jaxheads.training.data.text_windows import TextWindows
 from jaxheads.training.data.token_store import tokenise
 from jaxheads.training.data.vocabulary import train_tokenizer
 from jaxheads.training.loop import train
+from jaxheads.weights.model import load
 
 SOURCE = FunctionMixture(
     30, inputs=9, shifts=2, tables=1, text_tokens=11, successors=3, longest_block=12
@@ -307,7 +322,7 @@ def test_every_seed_has_the_scores_of_its_prompts(training, dynamics):
         clean = draw_prompts(SOURCE, task, 4, 4, 0)
         moved = draw_prompts(SOURCE, task, 3, 4, 0, corrupt="permutation")
         given = (clean.tokens, clean.lengths)
-        heads = function_vector.last_heads(model.params, *given, model.config)
+        heads = sweeps.last_heads(model.params, *given, model.config)
         made = function_vector.effects(
             model.params, moved.tokens, moved.lengths, moved.targets,
             np.asarray(heads).mean(axis=1), model.config,

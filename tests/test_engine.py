@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from jaxheads import engine, plan
+from jaxheads.engine import plan, sweeps
 from jaxheads.models import llama
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 64, 113])
 @pytest.mark.parametrize("size", [1, 3, 64, 102, 500])
 def test_chunks_cover_everything_in_equal_balanced_parts(count, size):
-    parts = list(engine.chunks(count, size))
+    parts = list(sweeps.chunks(count, size))
     assert len({len(part) for part in parts}) == 1 and len(parts[0]) <= size
     joined = np.concatenate(parts)
     np.testing.assert_array_equal(joined[:count], np.arange(count))
@@ -21,7 +21,7 @@ def test_chunks_cover_everything_in_equal_balanced_parts(count, size):
 def test_the_chunk_follows_the_budget_and_is_never_empty():
     config = llama.Config(30, 576, 9, 3, 64, 1536, 49152, 8192)
     sizes = [
-        engine.subset_chunk(config, 10, 1, budget) for budget in (1, 10**8, 10**10)
+        sweeps.subset_chunk(config, 10, 1, budget) for budget in (1, 10**8, 10**10)
     ]
     assert sizes[0] == 1 < sizes[1] < sizes[2]
 

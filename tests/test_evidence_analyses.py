@@ -11,29 +11,28 @@ from families import CONFIGS, Tiny, assert_close, random_params
 
 from jaxheads import runs
 from jaxheads.errors import UserError
-from jaxheads.evidence import attribution
-from jaxheads.evidence.attribution import (
-    ablation_attribution,
-    removal_losses,
-    scores_without,
-)
-from jaxheads.evidence.before_and_after import before_and_after
-from jaxheads.evidence.circuits import circuit_figures
-from jaxheads.evidence.loss_components import (
-    largest_turn,
-    loss_components,
-    principal_components,
-)
 from jaxheads.models import toy
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward
 from jaxheads.models.removal import remove_each_head
 from jaxheads.scores import circuits, qk_trace
-from jaxheads.training.config import TrainConfig
+from jaxheads.studies.six_arguments import removal
+from jaxheads.studies.six_arguments.loss_components import (
+    largest_turn,
+    loss_components,
+    principal_components,
+)
+from jaxheads.studies.six_arguments.measured import circuit_figures
+from jaxheads.studies.six_arguments.removal import (
+    ablation_attribution,
+    before_and_after,
+    removal_losses,
+    scores_without,
+)
+from jaxheads.training.config import EvidenceConfig, TrainConfig
 from jaxheads.training.data.repeats import RepeatedTokens
-from jaxheads.training.evidence import make_evidence
-from jaxheads.training.evidence_config import EvidenceConfig
 from jaxheads.training.loop import train
+from jaxheads.training.measures.measures import make_evidence
 from jaxheads.training.trained import open_trained
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
@@ -147,14 +146,14 @@ def test_chunks_of_windows_give_the_same_by_one_program_for_all_steps(
         traced.append(1)
         return remove_each_head(*arguments, **keywords)
 
-    monkeypatch.setattr(attribution, "remove_each_head", counted)
+    monkeypatch.setattr(removal, "remove_each_head", counted)
     whole = ablation_attribution(trained, 0, samples=6)  # of a length of its own
     ablation_attribution(trained, 3, samples=6)
     assert len(traced) == 1
-    each = attribution._bytes_a_window(
+    each = removal._bytes_a_window(
         trained.params(0), trained.evidence().held_out, MODEL
     )
-    monkeypatch.setattr(attribution, "BUDGET_BYTES", 2 * each)
+    monkeypatch.setattr(removal, "BUDGET_BYTES", 2 * each)
     parts = ablation_attribution(trained, 0, samples=6)
     for name, values in whole.items():
         assert_close(parts[name], values)

@@ -10,17 +10,25 @@ import pytest
 from scipy import stats
 
 from jaxheads.errors import UserError
-from jaxheads.evidence import co_occurrence, co_perturbation, continuity, head_effects
-from jaxheads.evidence.config import MOST_STEPS
-from jaxheads.evidence.curves import BUMP, Curves
-from jaxheads.evidence.head_effects import INDUCTION
-from jaxheads.evidence.loss_bump import find_bumps, prominence
-from jaxheads.evidence.phase_changes import dated
-from jaxheads.evidence.positions import by_position
-from jaxheads.evidence.rules import NotAsked, against, interval, over_runs
-from jaxheads.evidence.steps import choose_steps
-from jaxheads.evidence.verdicts import judge
-from jaxheads.training.phase_change import PhaseChange, over_seeds
+from jaxheads.statistics.phase_change import PhaseChange, dated, over_seeds
+from jaxheads.studies.six_arguments import (
+    ablation_and_mechanism,
+    co_occurrence,
+    co_perturbation,
+    continuity,
+)
+from jaxheads.studies.six_arguments.ablation_and_mechanism import INDUCTION
+from jaxheads.studies.six_arguments.config import MOST_STEPS
+from jaxheads.studies.six_arguments.curves import (
+    BUMP,
+    Curves,
+    by_position,
+    find_bumps,
+    prominence,
+)
+from jaxheads.studies.six_arguments.measured import choose_steps
+from jaxheads.studies.six_arguments.rules import NotAsked, against, interval, over_runs
+from jaxheads.studies.six_arguments.verdicts import judge
 
 STEPS = np.arange(0, 1001, 25)
 
@@ -235,7 +243,7 @@ def test_differences_of_dates_are_welchs():
 def test_lack_of_evidence_is_no_refutation(last, answer):
     """Dates of four seeds each, 155 steps apart: a late one makes them no less so."""
     pair = {
-        "formed": {name: [[4, 4], [4, 4]] for name in co_perturbation.LEAST},
+        "formed": {name: [[4, 4], [4, 4]] for name in co_perturbation.LEAST_CHANGES},
         "dates": {
             "prefix_matching": [[250.0, 290, 330, 310], [470.0, 490, 500, 520]],
             "icl_score": [[250.0, 300, 330, last], [470.0, 490, 500, 520]],
@@ -382,7 +390,7 @@ def test_slow_changes_of_heads_decide_nothing():
     found = {"co_occurrence": [dated | {"extent": [0.6] * 3}]}
     assert answers([curves], generality=[[0.3, 0.4, 0.3]])[3] == "holds"
     found |= {"generality": [[0.3, 0.4, 0.3]], "runs": [curves.about]}
-    assert head_effects.decide_generality(found)[0] == "undecided"
+    assert ablation_and_mechanism.decide_generality(found)[0] == "undecided"
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -450,7 +458,7 @@ def test_what_heads_carry_is_that_of_a_loop():
     prefix = rng.uniform(0, 0.6, (3, 2, 4, 5))
     score = -rng.uniform(0.5, 2, (3, 2))
     score[1, 1] = -0.01  # nothing is learned in context
-    found = head_effects.carried(by_head, prefix, score)
+    found = ablation_and_mechanism.carried(by_head, prefix, score)
     for c, n in np.ndindex(3, 2):
         chosen = [h for h in np.ndindex(4, 5) if prefix[(c, n, *h)] > INDUCTION]
         total = sum(by_head[(c, n, *h)] for h in chosen)
@@ -469,20 +477,20 @@ def test_induction_heads_apart_from_others_is_that_of_a_loop():
     values, prefix = rng.normal(size=(3, 2, 5)), rng.uniform(0, 0.6, (3, 2, 5))
     values[0, 0] = np.nan
     prefix[2] = 0.1
-    got = head_effects.apart(values, prefix)
+    got = ablation_and_mechanism.apart(values, prefix)
     for n in range(2):
         known = [h for h in np.ndindex(2, 5) if np.isfinite(values[n][h])]
         mine = [values[n][h] for h in known if prefix[n][h] > INDUCTION]
         others = [values[n][h] for h in known if prefix[n][h] <= INDUCTION]
         assert got[n] == pytest.approx(np.mean(mine) - np.mean(others))
-        of_mine = head_effects.of_induction(values, prefix)[n]
+        of_mine = ablation_and_mechanism.of_induction(values, prefix)[n]
         assert of_mine == pytest.approx(np.mean(mine))
     assert np.isnan(got[2])
 
 
 def test_what_is_lost_together():
     scores = np.array([[-2.0, -1.0, -0.1], [-0.5, 0.1, 0.0], [-1.5, -0.8, -0.1]])
-    found = head_effects.lost(scores)
+    found = ablation_and_mechanism.lost(scores)
     np.testing.assert_allclose(found["lost"], [0.75, 1.1, np.nan])
     np.testing.assert_allclose(found["more_than_others"], [0.5, 0.9, np.nan])
 
@@ -493,7 +501,7 @@ def test_falls_over_the_window_are_more_than_even():
     score = curves.icl_score
     score[:, 2] = -0.001 * STEPS
     score[3, 2] = np.nan
-    got = head_effects.fall_in_window(STEPS, score, each)
+    got = ablation_and_mechanism.fall_in_window(STEPS, score, each)
     begin, end = each[0].begin, each[0].end
     assert begin is not None and end is not None
     values = dict(zip(STEPS.tolist(), score[:, 0], strict=True))
@@ -557,9 +565,11 @@ def test_why_nothing_is_asked_of_a_pair(heads, said):
         "vanilla": 1,
         "variant": "smeared keys",
         "layers": 2,
-        "formed": {name: [[seeds, seeds]] * 2 for name in co_perturbation.LEAST},
+        "formed": {
+            name: [[seeds, seeds]] * 2 for name in co_perturbation.LEAST_CHANGES
+        },
         "dates": {"prefix_matching": heads, "icl_score": heads},
-        "earlier": dict.fromkeys(co_perturbation.LEAST),
+        "earlier": dict.fromkeys(co_perturbation.LEAST_CHANGES),
         "last": [[-1.0] * seeds] * 2,
     }
     answer = co_perturbation.of_pair(pair)

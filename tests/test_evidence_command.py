@@ -17,20 +17,21 @@ from test_cli import jaxheads
 import jaxheads as jh
 from jaxheads import runs
 from jaxheads.errors import UserError
-from jaxheads.evidence import command as evidence_command
-from jaxheads.evidence import measured
-from jaxheads.evidence.attribution import ablation_attribution
-from jaxheads.evidence.circuits import circuit_figures
-from jaxheads.evidence.command import ask
-from jaxheads.evidence.config import ArgumentsConfig
-from jaxheads.evidence.joint_ablation import draw_others, joint_ablation
 from jaxheads.models import toy
 from jaxheads.models.parameters import init_params
-from jaxheads.training.config import TrainConfig
+from jaxheads.studies.six_arguments import command as evidence_command, measured
+from jaxheads.studies.six_arguments.command import ask
+from jaxheads.studies.six_arguments.config import ArgumentsConfig
+from jaxheads.studies.six_arguments.measured import circuit_figures
+from jaxheads.studies.six_arguments.removal import (
+    ablation_attribution,
+    draw_others,
+    joint_ablation,
+)
+from jaxheads.training.config import EvidenceConfig, TrainConfig
 from jaxheads.training.data.repeats import RepeatedTokens
-from jaxheads.training.evidence import make_evidence
-from jaxheads.training.evidence_config import EvidenceConfig
 from jaxheads.training.loop import train
+from jaxheads.training.measures.measures import make_evidence
 from jaxheads.training.objectives import target_losses
 from jaxheads.training.trained import open_trained
 from jaxheads.weights.digest import params_sha256
@@ -357,7 +358,7 @@ def test_a_mistake_is_one_sentence(arguments, sentence, folders, told, tmp_path,
 def _anchors(run: runs.Run) -> set[str]:
     """Of the sections of a page that can be written."""
     pytest.importorskip("altair")
-    from jaxheads.report import sections
+    from jaxheads.studies import page as sections
 
     page = sections.collect(run)
     json.dumps(page.payload(), allow_nan=False)

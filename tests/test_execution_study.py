@@ -9,21 +9,33 @@ import pytest
 from browser import check_page
 from families import random_params
 
-from jaxheads import cli, heads
+from jaxheads import heads
 from jaxheads.__main__ import main
-from jaxheads.devices import make_mesh
+from jaxheads.cli import run as cli
+from jaxheads.engine.devices import make_mesh
+from jaxheads.engine.progress import (
+    Progress,
+)
 from jaxheads.errors import UserError
-from jaxheads.inputs import STUDY
-from jaxheads.model import load
 from jaxheads.models import family, gpt2
 from jaxheads.models.forward import forward
-from jaxheads.report import render
-from jaxheads.runs import Arrays, RunFolder
-from jaxheads.runs import load as load_run
-from jaxheads.studies import execution as study
-from jaxheads.studies.config import ExecutionConfig, StudyConfig
-from jaxheads.study import Progress, run_study
-from jaxheads.vector_execution import PROMPTS
+from jaxheads.runs import Arrays, RunFolder, load as load_run
+from jaxheads.studies.config import (
+    StudyConfig,
+)
+from jaxheads.studies.context import STUDY
+from jaxheads.studies.function_vectors import study
+from jaxheads.studies.function_vectors.config import (
+    ExecutionConfig,
+)
+from jaxheads.studies.function_vectors.execution import PROMPTS
+from jaxheads.studies.report import (
+    render,
+)
+from jaxheads.studies.run import (
+    run_study,
+)
+from jaxheads.weights.model import load
 
 TASKS = ("antonym", "singular-plural")
 KINDS = PROMPTS[1:]
@@ -374,8 +386,8 @@ def test_a_study_runs_the_part_where_its_tasks_are_named(monkeypatch, model, tmp
         asked.append(parts)
         raise UserError("enough")
 
-    monkeypatch.setattr("jaxheads.study.run_study", stopped)
-    monkeypatch.setattr("jaxheads.model.load", lambda *_: model)
+    monkeypatch.setattr("jaxheads.studies.run.run_study", stopped)
+    monkeypatch.setattr("jaxheads.weights.model.load", lambda *_: model)
     for options in ([], ["--execution.tasks", "antonym"]):
         with pytest.raises(UserError, match="enough"):
             cli.run(["study", "somewhere", "-o", str(tmp_path), *options])

@@ -13,18 +13,17 @@ from jaxheads.icl.tasks import load_task, task_names
 from jaxheads.models import gpt2
 from jaxheads.models.forward import forward
 from jaxheads.models.parameters import init_params
-from jaxheads.report.training_figures import evaluated
-from jaxheads.report.training_tasks import table
-from jaxheads.training.config import TrainConfig
+from jaxheads.studies.train.figures import evaluated
+from jaxheads.studies.train.page import table
+from jaxheads.training.config import EvidenceConfig, TrainConfig
 from jaxheads.training.data.corpora import open_corpus
 from jaxheads.training.data.repeats import RepeatedTokens
 from jaxheads.training.data.text_windows import TextWindows
 from jaxheads.training.data.token_store import tokenise
 from jaxheads.training.data.vocabulary import train_tokenizer
-from jaxheads.training.evidence import figure_dims, figure_unit, make_evidence
-from jaxheads.training.evidence_config import EvidenceConfig
-from jaxheads.training.fewshot import draw_fewshot, fewshot_figures
 from jaxheads.training.loop import train
+from jaxheads.training.measures.fewshot import draw_fewshot, fewshot_figures
+from jaxheads.training.measures.measures import figure_dims, figure_unit, make_evidence
 from jaxheads.training.trained import open_trained
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from families import CONFIGS, Tiny, assert_close
 
-from jaxheads import fills
+from jaxheads.engine import fills
 from jaxheads.errors import UserError
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward, last_token_logits, prefill

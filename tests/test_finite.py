@@ -3,13 +3,23 @@
 import numpy as np
 import pytest
 
-from jaxheads import finite, runs
+from jaxheads import runs
 from jaxheads.errors import UserError
 from jaxheads.heads import parse_heads
-from jaxheads.inputs import prepare
-from jaxheads.model import load
-from jaxheads.studies import ablation, head_scores
-from jaxheads.studies.config import AblationConfig, ScoresConfig, StudyConfig
+from jaxheads.runs import finite
+from jaxheads.scores.names import (
+    ScoresConfig,
+)
+from jaxheads.studies.ablation import few_shot
+from jaxheads.studies.ablation.config import (
+    AblationConfig,
+)
+from jaxheads.studies.config import (
+    StudyConfig,
+)
+from jaxheads.studies.context import prepare
+from jaxheads.studies.scores import study as head_scores
+from jaxheads.weights.model import load
 
 NAN = float("nan")
 
@@ -157,7 +167,7 @@ def test_an_ablation_stops_where_only_a_set_overflows(
     fill[1, 4] = 3e38  # its part of the stream is infinite
     run = folder(tmp_path, "float16")
     with pytest.raises(UserError) as error:
-        ablation.run(
+        few_shot.run(
             inputs.ablation, model.params, model.config, model.tokenizer, sets, fill,
             run, 10**9, lambda flops: None,
         )  # fmt: skip

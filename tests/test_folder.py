@@ -20,10 +20,10 @@ from jaxheads.icl.prompts import build_prompts, encode_prompts
 from jaxheads.icl.tasks import Task
 from jaxheads.icl.templates import Template
 from jaxheads.icl.texts import encode_documents, encode_stream
-from jaxheads.inspection import inspect_source
-from jaxheads.model import load
 from jaxheads.weights.digest import params_sha256
 from jaxheads.weights.folder import open_folder
+from jaxheads.weights.inspection import inspect_source
+from jaxheads.weights.model import load
 from jaxheads.weights.store import save
 
 INDEX = "model.safetensors.index.json"

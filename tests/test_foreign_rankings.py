@@ -14,15 +14,17 @@ from test_cli import jaxheads
 from torch_files import STORAGES, storage, tensor, text, write_legacy, write_zip
 
 from jaxheads.errors import UserError
-from jaxheads.foreign_rankings import (
+from jaxheads.heads import HeadScores
+from jaxheads.heads.published_files import (
+    HeadList,
+    read_head_list,
     read_mean_heads,
     read_scores,
+    write_head_list,
     write_pickled_scores,
 )
-from jaxheads.head_lists import HeadList, read_head_list, write_head_list
-from jaxheads.heads import HeadScores
-from jaxheads.rankings import read_ranking, read_two, write_ranking
-from jaxheads.weights.inert_arrays import open_pickle
+from jaxheads.heads.rankings import read_ranking, read_two, write_ranking
+from jaxheads.weights.pickles import open_pickle
 
 L, H, K, N, T = 3, 4, 5, 6, 7
 PROTOCOLS = (2, 3, 4, 5)

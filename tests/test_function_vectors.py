@@ -11,7 +11,6 @@ from families import CONFIGS, Tiny, assert_close
 
 from jaxheads import heads, load
 from jaxheads.errors import UserError
-from jaxheads.function_vectors import answered_with, function_vector, read_out
 from jaxheads.icl.prompts import Batch
 from jaxheads.icl.tasks import load_tasks
 from jaxheads.models import family
@@ -19,11 +18,16 @@ from jaxheads.models.addition import Addition
 from jaxheads.models.forward import forward, last_token_logits, prefill
 from jaxheads.models.metrics import probability
 from jaxheads.models.steering import steer
-from jaxheads.vector_execution import (
+from jaxheads.studies.function_vectors.execution import (
     PROMPTS,
     Execution,
     build_conditions,
     execute,
+)
+from jaxheads.studies.function_vectors.vectors import (
+    answered_with,
+    function_vector,
+    read_out,
 )
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -26,7 +26,7 @@ from reference_case import (
 )
 from safetensors.numpy import save_file
 
-from jaxheads.model import Model, load
+from jaxheads.weights.model import Model, load
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.npz"))
 IN_ALL_RESPECTS = ("llama-gqa", "gpt2", "gpt_neox")

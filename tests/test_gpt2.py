@@ -11,7 +11,6 @@ import pytest
 from families import Tiny, random_params
 
 from jaxheads.errors import UserError
-from jaxheads.model import load
 from jaxheads.models import family, gpt2
 from jaxheads.models.forward import forward, generate, prefill
 from jaxheads.models.gpt2 import Config
@@ -19,6 +18,7 @@ from jaxheads.models.layers import ACTIVATIONS, activation, activation_name
 from jaxheads.models.parameters import num_params
 from jaxheads.weights.convert import from_params, to_params
 from jaxheads.weights.digest import params_sha256
+from jaxheads.weights.model import load
 
 CONFIGS = {
     "published": Config(3, 40, 4, 34, 43, 64),

@@ -11,7 +11,6 @@ import pytest
 from families import Tiny, random_params
 
 from jaxheads.errors import UserError
-from jaxheads.model import load
 from jaxheads.models import family, gpt_neox
 from jaxheads.models.forward import forward
 from jaxheads.models.gpt_neox import Config
@@ -19,6 +18,7 @@ from jaxheads.models.parameters import num_params
 from jaxheads.models.rope import Rope
 from jaxheads.weights.convert import from_params, to_params
 from jaxheads.weights.digest import params_sha256
+from jaxheads.weights.model import load
 
 CONFIGS = {
     "parallel": Config(3, 40, 4, 34, 43, 64, rotary_width=4),

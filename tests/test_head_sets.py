@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxheads import claims, head_sets, ranking_uncertainty, statistics
+from jaxheads import statistics
 from jaxheads.heads import top
 from jaxheads.runs import Run
+from jaxheads.studies import claims
+from jaxheads.studies.scores import numbers, uncertainty
 
 SHAPE = (12, 11)  # 132 heads: top sets of 3 and 7
 
@@ -30,8 +32,8 @@ def random_scores(seed: int, shape: tuple[int, int] = SHAPE) -> np.ndarray:
     return np.random.default_rng(seed).gamma(0.3, 0.1, shape)
 
 
-def by_name(run: Run) -> dict[str, head_sets.Number]:
-    return {number.name: number for number in head_sets.numbers(run)}
+def by_name(run: Run) -> dict[str, numbers.Number]:
+    return {number.name: number for number in numbers.numbers(run)}
 
 
 def test_values_are_those_of_the_scores():
@@ -76,14 +78,14 @@ def test_the_interval_of_a_strength_is_that_of_the_errors():
 def test_a_run_with_one_score_has_no_numbers():
     run = run_of(random_scores(0), random_scores(1))
     del run.arrays["score/induction"]
-    assert head_sets.numbers(run) == []
+    assert numbers.numbers(run) == []
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 64), (40, 1)])
 def test_models_of_every_size_have_numbers(shape: tuple[int, int]):
     fv, induction = random_scores(0, shape), random_scores(1, shape)
     run = run_of(fv, induction)
-    for number in head_sets.numbers(run):
+    for number in numbers.numbers(run):
         assert number.low <= number.value <= number.high or math.isnan(number.low)
     json.dumps(claims.to_rows(run), allow_nan=False)
 
@@ -95,12 +97,12 @@ def test_prompts_are_resampled_within_tasks_where_a_run_has_them():
     effects = np.random.default_rng(0).normal(size=(3, 4, 5, 8))  # [A, L, H, B]
     scores = effects.mean((0, 3))
     run = run_of(scores, scores, 0.0, **{"fv/effects_by_prompt": effects})
-    made = ranking_uncertainty.resampled_scores(run, "function_vector", 0, 4000)
+    made = uncertainty.resampled_scores(run, "function_vector", 0, 4000)
     assert made.shape == (4000, 4, 5)
     expected = np.sqrt((effects.var(axis=-1) / 8).sum(0)) / 3
     np.testing.assert_allclose(made.std(0), expected, rtol=0.06)
     assert np.abs(made.mean(0) - scores).max() < 5 * expected.max() / math.sqrt(4000)
-    same = ranking_uncertainty.resampled_scores(run, "induction", 0, 3)
+    same = uncertainty.resampled_scores(run, "induction", 0, 3)
     np.testing.assert_array_equal(same, np.stack([scores] * 3))  # its errors are 0
 
 
@@ -112,13 +114,12 @@ def test_noise_that_lowers_an_overlap_is_taken_away():
         shown = [true + rng.normal(0, 0.3, true.shape) for _ in range(2)]
         run = run_of(*shown, error=0.3)
         made = [
-            ranking_uncertainty.resampled_scores(run, name, trial, 100)
-            for name in head_sets.PAIR
+            uncertainty.resampled_scores(run, name, trial, 100) for name in numbers.PAIR
         ]
         overlap = statistics.overlap(*(top(each, 20) for each in shown))
         again = [statistics.overlap(top(a, 20), top(b, 20)) for a, b in zip(*made)]  # noqa: B905
         shifts.append(np.mean(again) - overlap)
-        low, high = ranking_uncertainty.ranked_interval(overlap, np.array(again))
+        low, high = uncertainty.ranked_interval(overlap, np.array(again))
         assert low <= overlap <= high
         ends.append(high - overlap)
     assert np.mean(shifts) < 0 < np.mean(ends)
@@ -130,9 +131,9 @@ def test_depth_by_hand():
     heads_a[[3, 4, 4], [0, 0, 1]] = True
     heads_b[[0, 1, 3], [0, 0, 0]] = True  # head 3.0 is in both
     # Layers 4, 4 against 0, 1: 2 of the 6 divisions are as far apart.
-    assert ranking_uncertainty.depth_p(heads_a, heads_b) == pytest.approx(2 / 6)
-    assert ranking_uncertainty.depth_p(heads_a, heads_a) == 1.0
-    assert math.isnan(ranking_uncertainty.depth_p(heads_a, heads_a & heads_b))
+    assert uncertainty.depth_p(heads_a, heads_b) == pytest.approx(2 / 6)
+    assert uncertainty.depth_p(heads_a, heads_a) == 1.0
+    assert math.isnan(uncertainty.depth_p(heads_a, heads_a & heads_b))
 
 
 def test_random_divisions_are_near_all_of_them():
@@ -144,7 +145,7 @@ def test_random_divisions_are_near_all_of_them():
     picks = np.array([*itertools.combinations(range(18), 9)])
     means = layers[picks].mean(1)
     exact = np.mean(np.abs(2 * (means - layers.mean())) >= measured - 1e-9)
-    got = ranking_uncertainty.depth_p(heads_a, heads_b)
+    got = uncertainty.depth_p(heads_a, heads_b)
     assert got == pytest.approx(exact, abs=0.02)
 
 
@@ -152,11 +153,11 @@ def test_spearmans_p_is_that_of_scipy():
     a = np.array([3, 1, 4, 1.5, 5, 9, 2, 6])
     b = np.array([2, 7, 1, 8, 2.8, 1.2, 5, 9.0])
     rho = statistics.spearman(a, b)
-    assert ranking_uncertainty.spearman_p(rho, 8) == pytest.approx(0.41975308641975)
+    assert uncertainty.spearman_p(rho, 8) == pytest.approx(0.41975308641975)
     # Of 8! orders, that one and its reverse.
-    assert ranking_uncertainty.spearman_p(1.0, 8) == pytest.approx(2 / 40320)
-    assert 0 < ranking_uncertainty.spearman_p(-1.0, 400) < 1e-300
-    assert math.isnan(ranking_uncertainty.spearman_p(0.5, 2))
+    assert uncertainty.spearman_p(1.0, 8) == pytest.approx(2 / 40320)
+    assert 0 < uncertainty.spearman_p(-1.0, 400) < 1e-300
+    assert math.isnan(uncertainty.spearman_p(0.5, 2))
 
 
 # The claims that rest on them.

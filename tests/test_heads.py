@@ -24,7 +24,7 @@ from jaxheads.heads import (
     top_fraction,
     uniform,
 )
-from jaxheads.sets import SetPlan, largest_changes
+from jaxheads.heads.sets import SetPlan, largest_changes
 
 SCORES = np.array([[0.1, 0.9, -0.5], [0.9, 0.3, 0.2]])
 

@@ -13,18 +13,25 @@ import pytest
 import jaxheads as jh
 from jaxheads import runs
 from jaxheads.__main__ import main
+from jaxheads.engine.memory import budget_bytes
 from jaxheads.errors import UserError
-from jaxheads.icl.document_files import arrow_documents
+from jaxheads.heads.rankings import read_ranking
+from jaxheads.heads.set_files import read_sets
 from jaxheads.icl.tasks import load_tasks
-from jaxheads.icl.texts import read_documents
-from jaxheads.inputs import prepare
-from jaxheads.memory import budget_bytes
-from jaxheads.rankings import read_ranking
-from jaxheads.report import score_sections
+from jaxheads.icl.texts import arrow_documents, read_documents
 from jaxheads.report.page import _script_json
-from jaxheads.saved_sets import read_sets
-from jaxheads.studies.config import AblationConfig, ScoresConfig, StudyConfig
-from jaxheads.tokenizer import Tokenizer
+from jaxheads.scores.names import (
+    ScoresConfig,
+)
+from jaxheads.studies.ablation.config import (
+    AblationConfig,
+)
+from jaxheads.studies.config import (
+    StudyConfig,
+)
+from jaxheads.studies.context import prepare
+from jaxheads.studies.scores import page
+from jaxheads.tokenizer.tokenizer import Tokenizer
 from jaxheads.training.data.corpora import open_corpus
 from jaxheads.weights.sources import open_source
 from jaxheads.weights.store import save
@@ -291,7 +298,7 @@ def test_the_page_says_that_scores_are_constant(tmp_path):
         (same + 1e-9 * np.arange(6).reshape(2, 3), np.full((2, 3), 1e-8), True),
         (same + np.arange(6).reshape(2, 3), np.full((2, 3), 0.1), False),
     ):
-        section = score_sections.scores(constant_run(tmp_path, mean, error))
+        section = page.scores(constant_run(tmp_path, mean, error))
         assert section is not None
         assert any("ranks no head" in fact for fact in section.facts) == constant
 

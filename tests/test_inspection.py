@@ -11,9 +11,9 @@ from safetensors.numpy import load_file, save_file
 
 from jaxheads.__main__ import main
 from jaxheads.errors import UserError
-from jaxheads.inspection import RecordedSettings, inspect_source
-from jaxheads.model import load
 from jaxheads.weights.checkpoint import StoredTensor
+from jaxheads.weights.inspection import RecordedSettings, inspect_source
+from jaxheads.weights.model import load
 from jaxheads.weights.smollm2 import default_model_path
 
 

@@ -11,13 +11,13 @@ import pytest
 from families import CONFIGS, Tiny
 
 from jaxheads.errors import UserError
-from jaxheads.inspection import RecordedSettings
 from jaxheads.models import family, gemma2, llama, olmo2, qwen
 from jaxheads.models.forward import forward
 from jaxheads.models.parameters import num_params
 from jaxheads.models.rope import Rope
 from jaxheads.weights.convert import from_params, to_params
 from jaxheads.weights.digest import params_sha256
+from jaxheads.weights.inspection import RecordedSettings
 
 # --- published configs -----------------------------------------------------------
 

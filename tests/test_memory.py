@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxheads import memory
+from jaxheads.engine import memory
+from jaxheads.engine.memory import Fit, Program, fit
 from jaxheads.errors import UserError
-from jaxheads.memory import Fit, Program, fit
 
 HERE = Path(__file__).parent
 

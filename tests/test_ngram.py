@@ -14,7 +14,6 @@ from plain_ngrams import looked_at, plain_embedding
 from jaxheads.errors import UserError
 from jaxheads.models import ngram, toy
 from jaxheads.models.ablation import Ablation
-from jaxheads.models.execution import sequence_positions
 from jaxheads.models.forward import (
     forward,
     generate,
@@ -22,11 +21,12 @@ from jaxheads.models.forward import (
     patch_each_head,
     prefill,
 )
+from jaxheads.models.layer_scan import sequence_positions
 from jaxheads.models.parameters import num_params
 from jaxheads.training.choices import choose_model
 from jaxheads.training.config import ModelChoice, TrainConfig
 from jaxheads.training.data.repeats import RepeatedTokens
-from jaxheads.training.optimiser import decayed
+from jaxheads.training.state import decayed
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

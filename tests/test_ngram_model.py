@@ -6,17 +6,17 @@ import pytest
 from families import random_params
 
 from jaxheads.models import toy
+from jaxheads.training.config import EvidenceConfig
 from jaxheads.training.data.automata import Family
-from jaxheads.training.data.language_metrics import (
+from jaxheads.training.data.languages import (
+    RegularLanguages,
     distance_between,
     legal_next_symbol,
+    ngram_predictions,
     total_variation,
 )
-from jaxheads.training.data.languages import RegularLanguages
-from jaxheads.training.data.ngram_model import ngram_predictions
-from jaxheads.training.evidence import figure_dims, figure_unit, make_evidence
-from jaxheads.training.evidence_config import EvidenceConfig
-from jaxheads.training.evidence_windows import run_windows
+from jaxheads.training.measures.measures import figure_dims, figure_unit, make_evidence
+from jaxheads.training.measures.windows import run_windows
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

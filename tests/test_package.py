@@ -33,7 +33,7 @@ def test_importing_jaxheads_imports_nothing_slow(slow: str):
 
 
 def test_the_statistics_import_scipy_when_they_are_asked():
-    code = "import jaxheads.statistics.paired_tests, jaxheads.claims, sys"
+    code = "import jaxheads.statistics.paired_tests, jaxheads.studies.claims, sys"
     assert python(f"{code}; assert 'scipy.stats' not in sys.modules").returncode == 0
 
 
@@ -66,14 +66,13 @@ def test_models_import_nothing_else_of_jaxheads():
 
 def test_only_the_entry_and_the_studies_config_are_known_to_the_command_line():
     """Light imports only, so that help is quick."""
-    tree = ast.parse((ROOT / "jaxheads" / "cli.py").read_text())
+    tree = ast.parse((ROOT / "jaxheads" / "cli" / "run.py").read_text())
     at_top = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
     ours = {name for name in at_top if name and name.startswith("jaxheads")}
     assert ours == {
         "jaxheads",  # stops
-        "jaxheads.commands",
+        "jaxheads.cli.options",
         "jaxheads.errors",
-        "jaxheads.parsing",
         "jaxheads.studies.config",
     }
 
@@ -81,16 +80,19 @@ def test_only_the_entry_and_the_studies_config_are_known_to_the_command_line():
 @pytest.mark.parametrize(
     "module",
     [
-        "tables",
-        "doctor",
-        "rankings",
-        *(f"{part}.command" for part in ("training", "dynamics", "evidence", "arms")),
+        "cli.tables",
+        "studies.doctor",
+        "heads.rankings",
+        *(
+            f"studies.{part}.command"
+            for part in ("train", "dynamics", "six_arguments", "compare_runs")
+        ),
     ],
 )
 def test_what_commands_print_needs_no_package_of_the_page(module):
     code = (
         "import sys; sys.modules.update(altair=None, vl_convert=None, jinja2=None); "
-        f"import jaxheads.{module}, jaxheads.report"
+        f"import jaxheads.{module}, jaxheads.report.page"
     )
     done = python(code)
     assert done.returncode == 0, done.stderr

@@ -11,7 +11,12 @@ import math
 import numpy as np
 import pytest
 
-from jaxheads.statistics import Interval, distributions, multiple_tests, paired_tests
+from jaxheads.statistics import (
+    Interval,
+    paired_tests,
+    paired_tests as multiple_tests,
+    units,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,14 +29,14 @@ from jaxheads.statistics import Interval, distributions, multiple_tests, paired_
     ],
 )  # fmt: skip
 def test_students_t_is_that_of_scipy(t: float, freedom: float, p: float):
-    assert distributions.student_t_p(t, freedom) == pytest.approx(p, rel=1e-9)
+    assert units.student_t_p(t, freedom) == pytest.approx(p, rel=1e-9)
 
 
 def test_the_quantile_is_the_inverse():
-    assert distributions.student_t_quantile(0.95, 1) == pytest.approx(12.70620474)
-    assert distributions.student_t_quantile(0.95, 4) == pytest.approx(2.77644511)
-    assert distributions.student_t_quantile(0.9, 7.5) == pytest.approx(1.87574747921)
-    assert math.isnan(distributions.student_t_p(math.nan, 3))
+    assert units.student_t_quantile(0.95, 1) == pytest.approx(12.70620474)
+    assert units.student_t_quantile(0.95, 4) == pytest.approx(2.77644511)
+    assert units.student_t_quantile(0.9, 7.5) == pytest.approx(1.87574747921)
+    assert math.isnan(units.student_t_p(math.nan, 3))
 
 
 # Several tests.

@@ -9,14 +9,14 @@ import pytest
 from scipy import stats
 
 from jaxheads.errors import UserError
-from jaxheads.report import training
 from jaxheads.runs import Run
-from jaxheads.training.phase_change import (
+from jaxheads.statistics.phase_change import (
     PhaseChange,
     find_phase_change,
     find_phase_changes,
     windows_overlap,
 )
+from jaxheads.studies.train import page
 
 STEPS = np.arange(81) * 25.0
 
@@ -195,7 +195,7 @@ def test_a_page_says_no_phase_change_only_where_it_could_be_seen(
         "evaluation/step": STEPS[:evaluations],
         "evaluation/prefix_matching": values,
     }
-    text = training.verdict(Run(Path("run"), {"train": {}}, arrays))
+    text = page.verdict(Run(Path("run"), {"train": {}}, arrays))
     assert text is not None and said in text
     assert ("no phase change" in text) == (evaluations > 5 and top < 0.3)
     assert (top < 0.3) == ("in 0 of 2 seeds" in text or "No head" in text)

@@ -12,12 +12,13 @@ from families import CONFIGS, Tiny
 from rich.console import Console
 from test_study import SMALL
 
-from jaxheads import plan, planning, progress, study
+from jaxheads.engine import plan, progress
+from jaxheads.engine.memory import Fit, Program, program_bytes
 from jaxheads.errors import UserError
-from jaxheads.memory import Fit, Program, program_bytes
-from jaxheads.model import load
 from jaxheads.models.last_position import prefill_program
-from jaxheads.study import run_study
+from jaxheads.studies import run as planning, run as study
+from jaxheads.studies.run import run_study
+from jaxheads.weights.model import load
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -9,7 +9,7 @@ from jaxheads.__main__ import main
 from jaxheads.models import family
 from jaxheads.models.forward import forward
 from jaxheads.models.parameters import is_leaf
-from jaxheads.presets import PRESETS, table
+from jaxheads.weights.presets import PRESETS, table
 
 PUBLISHED = {
     "pythia-70m-deduped": (6, 8, 70_426_624),

@@ -16,8 +16,13 @@ import jaxheads as jh
 from jaxheads import runs
 from jaxheads.models import llama
 from jaxheads.models.metrics import log_probability
-from jaxheads.studies.config import ScoresConfig, StudyConfig
-from jaxheads.study import run_study
+from jaxheads.scores.names import (
+    ScoresConfig,
+)
+from jaxheads.studies.config import (
+    StudyConfig,
+)
+from jaxheads.studies.run import run_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 

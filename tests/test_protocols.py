@@ -10,11 +10,19 @@ import pytest
 from test_cli import SMALL, jaxheads
 
 from jaxheads import runs
-from jaxheads.cli import study_config
+from jaxheads.cli.options import parse
+from jaxheads.cli.run import study_config
+from jaxheads.icl.task_names import (
+    TemplateName,
+)
 from jaxheads.icl.tasks import load_tasks
 from jaxheads.icl.templates import TEMPLATES
-from jaxheads.parsing import parse
-from jaxheads.studies.config import ExecutionConfig, StudyConfig, TemplateName
+from jaxheads.studies.config import (
+    StudyConfig,
+)
+from jaxheads.studies.function_vectors.config import (
+    ExecutionConfig,
+)
 from jaxheads.studies.protocols import (
     DEFAULT,
     DEVIATIONS,
@@ -22,7 +30,7 @@ from jaxheads.studies.protocols import (
     PROTOCOLS,
     value_of,
 )
-from jaxheads.study_sets import ablation_sets
+from jaxheads.studies.run import ablation_sets
 
 TEXT, CODE = PROTOCOLS["yin2025"], PROTOCOLS["yin2025-code"]
 

@@ -14,14 +14,14 @@ from jaxheads.icl import published
 from jaxheads.icl.prompts import build_prompts
 from jaxheads.icl.tasks import load_task, load_tasks
 from jaxheads.icl.templates import TEMPLATES
-from jaxheads.inputs import prepare
-from jaxheads.model import load
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward
 from jaxheads.scores import induction_text
 from jaxheads.studies.config import StudyConfig
+from jaxheads.studies.context import prepare
 from jaxheads.studies.protocols import PROTOCOLS
-from jaxheads.study import run_study
+from jaxheads.studies.run import run_study
+from jaxheads.weights.model import load
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

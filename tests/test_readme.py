@@ -20,7 +20,7 @@ def test_the_readmes_python_runs():
 
 
 def test_every_command_it_names_exists():
-    from jaxheads.commands import COMMANDS
+    from jaxheads.cli.options import COMMANDS
 
     named = re.findall(r"^jaxheads ([a-z-]+)", README.read_text(), re.MULTILINE)
     assert set(named) == set(COMMANDS)

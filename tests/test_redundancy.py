@@ -8,22 +8,22 @@ import numpy as np
 import pytest
 from families import assert_close
 
+from jaxheads.engine.plan import sequence
 from jaxheads.errors import UserError
-from jaxheads.greedy import Scale, greedy_backward, greedy_forward
 from jaxheads.icl.prompts import Batch
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward
 from jaxheads.models.metrics import probability
-from jaxheads.plan import sequence
-from jaxheads.redundancy import (
+from jaxheads.runs import RunFolder
+from jaxheads.studies.redundancy.greedy import Scale, greedy_backward, greedy_forward
+from jaxheads.studies.redundancy.shapley import (
     Memo,
     Universe,
     interactions,
     over_prompts,
     shapley,
 )
-from jaxheads.runs import RunFolder
-from jaxheads.subset_values import SubsetValues, right_token
+from jaxheads.studies.redundancy.values import SubsetValues, right_token
 
 SHAPE = (3, 4)
 HEADS = np.array([[2, 1], [0, 3], [1, 0], [1, 2], [0, 0]])

@@ -14,16 +14,22 @@ import pytest
 from browser import Browser, check_page
 from synthetic_run import Sizes, make_run, write_run
 
-from jaxheads import claims, run_scores, statistics
-from jaxheads.claims import rules as rules_of_claims
+from jaxheads import statistics
 from jaxheads.errors import UserError
-from jaxheads.report import findings, outcomes, sentences, words
+from jaxheads.heads import run_scores
+from jaxheads.report import words
 from jaxheads.runs import Run, load
+from jaxheads.statistics import claims as rules_of_claims
+from jaxheads.studies import claims
+from jaxheads.studies.ablation import findings, outcomes, sentences
 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
 
-from jaxheads.report import render, write_report
+from jaxheads.studies.report import (
+    render,
+    write_report,
+)
 
 PARTS = ("scores", "ablation", "token_loss")
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'@ink{{7*7}}"

@@ -6,17 +6,20 @@ import numpy as np
 import pytest
 from synthetic_run import Sizes, make_run
 
-from jaxheads import claims, statistics
-from jaxheads.report import findings, first_tokens, outcomes, words
+from jaxheads import statistics
+from jaxheads.report import words
 from jaxheads.runs import Run
+from jaxheads.studies import claims
+from jaxheads.studies.ablation import findings, first_tokens, outcomes
 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
 
 from rich.console import Console
 
-from jaxheads.report import ablation_figures, curves, sections
-from jaxheads.tables import print_run
+from jaxheads.cli.tables import print_run
+from jaxheads.studies import page as sections
+from jaxheads.studies.ablation import curves, figures
 
 FRACTIONS = (0.02, 0.1, 0.2)
 SIZES = Sizes(
@@ -70,7 +73,7 @@ def test_tasks_whose_first_token_tells_nothing_are_named_and_left_out(run: Run, 
         outcomes.zero_shot(told)[0].values,
         run.arrays["ablation/zero_shot/first_token"][:, 1:],
     )
-    assert [one.title for one in ablation_figures.task_panels(told)] == names[1:]
+    assert [one.title for one in figures.task_panels(told)] == names[1:]
     page = {section.anchor: section for section in sections.collect(told).sections}
     said = f"all answers of {mute} have the same first token"
     assert said in page["few-shot"].text and said in page["tasks"].text
@@ -195,7 +198,7 @@ def test_accuracy_without_demonstrations_has_its_own_row(run: Run, made):
 
 
 def test_each_task_has_a_panel_of_its_own_accuracy(run: Run, made):
-    panels = ablation_figures.task_panels(run)
+    panels = figures.task_panels(run)
     assert [panel.title for panel in panels] == run.result["evaluation_tasks"]
     outcome = outcomes.accuracy(run)[0]
     values = run.arrays["ablation/first_token"]
@@ -222,7 +225,7 @@ def test_each_task_has_a_panel_of_its_own_accuracy(run: Run, made):
 
 
 def test_the_overlap_is_that_of_the_ablated_sets(run: Run):
-    panel = ablation_figures.overlap_panel(run)
+    panel = figures.overlap_panel(run)
     assert panel is not None
     plain, excluding, expected = panel.lines
     for mode, line in (("top", plain), ("exclusion", excluding)):
@@ -240,7 +243,7 @@ def test_the_overlap_is_that_of_the_ablated_sets(run: Run):
 
 def test_what_is_left_is_placed_among_all_heads(run: Run):
     for panel, score in zip(
-        ablation_figures.preserved_panels(run),
+        figures.preserved_panels(run),
         ("function_vector", "induction"),
         strict=True,
     ):
@@ -297,6 +300,6 @@ def test_medians_stand_beside_means(run: Run):
 @pytest.mark.parametrize("parts", [("scores",), ("ablation",), ("token_loss",)])
 def test_what_a_run_lacks_is_left_out(parts):
     lacking = make_run(parts=parts)
-    anchors = {section.anchor for section in ablation_figures.sections(lacking)}
+    anchors = {section.anchor for section in figures.sections(lacking)}
     wanted = {"few-shot-tasks", "ablated-heads"} if parts == ("ablation",) else set()
     assert anchors == wanted

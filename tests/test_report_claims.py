@@ -11,15 +11,19 @@ import pytest
 import synthetic_run
 from rich.console import Console
 
-from jaxheads import claims, head_sets, tables
-from jaxheads.report import claims as shown
+from jaxheads.cli import tables
 from jaxheads.report import words
 from jaxheads.runs import Run
+from jaxheads.studies import claims, claims_page as shown
+from jaxheads.studies.scores import numbers
 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
 
-from jaxheads.report import render, write_report
+from jaxheads.studies.report import (
+    render,
+    write_report,
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +54,7 @@ def test_the_page_says_every_claim_with_its_evidence(run: Run, page: str):
 
 
 def test_the_page_has_the_numbers_of_the_figures(run: Run, page: str):
-    for number in head_sets.numbers(run):
+    for number in numbers.numbers(run):
         assert words.sentence(number.label) in page
         assert (
             words.number(number.value) in page

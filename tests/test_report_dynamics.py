@@ -11,11 +11,12 @@ from rich.console import Console
 from synthetic_dynamics import STEPS, make_dynamics
 from test_report import payload, visible
 
-from jaxheads.dynamics.terminal import print_dynamics
-from jaxheads.report import dynamics_figures as drawn
-from jaxheads.report import dynamics_findings as told
-from jaxheads.report import render
 from jaxheads.runs import Run
+from jaxheads.studies.dynamics import figures as drawn, findings as told
+from jaxheads.studies.dynamics.command import print_dynamics
+from jaxheads.studies.report import (
+    render,
+)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_heads_that_lead_in_the_end_are_followed(run):
 @pytest.mark.parametrize("steps", [(1000,), (0, 1), (0, 100, 143000)], ids=str)
 def test_few_or_early_steps_make_a_page_too(steps):
     pytest.importorskip("altair")
-    from jaxheads.report import sections
+    from jaxheads.studies import page as sections
 
     page = sections.collect(make_dynamics(steps, few_shot=False))
     json.dumps(page.payload(), allow_nan=False)

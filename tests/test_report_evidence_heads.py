@@ -7,11 +7,11 @@ import pytest
 
 pytest.importorskip("altair")
 
-from jaxheads.evidence.loss_components import largest_turn
-from jaxheads.report import evidence_head_figures as drawn
 from jaxheads.report import theme
-from jaxheads.report.evidence_heads import sections
 from jaxheads.runs import Run
+from jaxheads.studies.six_arguments import heads_figures as drawn
+from jaxheads.studies.six_arguments.heads_page import sections
+from jaxheads.studies.six_arguments.loss_components import largest_turn
 
 RNG = np.random.default_rng(0)
 SIZES = {"deep": (2, 2, 3), "flat": (3, 1, 4)}  # N, L, H

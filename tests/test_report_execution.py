@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxheads import claims
-from jaxheads.report import execution, execution_findings, words
-from jaxheads.report.execution_findings import KINDS
-from jaxheads.report.findings import Findings
+from jaxheads.report import words
 from jaxheads.runs import Arrays, Run
+from jaxheads.studies import claims
+from jaxheads.studies.ablation.findings import Findings
+from jaxheads.studies.function_vectors import findings, page
+from jaxheads.studies.function_vectors.findings import KINDS
 
 
 def interval(found, *arguments):
@@ -56,7 +57,7 @@ def conditions(clean, layers=None, **changes):
 
 def test_an_accuracy_counts_tasks_alike_and_those_with_answers_alone():
     run = conditions([[1, 1, 0, 0], [0, 0, 0, 0]])
-    found = execution_findings.Executed(run)
+    found = findings.Executed(run)
     right = np.array([[1, 0, 1, 0], [1, 1, 1, 0]], float)
     every = interval(found, right)
     assert every.mean == pytest.approx((0.5 + 0.75) / 2)
@@ -66,18 +67,18 @@ def test_an_accuracy_counts_tasks_alike_and_those_with_answers_alone():
     assert (answered.low, answered.high) == (0, 1)
     both = interval(found, np.stack([right, 1 - right]), "answered")
     np.testing.assert_allclose(both.mean, [0.5, 0.5])
-    none = execution_findings.Executed(conditions(np.zeros((2, 4))))
+    none = findings.Executed(conditions(np.zeros((2, 4))))
     assert none.interval(right, "answered") is None
-    assert execution_findings.shown(None) == words.NONE
+    assert findings.shown(None) == words.NONE
 
 
 def test_prompts_that_ask_one_query_are_resampled_together():
     right = np.array([[1, 1, 1, 0, 0, 0], [1, 0, 1, 0, 1, 0]], float)
-    apart = interval(execution_findings.Executed(conditions(right)), right)
+    apart = interval(findings.Executed(conditions(right)), right)
     queries = [[0, 0, 0, 1, 1, 1], [0, 1, 2, 3, 4, 5]]
     run = conditions(right)
     run.arrays["execution/queries"] = np.array(queries)
-    together = interval(execution_findings.Executed(run), right)
+    together = interval(findings.Executed(run), right)
     assert together.mean == apart.mean == pytest.approx(0.5)
     # Two queries give 0, 1/2 or 1; their prompts alone would pass for six.
     assert together.low < apart.low and together.high > apart.high
@@ -86,13 +87,13 @@ def test_prompts_that_ask_one_query_are_resampled_together():
 def test_the_chosen_layer_is_that_of_the_other_tasks():
     layers = np.zeros((2, 3, 4), bool)
     layers[0, 2], layers[1, 0] = True, True  # each task is best where the other fails
-    found = execution_findings.Executed(conditions(np.ones((2, 4)), layers))
+    found = findings.Executed(conditions(np.ones((2, 4)), layers))
     assert found.chosen_layers == {kind: [0, 2] for kind in KINDS}
     picked = found.chosen(found.right("shuffled_vector"), "shuffled")
     assert picked.shape == (2, 4) and not picked.any()
     layers[:, 1] = True  # now both are as good there
     layers[0, 2, 1:], layers[1, 0, 1:] = False, False
-    found = execution_findings.Executed(conditions(np.ones((2, 4)), layers))
+    found = findings.Executed(conditions(np.ones((2, 4)), layers))
     assert found.chosen_layers == {kind: [1, 1] for kind in KINDS}
     listed = {one.label: one for one in found.conditions("zero_shot")}
     assert listed["function vector, chosen layer"].right.all()
@@ -107,15 +108,15 @@ def test_the_page_says_what_was_found(works):
     run = conditions(np.zeros((2, 4)), layers)
     compared = Findings({}, [], [], None)
     judged = claims.of_run(run)
-    verdict = execution.verdict(run, compared, judged)
+    verdict = page.verdict(run, compared, judged)
     assert verdict and verdict.count("task's function vector makes") == 2
-    (said,) = execution.say(run, judged)
+    (said,) = page.say(run, judged)
     assert said.text.endswith(verdict)
     for claim in judged:
         if claim.family == "function vectors" and claim.verdict != "not measured":
             assert f"{claim.verdict}: {claim.statement}".lower() in verdict.lower()
     assert said.text.count("changes it by ") >= 2
-    work, read = execution.sections(run)
+    work, read = page.sections(run)
     assert work.anchor == "execution" and read.anchor == "read-out"
     table = work.tables[0]
     assert "there are none" in table.columns[3]
@@ -132,12 +133,12 @@ def test_tasks_whose_first_token_tells_nothing_are_left_out():
     run = conditions(clean, layers)
     info = {"one": {"collisions": 1.0}, "two": {"collisions": 0.3}}
     told = dataclasses.replace(run, result=run.result | {"task_info": info})
-    found = execution_findings.Executed(told)
+    found = findings.Executed(told)
     assert found.tasks == ["two"]
     assert interval(found, found.right("clean")).mean == 0.25
     over_plain, _ = found.differences("zero_shot")["papers"]
     assert over_plain.mean == 0  # the vectors worked in the other task alone
-    work = execution.sections(told)[0]
+    work = page.sections(told)[0]
     assert "all answers of one have the same first token" in work.text
     assert [row[0].text for row in work.tables[1].rows] == ["two"]
     judged = {claim.name: claim for claim in claims.of_run(told)}

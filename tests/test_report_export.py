@@ -16,17 +16,22 @@ from synthetic_run import Sizes, make_run
 from test_report import hostile_run, payload
 
 from jaxheads.errors import UserError
-from jaxheads.report import outcomes
-from jaxheads.report.columns import from_spec, to_csv
+from jaxheads.report.figures import from_spec, to_csv
 from jaxheads.runs import Run
+from jaxheads.studies.ablation import outcomes
 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
 
 import altair as alt
 
-from jaxheads.report import export, figures, render, sections, theme, write_report
+from jaxheads.report import export, figures, theme
 from jaxheads.report.export import write_exports
+from jaxheads.studies import page as sections
+from jaxheads.studies.report import (
+    render,
+    write_report,
+)
 
 NAMES = [
     "scores-function-vector", "scores-induction", "scores-induction-yin",
@@ -339,7 +344,7 @@ def test_the_accuracy_without_a_clean_set_is_drawn(run: Run):
         entry | {"mode": "other"} if entry["mode"] == "clean" else entry
         for entry in outcome.sets
     ]
-    from jaxheads.report import curves
+    from jaxheads.studies.ablation import curves
 
     without = dataclasses.replace(outcome, sets=sets)
     drawn = curves.curve_figures(without, outcomes.panels(without))[0]

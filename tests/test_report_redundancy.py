@@ -13,14 +13,24 @@ from scipy import stats
 from synthetic_run import make_run
 from test_report import payload, visible
 
-from jaxheads.greedy import Found, Scale, greedy_backward, greedy_forward
-from jaxheads.redundancy import Universe, interactions, shapley
-from jaxheads.report import findings, redundancy, render
-from jaxheads.report import redundancy_findings as told
+from jaxheads.cli.tables import print_run
 from jaxheads.runs import Run
-from jaxheads.studies.config import RedundancyConfig
-from jaxheads.studies.redundancy import Result
-from jaxheads.tables import print_run
+from jaxheads.studies.ablation import findings
+from jaxheads.studies.redundancy import findings as told, page as redundancy
+from jaxheads.studies.redundancy.config import (
+    RedundancyConfig,
+)
+from jaxheads.studies.redundancy.greedy import (
+    Found,
+    Scale,
+    greedy_backward,
+    greedy_forward,
+)
+from jaxheads.studies.redundancy.shapley import Universe, interactions, shapley
+from jaxheads.studies.redundancy.study import Result
+from jaxheads.studies.report import (
+    render,
+)
 
 HEADS = np.array([[4, 4], [3, 0], [1, 2], [2, 1]])
 WORK = {

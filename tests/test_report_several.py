@@ -16,20 +16,27 @@ from synthetic_run import Sizes, make_run, write_run
 from test_cli import jaxheads
 from test_report import HOSTILE, payload, visible
 
-from jaxheads import claims, run_scores, statistics
-from jaxheads.across_runs import seed_agreement
+from jaxheads import statistics
 from jaxheads.errors import UserError
+from jaxheads.heads import run_scores
 from jaxheads.report import words
-from jaxheads.report.members import common_fraction, differences, members
 from jaxheads.runs import Run
+from jaxheads.studies import claims
+from jaxheads.studies.several_runs.agreement import seed_agreement
+from jaxheads.studies.several_runs.members import common_fraction, differences, members
 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
 
-from jaxheads.report import several, write_comparison
-from jaxheads.report.page import render_page
-from jaxheads.report.sections import Page
-from jaxheads.report.several_chart import axis
+from jaxheads.report.page import (
+    render_page,
+)
+from jaxheads.studies.page import Page
+from jaxheads.studies.report import (
+    write_comparison,
+)
+from jaxheads.studies.several_runs import page as several
+from jaxheads.studies.several_runs.chart import axis
 
 SIZES = {
     "tiny": (Sizes(4, 5), 70_426_624),

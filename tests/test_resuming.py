@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from families import CONFIGS, Tiny, assert_close
 
-from jaxheads import engine
+from jaxheads.engine import sweeps
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward
 from jaxheads.models.metrics import log_probability
@@ -60,7 +60,7 @@ def test_every_site_resumes(gqa, site):
     where = np.zeros((4, 13), bool)
     where[:, 3:] = rng.random((4, 10)) > 0.4
     targets = rng.integers(0, c.vocab_size, AT.shape)
-    fast = engine.sweep_under_subsets(
+    fast = sweeps.sweep_under_subsets(
         gqa.params, np.asarray(gqa.tokens), c, replaced, fill, AT, targets,
         where=where, site=site, chunk=2,
     )  # fmt: skip
@@ -92,7 +92,7 @@ def test_losses_of_a_sweep_equal_one_forward_a_subset(gqa):
     fill = fill.astype(np.float32)
     at = np.array([3, 10, 7])
     done: list[int] = []
-    run = lambda chunk: engine.losses_under_subsets(
+    run = lambda chunk: sweeps.losses_under_subsets(
         gqa.params, tokens, c, replaced, fill, at, chunk=chunk, advance=done.append
     )
     fast = run(2)

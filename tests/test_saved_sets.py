@@ -11,10 +11,15 @@ from test_cli import ABLATION, jaxheads
 from jaxheads import runs
 from jaxheads.errors import UserError
 from jaxheads.heads import parse_heads, singles, uniform
-from jaxheads.model import load
-from jaxheads.saved_sets import read_sets, write_sets
-from jaxheads.studies.config import AblationConfig, StudyConfig
-from jaxheads.study_sets import chosen_sets, stated_config
+from jaxheads.heads.set_files import read_sets, write_sets
+from jaxheads.studies.ablation.config import (
+    AblationConfig,
+)
+from jaxheads.studies.config import (
+    StudyConfig,
+)
+from jaxheads.studies.run import chosen_sets, stated_config
+from jaxheads.weights.model import load
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SHAPE = (3, 6)  # of the model folder's model

@@ -8,14 +8,24 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from jaxheads.cli.tables import print_run
 from jaxheads.errors import UserError
-from jaxheads.inputs import prepare
-from jaxheads.model import load
-from jaxheads.report import sections, words
-from jaxheads.studies.config import AblationConfig, ScoresConfig, StudyConfig
-from jaxheads.studies.score_names import EXTRA_SCORES, USUAL_SCORES
-from jaxheads.study import run_study
-from jaxheads.tables import print_run
+from jaxheads.report import words
+from jaxheads.scores.names import (
+    EXTRA_SCORES,
+    USUAL_SCORES,
+    ScoresConfig,
+)
+from jaxheads.studies import page as sections
+from jaxheads.studies.ablation.config import (
+    AblationConfig,
+)
+from jaxheads.studies.config import (
+    StudyConfig,
+)
+from jaxheads.studies.context import prepare
+from jaxheads.studies.run import run_study
+from jaxheads.weights.model import load
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 

@@ -12,8 +12,8 @@ from jaxheads.models import toy
 from jaxheads.models.forward import forward, prefill
 from jaxheads.scores import (
     circuits,
+    circuits as copying_circuit,
     copying,
-    copying_circuit,
     direct_logit,
     induction,
     qk_trace,

@@ -7,9 +7,9 @@ import numpy as np
 import planted_run
 import pytest
 
-from jaxheads.claims import sensitivity
 from jaxheads.runs import Run
-from jaxheads.statistics import multiple_tests
+from jaxheads.statistics import paired_tests
+from jaxheads.studies.ablation import sensitivity
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_differences_are_those_of_the_sets(run: Run):
 
 def test_p_values_are_adjusted_within_a_choice(run: Run):
     found = [one for one in sensitivity.of_run(run) if one.choice == "exclusion"]
-    adjusted = multiple_tests.benjamini_hochberg([one.gap.p for one in found])
+    adjusted = paired_tests.benjamini_hochberg([one.gap.p for one in found])
     assert [one.p_adjusted for one in found] == pytest.approx(adjusted)
 
 

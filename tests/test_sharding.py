@@ -8,9 +8,9 @@ from jax.sharding import Mesh, PartitionSpec
 from model_folder import write_folder
 
 import jaxheads as jh
+from jaxheads.engine.devices import shardings
 from jaxheads.models import family
 from jaxheads.models.parameters import Leaf, is_leaf
-from jaxheads.sharding import shardings
 from jaxheads.weights.digest import params_sha256
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -15,23 +15,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxheads.arms.claims import DEFINITIONS, judge_arms
-from jaxheads.arms.config import ArmsConfig
-from jaxheads.arms.paired_effects import seed_effect
-from jaxheads.claims.rules import Rules, Untested, decide
-from jaxheads.claims.training import (
+from jaxheads.runs import Run
+from jaxheads.statistics import Interval
+from jaxheads.statistics.claims import Rules, Untested, decide
+from jaxheads.statistics.phase_change import LEAST_CHANGES, PhaseChange, over_seeds
+from jaxheads.studies.compare_runs.claims import DEFINITIONS, judge_arms
+from jaxheads.studies.compare_runs.config import ArmsConfig
+from jaxheads.studies.compare_runs.effects import seed_effect
+from jaxheads.studies.dynamics import emergence, transitions
+from jaxheads.studies.dynamics.claims import (
     fv_heads_were_induction_heads,
     induction_emerges_first,
 )
-from jaxheads.dynamics import emergence, transitions
-from jaxheads.dynamics.trajectories import Trajectories
-from jaxheads.evidence import co_occurrence, co_perturbation, head_effects
-from jaxheads.evidence.continuity import decide as decide_continuity
-from jaxheads.evidence.phase_changes import LEAST
-from jaxheads.evidence.verdicts import judge
-from jaxheads.runs import Run
-from jaxheads.statistics import Interval
-from jaxheads.training.phase_change import PhaseChange, over_seeds
+from jaxheads.studies.dynamics.transitions import Trajectories
+from jaxheads.studies.six_arguments import (
+    ablation_and_mechanism,
+    co_occurrence,
+    co_perturbation,
+)
+from jaxheads.studies.six_arguments.continuity import decide as decide_continuity
+from jaxheads.studies.six_arguments.verdicts import judge
 
 STEPS = np.arange(0, 1501, 25.0)
 TRUTHS = ("none", "tiny", "there")
@@ -115,7 +118,7 @@ def argument_2(truth: str, seeds: int, rng: np.random.Generator) -> str:
         "vanilla": 1,
         "variant": "smeared keys",
         "layers": 2,
-        "formed": {name: [[seeds, seeds]] * 2 for name in LEAST},
+        "formed": {name: [[seeds, seeds]] * 2 for name in LEAST_CHANGES},
         "dates": dates,
         "last": [[-1.0] * seeds] * 2,
         "earlier": {
@@ -133,7 +136,9 @@ def argument_3(truth: str, seeds: int, rng: np.random.Generator) -> str:
     more = lost - 0.1 + rng.normal(0, 0.15, seeds)
     run = {"lost": lost.tolist(), "more_than_others": more.tolist()}
     run |= {"share": [None] * seeds, "correlation": [None] * seeds}
-    return head_effects.decide_ablation({"runs": [about()], "attribution": [run]})[0]
+    return ablation_and_mechanism.decide_ablation(
+        {"runs": [about()], "attribution": [run]}
+    )[0]
 
 
 def argument_4(truth: str, seeds: int, rng: np.random.Generator) -> str:
@@ -148,11 +153,11 @@ def argument_4(truth: str, seeds: int, rng: np.random.Generator) -> str:
         axis=1,
     )
     each = [window(at) for at in dates]
-    falls = head_effects.fall_in_window(STEPS, score, each)
+    falls = ablation_and_mechanism.fall_in_window(STEPS, score, each)
     extent = [(one.end - one.begin) / 1500 for one in each]  # type: ignore[operator]
     found = {"runs": [about()], "generality": [falls]}
     found |= {"co_occurrence": [{"extent": extent}]}
-    return head_effects.decide_generality(found)[0]
+    return ablation_and_mechanism.decide_generality(found)[0]
 
 
 def argument_5(truth: str, seeds: int, rng: np.random.Generator) -> str:
@@ -162,7 +167,9 @@ def argument_5(truth: str, seeds: int, rng: np.random.Generator) -> str:
         name: (size + rng.normal(0, 0.1, seeds)).tolist()
         for name in ("copying", "qk_trace")
     }
-    return head_effects.decide_mechanism({"runs": [about()], "circuits": [run]})[0]
+    return ablation_and_mechanism.decide_mechanism(
+        {"runs": [about()], "circuits": [run]}
+    )[0]
 
 
 def argument_6(truth: str, seeds: int, rng: np.random.Generator) -> str:

@@ -6,8 +6,8 @@ import pytest
 from model_folder import write_folder
 
 from jaxheads.errors import UserError
-from jaxheads.model import load
 from jaxheads.weights.digest import params_sha256
+from jaxheads.weights.model import load
 
 
 @pytest.fixture

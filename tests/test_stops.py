@@ -14,8 +14,8 @@ from test_cli import SMALL, jaxheads
 
 from jaxheads import runs, stops
 from jaxheads.errors import UserError
-from jaxheads.locks import LOCK, alone
-from jaxheads.weights.unfinished import whole_folder
+from jaxheads.runs.locks import LOCK, alone
+from jaxheads.runs.unfinished import whole_folder
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -37,7 +37,7 @@ def run(arguments):
     finally:
         print("left", flush=True)
 
-jaxheads.cli.run = run
+jaxheads.cli.run.run = run
 main()
 print("went on", flush=True)
 """

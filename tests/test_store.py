@@ -19,13 +19,12 @@ from jax.sharding import Mesh, SingleDeviceSharding
 
 from jaxheads.__main__ import main
 from jaxheads.errors import UserError
-from jaxheads.model import Model, Provenance, load
 from jaxheads.models import llama
 from jaxheads.models.rope import Rope
+from jaxheads.runs.unfinished import MARK, whole_folder
 from jaxheads.weights.digest import params_sha256
-from jaxheads.weights.orbax_params import restore_params, save_params
-from jaxheads.weights.store import MANIFEST, save
-from jaxheads.weights.unfinished import MARK, whole_folder
+from jaxheads.weights.model import Model, Provenance, load
+from jaxheads.weights.store import MANIFEST, restore_params, save, save_params
 
 
 def model_of(config, seed: int = 0) -> Model:

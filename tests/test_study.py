@@ -13,28 +13,37 @@ import numpy as np
 import pytest
 
 from jaxheads import runs
-from jaxheads.arms.config import ArmsConfig
 from jaxheads.errors import UserError
-from jaxheads.evidence.config import ArgumentsConfig
 from jaxheads.icl.metrics import token_f1
 from jaxheads.icl.prompts import build_prompts, query_numbers
 from jaxheads.icl.tasks import load_task
-from jaxheads.model import load
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward
-from jaxheads.report import outcomes
-from jaxheads.studies.config import (
-    AblationConfig,
-    AttributionConfig,
-    ExecutionConfig,
-    RedundancyConfig,
+from jaxheads.scores.names import (
     ScoresConfig,
-    StudyConfig,
+)
+from jaxheads.studies.ablation import outcomes
+from jaxheads.studies.ablation.config import (
+    AblationConfig,
     TokenLossConfig,
 )
-from jaxheads.study import run_study
-from jaxheads.training.config import TrainConfig
-from jaxheads.training.evidence_config import EvidenceConfig
+from jaxheads.studies.attribution.config import (
+    AttributionConfig,
+)
+from jaxheads.studies.compare_runs.config import ArmsConfig
+from jaxheads.studies.config import (
+    StudyConfig,
+)
+from jaxheads.studies.function_vectors.config import (
+    ExecutionConfig,
+)
+from jaxheads.studies.redundancy.config import (
+    RedundancyConfig,
+)
+from jaxheads.studies.run import run_study
+from jaxheads.studies.six_arguments.config import ArgumentsConfig
+from jaxheads.training.config import EvidenceConfig, TrainConfig
+from jaxheads.weights.model import load
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SMALL = StudyConfig(

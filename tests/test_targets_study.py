@@ -11,21 +11,28 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from jaxheads.errors import UserError
 from jaxheads.icl.metrics import token_f1
 from jaxheads.icl.tasks import load_task
-from jaxheads.inputs import prepare
-from jaxheads.model import load
 from jaxheads.models.forward import forward
-from jaxheads.report import outcomes
 from jaxheads.runs import RunFolder
-from jaxheads.studies import ablation
-from jaxheads.studies.config import (
-    AblationConfig,
-    ExecutionConfig,
-    RedundancyConfig,
+from jaxheads.scores.names import (
     ScoresConfig,
+)
+from jaxheads.studies.ablation import few_shot, outcomes
+from jaxheads.studies.ablation.config import (
+    AblationConfig,
+)
+from jaxheads.studies.config import (
     StudyConfig,
 )
-from jaxheads.study import run_study
-from jaxheads.tokenizer import Tokenizer
+from jaxheads.studies.context import prepare
+from jaxheads.studies.function_vectors.config import (
+    ExecutionConfig,
+)
+from jaxheads.studies.redundancy.config import (
+    RedundancyConfig,
+)
+from jaxheads.studies.run import run_study
+from jaxheads.tokenizer.tokenizer import Tokenizer
+from jaxheads.weights.model import load
 
 STUDY = StudyConfig(
     scores=ScoresConfig(
@@ -144,7 +151,7 @@ def test_f1_is_of_the_whole_answer_up_to_the_end_of_the_text(model, tmp_path):
     assert 0 < ends < 8
     told = dataclasses.replace(inputs, answers=answers, zero_shot={})
     shape = (model.config.num_layers, model.config.num_heads)
-    run = ablation.run(
+    run = few_shot.run(
         told,
         model.params,
         model.config,

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from test_cli import SMALL, jaxheads
 
-from jaxheads import progress
+from jaxheads.engine import progress
 
 
 def in_a_process(*arguments, **environment) -> subprocess.CompletedProcess:

@@ -8,17 +8,24 @@ import numpy as np
 import pytest
 from families import CONFIGS, Tiny, assert_close
 
-from jaxheads import engine, fills
+from jaxheads.engine import fills, sweeps
 from jaxheads.errors import UserError
-from jaxheads.inputs import prepare
-from jaxheads.model import load
 from jaxheads.models import family
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward
-from jaxheads.report import findings, outcomes
-from jaxheads.studies.config import ScoresConfig, StudyConfig, TokenLossConfig
-from jaxheads.study import run_study
-from jaxheads.study_sets import cost, planned_sets, token_loss_sets
+from jaxheads.scores.names import (
+    ScoresConfig,
+)
+from jaxheads.studies.ablation import findings, outcomes
+from jaxheads.studies.ablation.config import (
+    TokenLossConfig,
+)
+from jaxheads.studies.config import (
+    StudyConfig,
+)
+from jaxheads.studies.context import prepare
+from jaxheads.studies.run import cost, planned_sets, run_study, token_loss_sets
+from jaxheads.weights.model import load
 
 PARTS = ("scores", "token_loss")
 LOSS = TokenLossConfig(
@@ -208,8 +215,8 @@ def test_sets_that_are_the_same_are_run_once(run, model, study, tmp_path, monkey
         given.append(len({heads.tobytes() for heads in replaced}))
         return sweep(params, documents, config, replaced, *rest, **keywords)
 
-    sweep = engine.losses_under_subsets
-    monkeypatch.setattr(engine, "losses_under_subsets", spy)
+    sweep = sweeps.losses_under_subsets
+    monkeypatch.setattr(sweeps, "losses_under_subsets", spy)
     again = run_study(
         model, config, tmp_path / "run", parts=("token_loss",), ranking=run
     )
@@ -293,7 +300,7 @@ def bos_losses(tiny: Tiny, tokens: np.ndarray, replaced: np.ndarray) -> np.ndarr
     """Loss of every token with heads [L, H] set to the BOS value, as the study does."""
     fill = fills.bos_value(tiny.params, tiny.config, int(tokens[0, 0]), site="z")
     at = np.arange(1, tokens.shape[1])
-    return engine.losses_under_subsets(
+    return sweeps.losses_under_subsets(
         tiny.params, tokens, tiny.config, replaced[None], fill, at, chunk=1
     )[0]
 
@@ -373,10 +380,10 @@ def test_sets_with_the_same_first_layer_share_a_chunk(
         seen.append(int(arguments[7]))
         return resumed(*arguments)
 
-    resumed = engine.resumed_subsets
-    monkeypatch.setattr(engine, "resumed_subsets", spy)
+    resumed = sweeps.resumed_subsets
+    monkeypatch.setattr(sweeps, "resumed_subsets", spy)
     at = np.array([3, 8])
-    found = engine.losses_under_subsets(
+    found = sweeps.losses_under_subsets(
         tiny.params, tokens, tiny.config, replaced, fill, at, chunk=chunk
     )
     assert seen == started

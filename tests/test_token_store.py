@@ -14,8 +14,8 @@ import pyarrow.parquet
 import pytest
 
 from jaxheads.errors import UserError
-from jaxheads.tokenizer import Tokenizer
-from jaxheads.training.data import store_writer
+from jaxheads.tokenizer.tokenizer import Tokenizer
+from jaxheads.training.data import token_store
 from jaxheads.training.data.corpora import ListedCorpus, open_corpus
 from jaxheads.training.data.token_store import open_store, tokenise
 from jaxheads.training.data.vocabulary import BEGIN, train_tokenizer
@@ -118,7 +118,7 @@ def test_a_text_file_may_hold_many_documents(tmp_path, monkeypatch):
     path.write_text("<end>".join(TEXTS), encoding="utf-8")
     assert read(open_corpus(path)) == ["<end>".join(TEXTS)]
     # Pieces so short that the separator is cut by their ends.
-    monkeypatch.setattr("jaxheads.icl.document_files._CHARACTERS", 3)
+    monkeypatch.setattr("jaxheads.icl.texts._CHARACTERS", 3)
     assert read(open_corpus(path, separator="<end>")) == TEXTS
 
 
@@ -383,7 +383,7 @@ def test_a_store_that_was_finished_meanwhile_is_not_begun_again(tokenizer, tmp_p
     store = tokenise(CORPUS, tokenizer, tmp_path / "store")
     before = contents(store.path)
     with pytest.raises(UserError, match="just been finished by another process"):
-        store_writer.StoreWriter(store.path, {}, 300)
+        token_store.StoreWriter(store.path, {}, 300)
     assert contents(store.path) == before
 
 
@@ -446,7 +446,7 @@ def halfway(progress):
         raise KilledError
 
 
-@pytest.mark.parametrize("name", ["tokens.bin", *store_writer.PARTIAL, "progress.json"])
+@pytest.mark.parametrize("name", ["tokens.bin", *token_store.PARTIAL, "progress.json"])
 def test_any_flipped_bit_is_found_on_resuming(name, tokenizer, tmp_path):
     folder = tmp_path / "store"
     with pytest.raises(KilledError):
@@ -534,7 +534,7 @@ def test_a_vocabulary_that_cannot_be_is_named(size, options, message):
 def test_a_special_token_is_no_question_of_the_text():
     plain = train_tokenizer(CORPUS, 280, special_tokens=(), bos_token=None)
     assert plain.bos_id is None and not plain.special_ids
-    assert store_writer.identity(CORPUS, plain)["tokenizer"] == plain.sha256
+    assert token_store.identity(CORPUS, plain)["tokenizer"] == plain.sha256
 
 
 def test_any_flipped_bit_is_found_on_opening(tokenizer, tmp_path):

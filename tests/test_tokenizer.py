@@ -8,8 +8,8 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from jaxheads.errors import UserError
-from jaxheads.tokenizer import Tokenizer
-from jaxheads.tokenizer_sentencepiece import SPACE
+from jaxheads.tokenizer.sentencepiece import SPACE
+from jaxheads.tokenizer.tokenizer import Tokenizer
 
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
 MERGES = ["Ġ a", "Ġ 1", "1 2", "Ġ Ġ", "' s", "a b", "Ġa b"]

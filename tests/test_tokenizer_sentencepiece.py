@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jaxheads.errors import UserError
-from jaxheads.tokenizer import Tokenizer
+from jaxheads.tokenizer.tokenizer import Tokenizer
 
 DATA = Path(__file__).parent / "data"
 

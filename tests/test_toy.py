@@ -14,19 +14,23 @@ from plain_ngrams import plain_embedding
 from safetensors.numpy import save_file
 
 from jaxheads.errors import UserError
-from jaxheads.model import load
 from jaxheads.models import toy
 from jaxheads.models.forward import forward
 from jaxheads.models.parameters import init_params, num_params
 from jaxheads.scores import attention, induction
-from jaxheads.studies.config import (
-    AblationConfig,
+from jaxheads.scores.names import (
     ScoresConfig,
-    StudyConfig,
+)
+from jaxheads.studies.ablation.config import (
+    AblationConfig,
     TokenLossConfig,
 )
-from jaxheads.study import run_study
+from jaxheads.studies.config import (
+    StudyConfig,
+)
+from jaxheads.studies.run import run_study
 from jaxheads.weights.convert import from_params
+from jaxheads.weights.model import load
 
 SMALL = toy.Config(2, 18, 3, 10, 41, 64)
 VARIANTS = {

@@ -10,9 +10,9 @@ import jaxheads as jh
 from jaxheads import runs
 from jaxheads.errors import UserError
 from jaxheads.models import gpt_neox, llama, toy
-from jaxheads.presets import PRESETS
 from jaxheads.training.choices import GENERATORS, choose_data, choose_model
 from jaxheads.training.config import DataChoice, ModelChoice
+from jaxheads.weights.presets import PRESETS
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

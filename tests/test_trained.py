@@ -10,13 +10,12 @@ import jaxheads as jh
 from jaxheads import runs
 from jaxheads.errors import UserError
 from jaxheads.models import toy
-from jaxheads.training.config import TrainConfig
+from jaxheads.training.config import EvidenceConfig, TrainConfig
 from jaxheads.training.data.automata import Family
 from jaxheads.training.data.languages import RegularLanguages
 from jaxheads.training.data.repeats import RepeatedTokens
-from jaxheads.training.evidence import make_evidence
-from jaxheads.training.evidence_config import EvidenceConfig
 from jaxheads.training.loop import train
+from jaxheads.training.measures.measures import make_evidence
 from jaxheads.training.trained import open_all, open_trained
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -9,7 +9,6 @@ import pytest
 
 from jaxheads.errors import UserError
 from jaxheads.training.data.automata import Family
-from jaxheads.training.data.draws import integers, uniforms, without_replacement
 from jaxheads.training.data.function_mixture import (
     COPYING,
     FUNCTION,
@@ -19,7 +18,13 @@ from jaxheads.training.data.function_mixture import (
 from jaxheads.training.data.languages import RegularLanguages
 from jaxheads.training.data.repeats import RepeatedTokens
 from jaxheads.training.data.successors import FixedSuccessors
-from jaxheads.training.data.windows import EVALUATION_STREAM, seen_bigrams
+from jaxheads.training.data.windows import (
+    EVALUATION_STREAM,
+    integers,
+    seen_bigrams,
+    uniforms,
+    without_replacement,
+)
 from jaxheads.training.objectives import kept_targets
 
 SOURCES = {

@@ -20,19 +20,27 @@ from families import assert_close
 
 import jaxheads as jh
 from jaxheads import runs, stops
-from jaxheads.devices import make_mesh
+from jaxheads.engine.devices import make_mesh
 from jaxheads.errors import UserError
-from jaxheads.locks import alone
 from jaxheads.models import toy
-from jaxheads.report import render
-from jaxheads.report import training_figures as training
+from jaxheads.runs.locks import alone
+from jaxheads.studies.report import (
+    render,
+)
+from jaxheads.studies.train import figures as training
 from jaxheads.training.checkpoints import Place
 from jaxheads.training.config import TrainConfig
-from jaxheads.training.curves import NAMES, Curves, sound_rows
 from jaxheads.training.data.repeats import RepeatedTokens
 from jaxheads.training.data.windows import EVALUATION_STREAM
 from jaxheads.training.loop import train
-from jaxheads.training.schedule import evidence_moves, fixed_steps, loss_moves
+from jaxheads.training.schedule import (
+    NAMES,
+    Curves,
+    evidence_moves,
+    fixed_steps,
+    loss_moves,
+    sound_rows,
+)
 from jaxheads.training.state import init_state, place_batch, stack
 from jaxheads.training.step import make_evaluation, make_step
 from jaxheads.training.trained import open_trained

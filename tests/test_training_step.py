@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 from families import CONFIGS, assert_close, random_params
 
-from jaxheads.devices import make_mesh, make_seed_mesh
+from jaxheads.engine.devices import make_mesh, make_seed_mesh
 from jaxheads.models import family, toy
 from jaxheads.models.forward import forward
 from jaxheads.training.config import TrainConfig
 from jaxheads.training.objectives import kept_targets
-from jaxheads.training.optimiser import decayed
 from jaxheads.training.side_by_side import SideBySide, over_runs, side_by_side
 from jaxheads.training.state import (
     Batch,
     TrainState,
     abstract_state,
+    decayed,
     init_state,
     params_of_each,
     place_batch,
@@ -280,7 +280,9 @@ def test_the_params_of_each_run_come_to_one_device():
     [(8, None, 4), (6, None, 6), (7, None, 1), (3, None, 3), (8, "2", 2)],
 )
 def test_a_device_a_core_takes_seeds(monkeypatch, seeds, spec, parts):
-    monkeypatch.setattr("jaxheads.devices._cores", lambda: 6)  # of 8 virtual devices
+    monkeypatch.setattr(
+        "jaxheads.engine.devices._cores", lambda: 6
+    )  # of 8 virtual devices
     mesh = make_seed_mesh(spec, seeds)
     assert (1 if mesh is None else mesh.shape["data"]) == parts
     assert make_seed_mesh(None, 1) is None

@@ -6,15 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxheads.claims.rules import Rules, Untested
-from jaxheads.claims.training import fv_heads_were_induction_heads
-from jaxheads.dynamics import emergence
-from jaxheads.dynamics.trajectories import Trajectories, ranks
-from jaxheads.dynamics.transitions import Definition, find, permuted
-from jaxheads.report.dynamics_findings import turned
-from jaxheads.run_scores import top_count
+from jaxheads.heads.run_scores import top_count
 from jaxheads.runs import Run
+from jaxheads.statistics.claims import Rules, Untested
 from jaxheads.statistics.standing_out import stands_out
+from jaxheads.studies.dynamics import emergence
+from jaxheads.studies.dynamics.claims import fv_heads_were_induction_heads
+from jaxheads.studies.dynamics.findings import turned
+from jaxheads.studies.dynamics.transitions import (
+    Definition,
+    Trajectories,
+    find,
+    permuted,
+    ranks,
+)
 
 STEPS = np.array([0, 1, 4, 16, 64, 256])
 LAYERS, HEADS, TASKS = 5, 20, 4

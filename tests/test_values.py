@@ -8,16 +8,20 @@ import numpy as np
 import pytest
 
 from jaxheads.errors import UserError
-from jaxheads.model import load
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward
-from jaxheads.studies.config import (
-    AblationConfig,
+from jaxheads.scores.names import (
     ScoresConfig,
-    StudyConfig,
+)
+from jaxheads.studies.ablation.config import (
+    AblationConfig,
     TokenLossConfig,
 )
-from jaxheads.study import run_study
+from jaxheads.studies.config import (
+    StudyConfig,
+)
+from jaxheads.studies.run import run_study
+from jaxheads.weights.model import load
 
 VALUES = ("bos", "mean_by_position", "resample", "zero", "mean")
 STUDY = StudyConfig(

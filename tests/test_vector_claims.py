@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxheads import claims
-from jaxheads.claims import training as training_claims
-from jaxheads.claims.rules import Claim
 from jaxheads.runs import Run
+from jaxheads.statistics.claims import Claim
+from jaxheads.studies import claims
+from jaxheads.studies.dynamics import claims as training_claims
 
 LAYERS, LAYER = (0, 2, 4, 6), 2  # the vector is judged at layer 2, place 1
 

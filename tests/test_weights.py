@@ -14,14 +14,13 @@ from families import CONFIGS, random_params
 from flax import struct
 
 from jaxheads.errors import UserError
-from jaxheads.model import load
 from jaxheads.models import family, llama
 from jaxheads.models.parameters import Leaf
 from jaxheads.weights import convert
 from jaxheads.weights.checkpoint import StoredTensor
-from jaxheads.weights.convert import from_params, to_params, with_stored_head
+from jaxheads.weights.convert import Reshape, from_params, to_params, with_stored_head
 from jaxheads.weights.digest import params_sha256
-from jaxheads.weights.reshape import Reshape
+from jaxheads.weights.model import load
 
 # --- a family of two leaves, for the checker -------------------------------------
 

@@ -10,7 +10,16 @@ from pathlib import Path
 from jaxheads.errors import UserError
 from jaxheads.icl import generators
 from jaxheads.icl.encoding import check_text
-from jaxheads.icl.splits import stem
+
+SPLITS = ("_train", "_val", "_valid", "_test")
+
+
+def stem(name: str) -> str:
+    """A task's name without that of a split: "antonym_val" to "antonym"."""
+    for split in SPLITS:
+        name = name.removesuffix(split)
+    return name
+
 
 ABSTRACTIVE, EXTRACTIVE, UNKNOWN = "abstractive", "extractive", "unknown"
 

@@ -1,17 +1,1 @@
-"""One self-contained page that shows what a run found."""
-
-from jaxheads.report.page import (
-    figures_folder,
-    missing_packages,
-    render,
-    write_comparison,
-    write_report,
-)
-
-__all__ = [
-    "figures_folder",
-    "missing_packages",
-    "render",
-    "write_comparison",
-    "write_report",
-]
+"""The kit that pages are made of; it knows no study."""

@@ -8,8 +8,7 @@ from typing import Any, Literal
 from jaxheads import stops
 from jaxheads.errors import UserError
 from jaxheads.report import theme
-from jaxheads.report.columns import Rows, from_spec, set_names, to_csv
-from jaxheads.report.figures import HEADS, Figure
+from jaxheads.report.figures import HEADS, Figure, Rows, from_spec, set_names, to_csv
 from jaxheads.report.layout import Key, Section
 from jaxheads.runs import write_bytes
 

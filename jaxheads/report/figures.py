@@ -4,16 +4,109 @@ Colours are written as "@name": the page puts its own palette in, light or dark.
 Fields have fixed names, so nothing that comes from a run is read as an expression.
 """
 
+import csv
 import dataclasses
+import io
+from collections.abc import Iterator
 from typing import Any
 
 import altair as alt
 import numpy as np
 
-from jaxheads import run_scores
-from jaxheads.report import outcomes, words
-from jaxheads.report.columns import Rows
-from jaxheads.runs import Run
+Rows = list[dict[str, Any]]
+
+
+def to_csv(rows: Rows) -> str:
+    """Write rows as CSV (RFC 4180, but lines end in a line feed).
+
+    Args:
+        rows: one dict a row, by the columns' names; a row may lack a column.
+
+    Returns:
+        A header and the rows. Floats have as many digits as they need to be read
+        back the same; what is not known is left empty.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([_cell(row.get(name)) for name in names] for row in rows)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, (float, np.floating)):
+        # str of a float32 is the shortest text that reads back as that float32
+        return str(value) if np.isfinite(value) else ""
+    return str(value)
+
+
+def from_spec(spec: dict[str, Any], named: dict[str, Rows]) -> Rows:
+    """Read a chart's own data, its fields named as axes and tooltips name them.
+
+    Args:
+        spec: of Vega-Lite, single, layered or concatenated.
+        named: rows of data sets that the specification refers to by name only.
+
+    Returns:
+        The rows of all data sets; a field without any title is left out.
+    """
+    sets = named | spec.get("datasets", {})
+    columns: dict[str, dict[str, str]] = {}  # data set -> field -> title
+    inline: dict[str, Rows] = {}
+    for unit, data in _units(spec, {}):
+        name = data.get("name") or f"inline {id(data.get('values'))}"
+        inline.setdefault(name, data.get("values") or sets.get(name) or [])
+        known = columns.setdefault(name, {})
+        for field, title in _titles(unit.get("encoding", {})):
+            if title not in known.values():  # the axis comes before its tooltip
+                known.setdefault(field, title)
+    return [
+        {columns[name][field]: row[field] for field in columns[name] if field in row}
+        for name, rows in inline.items()
+        for row in rows
+        if isinstance(row, dict) and columns[name].keys() & row.keys()
+    ]
+
+
+def set_names(spec: dict[str, Any]) -> set[str]:
+    """Name the data sets that a chart reads by name."""
+    return {data["name"] for _, data in _units(spec, {}) if data.get("name")}
+
+
+def _units(spec: dict, data: dict) -> Iterator[tuple[dict, dict]]:
+    """Yield every single chart with the data that it inherits."""
+    data = spec.get("data") or data
+    parts = [
+        part for kind in ("layer", "hconcat", "vconcat", "concat")
+        for part in spec.get(kind, [])
+    ]  # fmt: skip
+    if isinstance(spec.get("spec"), dict):
+        parts.append(spec["spec"])
+    if not parts:
+        yield spec, data
+    for part in parts:
+        inherited = {**spec.get("encoding", {}), **part.get("encoding", {})}
+        yield from _units({**part, "encoding": inherited}, data)
+
+
+def _titles(encoding: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (field, title): ends of an interval after their axis, tooltips last."""
+    for axis in ("x", "y"):
+        first, second = encoding.get(axis, {}), encoding.get(f"{axis}2", {})
+        if second.get("field"):
+            title = first.get("title") or axis
+            yield first.get("field", ""), f"{title}, low"
+            yield second["field"], f"{title}, high"
+    told = encoding.get("tooltip", [])
+    told = told if isinstance(told, list) else [told]
+    for channel in [*encoding.values(), *told]:
+        if isinstance(channel, dict) and channel.get("field") and channel.get("title"):
+            title = channel["title"]
+            yield channel["field"], title if isinstance(title, str) else " ".join(title)
+
 
 HEADS = "heads"  # the data set that the heat maps and the scatter share
 
@@ -64,198 +157,6 @@ def figure(
     return Figure(title, note, spec, "canvas" if cells > 2500 else "svg", name, data)
 
 
-def head_rows(run: Run) -> list[dict[str, Any]]:
-    """Describe every head once: name, and value, rank and colour of each score."""
-    names = run_scores.names(run)
-    if not names:
-        return []
-    columns: dict[str, np.ndarray] = {}
-    for n, name in enumerate(names):
-        values, spread = run_scores.score(run, name), run_scores.errors(run, name)
-        columns[f"s{n}"] = values
-        columns[f"r{n}"] = run_scores.ranks(values)
-        columns[f"c{n}"] = _signed_root(values) if _signed(values) else values
-        columns[f"t{n}"] = np.vectorize(words.with_error, otypes=[object])(
-            values, spread
-        )
-    layers, width = columns["s0"].shape
-    return [
-        {"h": f"{l}.{h}", "l": l, "i": h}
-        | {key: _plain(values[l, h]) for key, values in columns.items()}
-        for l in range(layers)
-        for h in range(width)
-    ]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.integer):
-        return int(value)
-    if isinstance(value, str):
-        return value
-    return float(f"{value:.5g}") if np.isfinite(value) else None
-
-
-def _signed(values: np.ndarray) -> bool:
-    return bool(np.min(values) < 0)
-
-
-def _signed_root(values: np.ndarray) -> np.ndarray:
-    """Map to -1..1 by the square root, so that small effects keep some colour."""
-    largest = np.abs(values).max()
-    return np.sign(values) * np.sqrt(np.abs(values) / largest)
-
-
-def heat_maps(run: Run) -> list[Figure]:
-    """Draw one layer x head map a score."""
-    return [_heat_map(run, n, name) for n, name in enumerate(run_scores.names(run))]
-
-
-def _heat_map(run: Run, n: int, name: str) -> Figure:
-    values = run_scores.score(run, name)
-    layers, width = values.shape
-    count = run_scores.top_count(values.size)
-    step = max(1, -(-layers // 16))
-    outline = {"strokeWidth": alt.value(1.5)}
-    if width * layers > 600:
-        outline = {"strokeWidth": alt.value(1)}
-    chart = (
-        alt.Chart(alt.NamedData(HEADS))
-        .mark_rect()
-        .encode(
-            x=alt.X("l:O", title="layer").axis(
-                values=list(range(0, layers, step)), labelAngle=0, ticks=False
-            ),
-            y=alt.Y("i:O", title="head").axis(
-                values=list(range(0, width, max(1, -(-width // 8)))), ticks=False
-            ),
-            color=_shade(n, name, values),
-            stroke=alt.condition(
-                f"datum.r{n} <= {count}", alt.value("@ink"), alt.value("transparent")
-            ),
-            tooltip=[
-                alt.Tooltip("h:N", title="head"),
-                alt.Tooltip(f"t{n}:N", title="score"),
-                alt.Tooltip(f"r{n}:Q", title="rank"),
-            ],
-            **outline,
-        )
-    )
-    best = run_scores.top_heads(run, name, 3)
-    note = "highest: " + ", ".join(
-        f"{head.name} ({words.number(head.score)})" for head in best
-    )
-    height = round(width * min(18, max(5, 400 / width)))
-    return figure(
-        words.title(name), note, chart, height, values.size,
-        name=name, data=score_data(run, [name]),
-    )  # fmt: skip
-
-
-def score_data(run: Run, names: list[str]) -> Rows:
-    """List every head with its value, standard error and rank by each score."""
-    columns: dict[str, np.ndarray] = {}
-    for name in names:
-        title, unit = words.title(name), run.result["scores"][name].get("unit", "")
-        values = run.arrays[f"score/{name}"]
-        columns[f"{title} ({unit})" if unit else title] = values
-        if f"score/{name}_se" in run.arrays:
-            columns[f"{title}, standard error"] = run.arrays[f"score/{name}_se"]
-        columns[f"{title}, rank"] = run_scores.ranks(values)
-    return [
-        {"layer": l, "head": h} | {key: values[l, h] for key, values in columns.items()}
-        for l, h in np.ndindex(run_scores.score(run, names[0]).shape)
-    ]
-
-
-def _shade(n: int, name: str, values: np.ndarray) -> alt.Color:
-    shade = {"function_vector": "fv"}.get(name, "other-1")
-    shade = "induction" if name.startswith("induction") else shade
-    legend = alt.Legend(
-        orient="bottom",
-        gradientThickness=8,
-        gradientLength=160,
-        title=None,
-        format=".2~f",
-    )
-    if not _signed(values):
-        scale = alt.Scale(
-            domain=[0, float(values.max()) or 1.0],
-            range=["@cell", f"@{shade}", f"@{shade}-deep"],
-            interpolate="rgb",
-        )
-        return alt.Color(f"c{n}:Q", scale=scale, legend=legend)
-    largest = float(np.abs(values).max())
-    legend = alt.Legend(
-        orient="bottom",
-        gradientThickness=8,
-        gradientLength=220,
-        title=None,
-        values=[-1, 0, 0.5, 1],
-        # The colour is the signed square root: square it back for the label.
-        labelExpr=f"format(datum.value * abs(datum.value) * {largest!r}, '.2~g')",
-    )
-    scale = alt.Scale(
-        domain=[-1, 0, 1],
-        range=["@negative", "@cell", f"@{shade}"],
-        interpolate="rgb",
-    )
-    return alt.Color(f"c{n}:Q", scale=scale, legend=legend)
-
-
-def scatter(run: Run, x_name: str, y_name: str) -> Figure:
-    """Draw every head by two scores, with both top sets marked."""
-    names = run_scores.names(run)
-    a, b = names.index(x_name), names.index(y_name)
-    x_values, y_values = (run_scores.score(run, name) for name in (x_name, y_name))
-    count = run_scores.top_count(x_values.size)
-    chart = alt.Chart(alt.NamedData(HEADS)).transform_calculate(
-        k=f"(datum.r{a} <= {count} ? 1 : 0) + (datum.r{b} <= {count} ? 2 : 0)"
-    )
-    position = {
-        "x": alt.X(f"s{a}:Q", title=words.title(x_name), scale=alt.Scale(zero=True)),
-        "y": alt.Y(f"s{b}:Q", **_spread_axis(run, y_name, y_values)),
-    }
-    shades = [
-        "@random",
-        f"@{outcomes.colour(x_name)}",
-        f"@{outcomes.colour(y_name)}",
-        "@other-2",
-    ]
-    dots = chart.mark_point(filled=True, opacity=0.85).encode(
-        **position,
-        color=alt.Color(
-            "k:N", legend=None, scale=alt.Scale(domain=[0, 1, 2, 3], range=shades)
-        ),
-        shape=alt.Shape(
-            "k:N",
-            legend=None,
-            scale=alt.Scale(
-                domain=[0, 1, 2, 3], range=["circle", "circle", "cross", "diamond"]
-            ),
-        ),
-        size=alt.condition("datum.k > 0", alt.value(70), alt.value(26)),
-        tooltip=[
-            alt.Tooltip("h:N", title="head"),
-            alt.Tooltip(f"t{a}:N", title=words.short(x_name)),
-            alt.Tooltip(f"r{a}:Q", title=f"rank by {words.short(x_name)}"),
-            alt.Tooltip(f"t{b}:N", title=words.short(y_name)),
-            alt.Tooltip(f"r{b}:Q", title=f"rank by {words.short(y_name)}"),
-        ],
-    )
-    named = chart.transform_filter(f"datum.r{a} <= 3 || datum.r{b} <= 3")
-    named = named.encode(**position, text="h:N")
-    chart = alt.layer(halo(named), dots, label(named))
-    rows = score_data(run, [x_name, y_name])
-    tops = [
-        run_scores.top_mask(values, count).ravel() for values in (x_values, y_values)
-    ]
-    titles = [f"top {words.short(name)}" for name in (x_name, y_name)]
-    for row, in_x, in_y in zip(rows, *tops, strict=True):
-        which = [t for t, inside in zip(titles, (in_x, in_y), strict=True) if inside]
-        row["set"] = which[0] if len(which) == 1 else "both" if which else "neither"
-    return figure("Each head by both scores", "", chart, 320, name="scatter", data=rows)
-
-
 def label(chart: alt.Chart) -> alt.Chart:
     """Write a text to the upper right of its point."""
     return chart.mark_text(dx=8, dy=-5, align="left", fontSize=11, color="@ink")
@@ -266,19 +167,3 @@ def halo(chart: alt.Chart) -> alt.Chart:
     return chart.mark_text(
         dx=8, dy=-5, align="left", fontSize=11, stroke="@paper", strokeWidth=3
     )
-
-
-def _spread_axis(run: Run, name: str, values: np.ndarray) -> dict[str, Any]:
-    """Use a symmetric log axis where one head dwarfs the others."""
-    largest = float(np.abs(values).max())
-    typical = float(np.nanmedian(run_scores.errors(run, name)))
-    if not (0 < 20 * typical < largest):
-        return {"scale": alt.Scale(zero=True), "title": words.title(name)}
-    steps = [10.0**power * first for power in range(-6, 3) for first in (1, 3)]
-    ticks = [step for step in steps if 1.5 * typical < step < largest]
-    ticks = [-t for t in ticks if t < -float(values.min())] + [0.0] + ticks
-    return {
-        "scale": alt.Scale(type="symlog", constant=typical),
-        "axis": alt.Axis(values=ticks, format="~g"),
-        "title": f"{words.title(name)} (symmetric log scale)",
-    }

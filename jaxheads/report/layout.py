@@ -1,7 +1,7 @@
 """The parts that a page is put together from."""
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jaxheads.report.tables import Table
 
@@ -38,3 +38,10 @@ class Section:
     rows: list[Row] = dataclasses.field(default_factory=list)
     facts: list[str] = dataclasses.field(default_factory=list)
     tables: list[Table] = dataclasses.field(default_factory=list)
+
+
+class Statement(NamedTuple):
+    """A sentence or two, with the word or two that say what it is about."""
+
+    lead: str
+    text: str

@@ -5,39 +5,18 @@ import hashlib
 import importlib.util
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxheads.errors import UserError
-from jaxheads.runs import Run, write_json, write_text
+from jaxheads.runs import write_text
 
 if TYPE_CHECKING:
     from jaxheads.report.export import Format
-    from jaxheads.report.sections import Page
+    from jaxheads.studies.page import Page
 
 FILE_NAME = "report.html"
-CLAIMS = "claims.json"
 _EXTRAS = ("altair", "vl_convert", "jinja2")
-
-
-def render(run: Run) -> str:
-    """Make the page of a run.
-
-    Args:
-        run: a loaded run; only its result and arrays are read.
-
-    Returns:
-        One HTML document that holds its own scripts, styles and data and asks the
-        network for nothing.
-
-    Raises:
-        UserError: an optional package is missing.
-    """
-    _require_extras()
-    from jaxheads.report import sections
-
-    return render_page(sections.collect(run))
 
 
 def render_page(content: "Page") -> str:
@@ -62,57 +41,6 @@ def render_page(content: "Page") -> str:
         payload=_script_json(content.payload()),
         bundle=bundle.replace("</script", r"<\/script"),
     )
-
-
-def write_report(
-    run: Run, out: Path | None = None, figures: "Format | None" = None
-) -> Path:
-    """Write the page, whole or not at all, and its figures as files if asked for.
-
-    The papers' claims stand beside it as ``claims.json``, where the run measures any.
-
-    Args:
-        run: a loaded run.
-        out: the page's file; default: ``report.html`` in the run's folder.
-        figures: "pdf", "svg" or "png", with their numbers as CSV, or "csv" for these
-            alone, in ``figures_folder`` of the page.
-
-    Returns:
-        The path of the page.
-
-    Raises:
-        UserError: an optional package is missing, or a file cannot be written.
-    """
-    _require_extras()
-    from jaxheads.report import sections
-
-    target = out or Path(run.path) / FILE_NAME
-    page = write_page(sections.collect(run), target, figures)
-    _write_claims(run, page.with_name(f"{page.stem}-{CLAIMS}" if out else CLAIMS))
-    return page
-
-
-def write_comparison(
-    several: Sequence[Run], out: Path, figures: "Format | None" = None
-) -> Path:
-    """Write one page that compares runs, whole or not at all.
-
-    Args:
-        several: loaded runs, two or more, of models, sizes, checkpoints or seeds.
-        out: the page's file.
-        figures: as for ``write_report``.
-
-    Returns:
-        ``out``.
-
-    Raises:
-        UserError: a run is there twice, an optional package is missing, or a file
-            cannot be written.
-    """
-    _require_extras()
-    from jaxheads.report.several import collect
-
-    return write_page(collect(several), out, figures)
 
 
 def figures_folder(page: Path) -> Path:
@@ -146,18 +74,6 @@ def write_page(content: "Page", target: Path, figures: "Format | None") -> Path:
 
         export.write_exports(content.exports, figures_folder(target), figures)
     return target
-
-
-def _write_claims(run: Run, target: Path) -> None:
-    from jaxheads.claims import to_rows
-
-    rows = to_rows(run)
-    if all(row["verdict"] == "not measured" for row in rows):
-        return
-    try:
-        write_json(target, {"run": run.result.get("fingerprint"), "claims": rows})
-    except OSError as problem:
-        raise _unwritten(target, problem) from problem
 
 
 def _unwritten(target: Path, problem: OSError) -> UserError:

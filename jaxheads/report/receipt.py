@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from jaxheads.report import outcomes, tables, words
-from jaxheads.report.tables import Table
+from jaxheads.report import theme, words
 from jaxheads.runs import Run
 from jaxheads.statistics import LEVEL, SAMPLES
 
@@ -32,7 +31,7 @@ def facts(run: Run) -> list[tuple[str, Facts]]:
     part, loss = result.get("ablation") or {}, result.get("token_loss") or {}
     intervals = (
         f"{100 * LEVEL:g} %, Student's t over queries or documents; of documents "
-        f"{SAMPLES:,} studentised resamples beside, seed {outcomes.SEED}"
+        f"{SAMPLES:,} studentised resamples beside, seed {theme.SEED}"
     )
     groups: list[tuple[str, list[tuple[str, Any]]]] = [
         (
@@ -81,22 +80,3 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key}: {_text(inner)}" for key, inner in value.items())
     return str(value)
-
-
-def open_tables(run: Run) -> list[Table]:
-    """List the tables that stand open: definitions, and the plan with its times."""
-    return [table for table in (tables.definitions(run), tables.plan(run)) if table]
-
-
-def folded_tables(run: Run) -> list[Table]:
-    """List the long tables: every head set with its outcomes."""
-    loss = outcomes.token_loss(run)
-    made = [
-        tables.every_set(
-            run,
-            outcomes.accuracy(run) + outcomes.zero_shot(run),
-            "Every head set: few-shot accuracy",
-        ),
-        tables.every_set(run, [loss] if loss else [], "Every head set: token loss"),
-    ]
-    return [table for table in made if table]

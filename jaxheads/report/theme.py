@@ -7,6 +7,7 @@ light one first.
 import functools
 import importlib.resources
 import re
+from collections.abc import Sequence
 from typing import Any
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
@@ -65,3 +66,16 @@ def paint(value: Any, palette: dict[str, str], key: str = "") -> Any:
     if isinstance(value, dict):
         return {name: paint(inner, palette, name) for name, inner in value.items()}
     return value
+
+
+SEED = 0  # of every resampling: the page is the same each time it is made
+
+
+def colour(ranking: str, rankings: Sequence[str] = ()) -> str:
+    """Give the palette name of a ranking: fixed for the known ones."""
+    known = {"function_vector": "fv", "induction": "induction", "random": "random"}
+    if ranking in known:
+        return known[ranking]
+    others = [name for name in rankings if name not in known]
+    place = others.index(ranking) if ranking in others else 0
+    return f"other-{place % 3 + 1}"

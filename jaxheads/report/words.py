@@ -2,7 +2,7 @@
 
 import math
 
-from jaxheads.run_scores import Head
+from jaxheads.heads.run_scores import Head
 
 MINUS = "\u2212"
 NONE = "\u2013"  # a value that is not there

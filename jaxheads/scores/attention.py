@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxheads.chunks import over_prompts
+from jaxheads.engine.chunks import over_prompts
 from jaxheads.models.ablation import Ablations
 from jaxheads.models.forward import forward
 

@@ -17,8 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxheads.heads import HeadScores
 from jaxheads.models import family
-from jaxheads.models.execution import exact_products
+from jaxheads.models.layer_scan import exact_products
+from jaxheads.scores import circuits
 
 _CHUNK = 8192  # of the vocabulary, so that no float64 copy of a whole matrix is made
 
@@ -120,3 +122,45 @@ def positivity(circuits: np.ndarray) -> np.ndarray:
     values = np.linalg.eigvals(circuits)
     magnitude = np.abs(values).sum(axis=-1)
     return values.real.sum(axis=-1) / np.where(magnitude > 0, magnitude, 1)
+
+
+def copying_circuits(params, config) -> np.ndarray:
+    """``O (U E) V`` of every head: float64 [L, H, K, K].
+
+    Args:
+        params: of the family of ``config``.
+        config: of the model.
+
+    Source: Elhage et al. 2021, "Copying / primitive in-context learning".
+    """
+    through = circuits.unembed_embed(params, config)
+    return np.stack(
+        [
+            maps.outputs @ through @ maps.values
+            for maps in circuits.layers(params, config)
+        ]
+    )
+
+
+def head_scores(products: np.ndarray) -> HeadScores:
+    """Head scores from the circuits.
+
+    Args:
+        products: [L, H, K, K], from ``copying_circuits``.
+
+    Source: Elhage et al. 2021, "Copying / primitive in-context learning".
+    """
+    scores = circuits.positivity(products)
+    return HeadScores(
+        name="copying_circuit",
+        mean=scores,
+        standard_error=np.zeros_like(scores),
+        definition="sum of the eigenvalues of the head's map from tokens to logits, "
+        "through its values, its output projection and the unembedding, over the sum "
+        "of their magnitudes; the scales of norms take part; read off the weights, so "
+        "without sampling error; chance: random weights, on average",
+        unit="share of eigenvalues' magnitude",
+        chance=0.0,
+        ceiling=1.0,
+        source="Elhage et al. 2021, copying heads",
+    )

@@ -18,8 +18,8 @@ import numpy as np
 
 from jaxheads.heads import HeadScores, from_samples
 from jaxheads.models import family
-from jaxheads.models.execution import exact_products
 from jaxheads.models.forward import forward
+from jaxheads.models.layer_scan import exact_products
 from jaxheads.scores.direct_logit import directions
 
 

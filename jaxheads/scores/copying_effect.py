@@ -33,16 +33,16 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxheads import plan
-from jaxheads.devices import gather, mesh_of, replicate
-from jaxheads.engine import resumed_subsets, sweep_under_subsets
+from jaxheads.engine import plan
+from jaxheads.engine.devices import gather, mesh_of, replicate
+from jaxheads.engine.memory import Program, fit
+from jaxheads.engine.programs import positions_at_once
+from jaxheads.engine.sweeps import resumed_subsets, sweep_under_subsets
 from jaxheads.errors import UserError
 from jaxheads.heads import HeadScores, from_samples
-from jaxheads.memory import Program, fit
 from jaxheads.models.forward import prefill
 from jaxheads.models.metrics import probability
 from jaxheads.models.resuming import run_clean
-from jaxheads.programs import positions_at_once
 
 READS = ("next", "after_next")
 LENGTH = 30

@@ -14,8 +14,8 @@ import numpy as np
 
 from jaxheads.heads import HeadScores
 from jaxheads.models import family
-from jaxheads.models.execution import exact_products
 from jaxheads.models.forward import Prefix, prefill
+from jaxheads.models.layer_scan import exact_products
 from jaxheads.models.metrics import logit_difference
 from jaxheads.statistics.units import mean_and_error
 

@@ -16,12 +16,6 @@ from jaxheads.statistics.units import mean_and_error
 
 
 @jax.jit
-def last_heads(params, tokens: jax.Array, lengths: jax.Array, config) -> jax.Array:
-    """Per-head outputs at the last position of prompts: [L, B, H, K]."""
-    return prefill(params, tokens, lengths, config).heads
-
-
-@jax.jit
 def effects(
     params,
     tokens: jax.Array,

@@ -30,8 +30,8 @@ import numpy as np
 from jaxheads.errors import UserError
 from jaxheads.heads import HeadScores
 from jaxheads.models import family
-from jaxheads.models.execution import sequence_positions
 from jaxheads.models.forward import forward
+from jaxheads.models.layer_scan import sequence_positions
 
 TAU = 2.2
 READS = ("current", "attended")

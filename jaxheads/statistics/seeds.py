@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxheads.statistics.distributions import student_t_p
-from jaxheads.statistics.units import Estimate
+from jaxheads.statistics.units import Estimate, student_t_p
 
 FEWEST = 3
 """Seeds from which on anything is decided. With two the spread has one degree of

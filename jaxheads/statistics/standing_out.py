@@ -7,7 +7,7 @@ threshold.
 
 import numpy as np
 
-from jaxheads.statistics.distributions import student_t_quantile
+from jaxheads.statistics.units import student_t_quantile
 
 
 def stands_out(

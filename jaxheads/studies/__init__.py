@@ -1,4 +1,4 @@
 """Studies: one a file, each ``prepare`` (inputs), ``plan`` (cost) and ``run`` (arrays).
 
-No study imports another; ``jaxheads.study`` puts them together into one run folder.
+No study imports another; ``run`` puts them together into one run folder.
 """

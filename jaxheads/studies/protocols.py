@@ -8,19 +8,25 @@ import dataclasses
 from types import MappingProxyType
 from typing import Any
 
-from jaxheads.studies.config import (
-    AblationConfig,
-    ExecutionConfig,
-    ScoresConfig,
-    StudyConfig,
-    TokenLossConfig,
-)
-from jaxheads.studies.task_names import (
+from jaxheads.icl.task_names import (
     EXECUTION_TASKS,
     YIN_EVALUATION_FILES,
     YIN_EXECUTION_FILES,
     YIN_SCORING_FILES,
     without_splits,
+)
+from jaxheads.scores.names import (
+    ScoresConfig,
+)
+from jaxheads.studies.ablation.config import (
+    AblationConfig,
+    TokenLossConfig,
+)
+from jaxheads.studies.config import (
+    StudyConfig,
+)
+from jaxheads.studies.function_vectors.config import (
+    ExecutionConfig,
 )
 
 DEFAULT = "quick"

@@ -22,16 +22,21 @@ import jax
 import numpy as np
 from jax.sharding import SingleDeviceSharding
 
-from jaxheads.devices import gather
+from jaxheads.engine.devices import gather
 from jaxheads.errors import UserError, first_line
-from jaxheads.model import Model, Provenance
+from jaxheads.runs.files import (
+    read_json_object,
+)
+from jaxheads.runs.unfinished import MARK, whole_folder
 from jaxheads.training.state import TrainState
 from jaxheads.weights.digest import dotted, params_sha256
-from jaxheads.weights.folder import read_json_object
-from jaxheads.weights.manifest import json_sha256
-from jaxheads.weights.orbax_params import restore_params, save_params
-from jaxheads.weights.store import save as save_store
-from jaxheads.weights.unfinished import MARK, whole_folder
+from jaxheads.weights.model import Model, Provenance
+from jaxheads.weights.store import (
+    json_sha256,
+    restore_params,
+    save as save_store,
+    save_params,
+)
 
 STATES_KEPT = 2
 _SEAL = "state_sha256"

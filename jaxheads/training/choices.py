@@ -10,15 +10,17 @@ from typing import Any
 from jaxheads import models
 from jaxheads.errors import MOST_TOKENS, UserError, check_counts
 from jaxheads.models.rope import Rope
-from jaxheads.presets import PRESETS
+from jaxheads.runs.files import (
+    read_json_object,
+)
 from jaxheads.training.config import DataChoice, ModelChoice
 from jaxheads.training.data.function_mixture import FunctionMixture
 from jaxheads.training.data.languages import RegularLanguages
 from jaxheads.training.data.repeats import RepeatedTokens
 from jaxheads.training.data.successors import FixedSuccessors
 from jaxheads.training.data.windows import Source
-from jaxheads.weights.folder import read_json_object
-from jaxheads.weights.manifest import from_json
+from jaxheads.weights.presets import PRESETS
+from jaxheads.weights.store import from_json
 
 GENERATORS: dict[str, Any] = {
     "repeats": RepeatedTokens,
@@ -160,7 +162,7 @@ def read_text(choice: DataChoice, folder: Path) -> Data:
         check_counts(("--vocab-size", choice.vocab_size, 1), most=MOST_TOKENS)
         tokenizer = train_tokenizer(corpus, choice.vocab_size)
     else:
-        from jaxheads.model import read_tokenizer
+        from jaxheads.weights.model import read_tokenizer
         from jaxheads.weights.sources import open_source
 
         found, reason = read_tokenizer(open_source(choice.tokenizer, None).checkpoint)

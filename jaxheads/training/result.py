@@ -3,12 +3,14 @@
 from typing import Any
 
 from jaxheads import runs
+from jaxheads.engine.devices import (
+    machine,
+)
 from jaxheads.models import family
 from jaxheads.models.parameters import num_params
-from jaxheads.receipt import machine
 from jaxheads.training.checkpoints import Place
 from jaxheads.training.config import TrainConfig
-from jaxheads.training.evidence import figure_dims, figure_unit
+from jaxheads.training.measures.measures import figure_dims, figure_unit
 
 _NATS = ("loss", "all_loss")
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxheads.devices import mesh_of
+from jaxheads.engine.devices import mesh_of
 
 
 @dataclasses.dataclass(frozen=True)

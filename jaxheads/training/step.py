@@ -17,9 +17,8 @@ from flax import struct
 from jaxheads.models.forward import forward
 from jaxheads.training.config import TrainConfig
 from jaxheads.training.objectives import kept_targets, target_losses
-from jaxheads.training.optimiser import make_optimiser
 from jaxheads.training.side_by_side import SideBySide, over_runs, side_by_side
-from jaxheads.training.state import Batch, TrainState
+from jaxheads.training.state import Batch, TrainState, make_optimiser
 
 _NOT_IN_A_STEP = (
     "seed",

@@ -17,14 +17,13 @@ import numpy as np
 
 from jaxheads import models, runs
 from jaxheads.errors import UserError
-from jaxheads.model import Model, load
 from jaxheads.training.checkpoints import Place
 from jaxheads.training.choices import GENERATORS
-from jaxheads.training.config import TrainConfig
+from jaxheads.training.config import EvidenceConfig, TrainConfig
 from jaxheads.training.data.windows import Source
-from jaxheads.training.evidence import TrainingEvidence, make_evidence
-from jaxheads.training.evidence_config import EvidenceConfig
-from jaxheads.weights.manifest import from_json
+from jaxheads.training.measures.measures import TrainingEvidence, make_evidence
+from jaxheads.weights.model import Model, load
+from jaxheads.weights.store import from_json
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -7,14 +7,13 @@ which transformers would add to the weights, is refused.
 """
 
 import dataclasses
-import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxheads.errors import UserError, check_file
+from jaxheads.errors import UserError
+from jaxheads.runs.files import read_json_object
 from jaxheads.weights.checkpoint import Checkpoint, StoredTensor, listed, quoted
 from jaxheads.weights.safetensors import open_safetensors
 from jaxheads.weights.torch_bin import open_torch
@@ -73,36 +72,6 @@ def open_folder(folder: Path) -> Checkpoint:
         name=settings.get("_name_or_path") or None,
         files=weights.files,
     )
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    check_file(path)
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file that must hold an object.
-
-    Raises:
-        UserError: the file cannot be read or holds something else.
-    """
-    check_file(path)
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"{path} must be readable, but: {reason}") from error
-    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, too deep
-        raise UserError(
-            f"{path} must be JSON, but is not ({error}): fetch or write it again"
-        ) from error
-    if not isinstance(value, dict):
-        raise UserError(
-            f"{path} must hold a JSON object, but holds a {type(value).__name__}"
-        )
-    return value
 
 
 def _settings(folder: Path) -> dict[str, Any]:

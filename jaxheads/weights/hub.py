@@ -18,7 +18,13 @@ from typing import Any
 
 from jaxheads import stops
 from jaxheads.errors import UserError, first_line
-from jaxheads.weights.folder import ADAPTER, read_json_object, sha256_of
+from jaxheads.runs.files import (
+    read_json_object,
+    sha256_of,
+)
+from jaxheads.weights.folder import (
+    ADAPTER,
+)
 
 CONFIG = "config.json"
 TOKENIZER = (

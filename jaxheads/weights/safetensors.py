@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from jaxheads.errors import UserError
-from jaxheads.weights.checkpoint import StoredTensor, listed, quoted
-from jaxheads.weights.mapped import (
+from jaxheads.weights.checkpoint import (
     KINDS,
     Extent,
+    StoredTensor,
+    listed,
     map_file,
+    quoted,
     stored_tensor,
     whole_numbers,
 )

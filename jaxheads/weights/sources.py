@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from jaxheads.errors import UserError
-from jaxheads.presets import PRESETS
 from jaxheads.weights import smollm2
 from jaxheads.weights.checkpoint import Checkpoint, listed
 from jaxheads.weights.folder import open_folder
 from jaxheads.weights.gguf import read_gguf
 from jaxheads.weights.hub import fetch_from_hub
+from jaxheads.weights.presets import PRESETS
 from jaxheads.weights.store import Store, is_store, open_store
 
 BUILT_IN = (smollm2.NAME,)

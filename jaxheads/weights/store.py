@@ -12,8 +12,13 @@ conversion which broke off leaves nothing that can be loaded.
 
 import contextlib
 import dataclasses
+import hashlib
 import json
+import math
+import types
+import typing
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,24 +28,132 @@ import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from jaxheads import models
+from jaxheads.engine.devices import shardings
 from jaxheads.errors import UserError, first_line
 from jaxheads.models.parameters import is_leaf
-from jaxheads.sharding import shardings
-from jaxheads.weights.checkpoint import listed, warn_of_not_finite
-from jaxheads.weights.copying import all_finite
-from jaxheads.weights.digest import ParamsDigest, dotted
-from jaxheads.weights.folder import read_json_object, sha256_of
-from jaxheads.weights.manifest import from_json, json_sha256, to_json
-from jaxheads.weights.orbax_params import (
-    restore_params,
-    save_params,
-    shapes,
-    stored_shapes,
+from jaxheads.runs.files import (
+    read_json_object,
+    sha256_of,
 )
-from jaxheads.weights.unfinished import whole_folder
+from jaxheads.runs.unfinished import whole_folder
+from jaxheads.weights.checkpoint import listed, warn_of_not_finite
+from jaxheads.weights.convert import all_finite
+from jaxheads.weights.digest import ParamsDigest, dotted
 
 if TYPE_CHECKING:
-    from jaxheads.model import Model
+    from jaxheads.weights.model import Model
+
+
+def to_json(value: Any) -> str:
+    """JSON of plain values and dataclasses."""
+    return json.dumps(
+        value,
+        default=lambda x: {f.name: getattr(x, f.name) for f in dataclasses.fields(x)},
+        indent=1,
+        ensure_ascii=False,
+        allow_nan=False,
+    )
+
+
+def json_sha256(value: Any) -> str:
+    """SHA-256 of a value's JSON, in hexadecimal."""
+    return hashlib.sha256(to_json(value).encode()).hexdigest()
+
+
+def from_json(kind: Any, value: Any) -> Any:
+    """A parsed JSON value as its type would have it.
+
+    Args:
+        kind: a dataclass, or what an annotation of a field may be; lists become tuples.
+        value: as ``json.loads`` gives it.
+
+    Raises:
+        TypeError: a dataclass has no such field, or lacks one.
+        KeyError: likewise.
+    """
+    if isinstance(value, list):
+        return tuple(from_json(None, item) for item in value)
+    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    for option in kinds:
+        if isinstance(value, dict) and dataclasses.is_dataclass(option):
+            hints = typing.get_type_hints(option)
+            given = {name: from_json(hints[name], x) for name, x in value.items()}
+            return option(**given)  # type: ignore[operator]
+    return value
+
+
+_CHUNK_BYTES = 64 * 2**20
+"""Of what is read at once: a shard needs no whole leaf, and a cast little room."""
+
+
+def save_params(path: Path, params: Any) -> None:
+    """Write params into a new folder."""
+    import orbax.checkpoint as ocp
+
+    chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), params)
+    # Floats hardly shrink, and unpacking takes several times as long as reading.
+    handler = ocp.PyTreeCheckpointHandler(use_compression=False)
+    with ocp.Checkpointer(handler) as checkpointer:
+        arguments = ocp.args.PyTreeSave(params, save_args=chunks)
+        checkpointer.save(path.absolute(), args=arguments)
+
+
+def restore_params(path: Path, target: Any) -> Any:
+    """Read params, each straight to its dtype and place.
+
+    A leaf that is None may be absent on the disk: families gain optional leaves.
+
+    Args:
+        path: the folder.
+        target: the tree of params as ``jax.ShapeDtypeStruct`` with shardings.
+    """
+    leaves, structure = jax.tree_util.tree_flatten_with_path(target)
+    wanted = {dotted(at): leaf for at, leaf in leaves}
+    with ThreadPoolExecutor(1, "restore") as reader:
+        # Ctrl-C comes to the main thread: the reading ends whole, without a traceback.
+        read = reader.submit(_restore, path, wanted).result()
+    found = {dotted(at): x for at, x in jax.tree_util.tree_leaves_with_path(read)}
+    return structure.unflatten(found[name] for name in wanted)
+
+
+def _restore(path: Path, wanted: dict[str, Any]) -> Any:
+    """The tree as it is stored, of what is wanted by path."""
+    import orbax.checkpoint as ocp
+
+    # Leaves are read side by side: a GB at a time, or what the largest needs; stored
+    # values have four bytes at most.
+    largest = 4 * max(math.prod(leaf.shape) for leaf in wanted.values())
+    limit = 1 + largest // 10**9
+    with ocp.StandardCheckpointer(restore_concurrent_gb=limit) as checkpointer:
+        stored = _stored_tree(checkpointer, path)
+        as_stored = jax.tree_util.tree_map_with_path(
+            lambda at, _: wanted[dotted(at)], stored, is_leaf=_has_shape
+        )
+        return checkpointer.restore(path.absolute(), as_stored)
+
+
+def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the params in a folder, by path; no values are read."""
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        return shapes(_stored_tree(checkpointer, path))
+
+
+def _stored_tree(checkpointer: Any, path: Path) -> Any:
+    """The tree on the disk, with the shape of each leaf."""
+    return checkpointer.metadata(path.absolute()).item_metadata.tree
+
+
+def _has_shape(node: Any) -> bool:
+    return hasattr(node, "shape")
+
+
+def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of whatever has one in a tree, by path such as "layers.wq"."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_has_shape)
+    return {dotted(path): tuple(leaf.shape) for path, leaf in leaves}
+
 
 FORMAT = "jaxheads store"
 SCHEMA = 1
@@ -189,7 +302,7 @@ def restore(store: Store, dtype: str, mesh: Mesh | None = None) -> tuple[Any, st
     Args:
         store: opened.
         dtype: of every param.
-        mesh: see ``jaxheads.sharding``; None: the default device.
+        mesh: see ``jaxheads.engine.devices``; None: the default device.
 
     Returns:
         The family's ``Params`` and their hash.

@@ -17,15 +17,16 @@ from typing import IO, Any, cast
 import numpy as np
 
 from jaxheads.errors import UserError
-from jaxheads.weights.checkpoint import StoredTensor, listed, quoted
-from jaxheads.weights.inert_pickle import (
-    Damaged,
-    Refused,
-    Storage,
-    Tensor,
-    read_pickle,
+from jaxheads.weights.checkpoint import (
+    KINDS,
+    Extent,
+    StoredTensor,
+    listed,
+    map_file,
+    quoted,
+    stored_tensor,
 )
-from jaxheads.weights.mapped import KINDS, Extent, map_file, stored_tensor
+from jaxheads.weights.pickles import Damaged, Refused, Storage, Tensor, read_pickle
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001

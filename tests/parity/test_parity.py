@@ -31,7 +31,7 @@ from safetensors.numpy import load_file
 from variants import CHANGES, VARIANTS
 
 from jaxheads.errors import UserError
-from jaxheads.model import Model, load
+from jaxheads.weights.model import Model, load
 
 pytestmark = pytest.mark.parity
 

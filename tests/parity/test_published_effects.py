@@ -17,9 +17,9 @@ from jaxheads import runs
 from jaxheads.icl import published
 from jaxheads.icl.prompts import Prompt
 from jaxheads.icl.tasks import load_tasks
-from jaxheads.model import load
 from jaxheads.studies.protocols import PROTOCOLS
-from jaxheads.study import run_study
+from jaxheads.studies.run import run_study
+from jaxheads.weights.model import load
 
 pytestmark = pytest.mark.parity
 

@@ -21,9 +21,9 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from variants import VARIANTS
 
 from jaxheads.errors import UserError
-from jaxheads.model import load
 from jaxheads.models.forward import forward
-from jaxheads.tokenizer import Tokenizer
+from jaxheads.tokenizer.tokenizer import Tokenizer
+from jaxheads.weights.model import load
 
 pytestmark = pytest.mark.parity
 

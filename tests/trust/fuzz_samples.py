@@ -27,42 +27,46 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from torch_files import write_torch
 
 import jaxheads as jh
-from jaxheads import foreign_rankings, runs
-from jaxheads.arms.config import ArmsConfig
-from jaxheads.arms.opening import open_arms
-from jaxheads.dynamics.run import run_dynamics
-from jaxheads.dynamics.series import open_series
-from jaxheads.dynamics.trained import is_training
+from jaxheads import runs
+from jaxheads.cli.lists import table
 from jaxheads.errors import UserError
-from jaxheads.evidence.curves import read_curves
-from jaxheads.head_lists import write_head_list
-from jaxheads.heads import HeadScores
+from jaxheads.heads import HeadScores, published_files
+from jaxheads.heads.published_files import write_head_list
+from jaxheads.heads.rankings import read_ranking, write_ranking
+from jaxheads.heads.set_files import read_sets, write_sets
 from jaxheads.icl.tasks import load_tasks
 from jaxheads.icl.texts import read_documents
-from jaxheads.inspection import inspect_source, print_inspection
-from jaxheads.model import configure
 from jaxheads.models import llama, toy
 from jaxheads.models.parameters import init_params, num_params
-from jaxheads.rankings import read_ranking, write_ranking
-from jaxheads.saved_sets import read_sets, write_sets
-from jaxheads.studies.config import ScoresConfig, StudyConfig
-from jaxheads.study import run_study
-from jaxheads.task_list import table
-from jaxheads.tokenizer import Tokenizer
+from jaxheads.scores.names import (
+    ScoresConfig,
+)
+from jaxheads.studies.compare_runs.config import ArmsConfig
+from jaxheads.studies.compare_runs.opening import open_arms
+from jaxheads.studies.config import (
+    StudyConfig,
+)
+from jaxheads.studies.dynamics.run import run_dynamics
+from jaxheads.studies.dynamics.series import open_series
+from jaxheads.studies.dynamics.trained import is_training
+from jaxheads.studies.run import run_study
+from jaxheads.studies.six_arguments.curves import read_curves
+from jaxheads.tokenizer.tokenizer import Tokenizer
 from jaxheads.training.checkpoints import load_state, save_state, step_name
 from jaxheads.training.choices import choose_model
-from jaxheads.training.config import ModelChoice, TrainConfig
+from jaxheads.training.config import EvidenceConfig, ModelChoice, TrainConfig
 from jaxheads.training.data.corpora import ListedCorpus, open_corpus
 from jaxheads.training.data.repeats import RepeatedTokens
 from jaxheads.training.data.token_store import open_store, tokenise
 from jaxheads.training.data.vocabulary import train_tokenizer
-from jaxheads.training.evidence import make_evidence
-from jaxheads.training.evidence_config import EvidenceConfig
 from jaxheads.training.loop import train
+from jaxheads.training.measures.measures import make_evidence
 from jaxheads.training.trained import open_trained
 from jaxheads.weights.checkpoint import Checkpoint
 from jaxheads.weights.convert import from_params, survey
 from jaxheads.weights.digest import params_sha256
+from jaxheads.weights.inspection import inspect_source, print_inspection
+from jaxheads.weights.model import configure
 from jaxheads.weights.store import save
 
 SHAPE = (2, 4)
@@ -286,7 +290,7 @@ READERS = {
         exact=True, writes=True,
     ),
     "rankings": Reader("rankings", (), read_scores, 2),
-    "mean heads": Reader("means/means.pt", (), foreign_rankings.read_mean_heads),
+    "mean heads": Reader("means/means.pt", (), published_files.read_mean_heads),
     "sets of heads": Reader("sets/sets.json", (), read_sets),
     "runs": Reader("run", ("*.json", "*.npz"), read_run, exact=True),
 }  # fmt: skip
@@ -523,7 +527,7 @@ def _write_heads(root: Path) -> None:
     into = root / "rankings"
     write_ranking(into / "a.json", scores, model="m", params_sha256="0" * 64)
     write_ranking(into / "b.csv", scores)
-    foreign_rankings.write_pickled_scores(into / "fv.pkl", mean)
+    published_files.write_pickled_scores(into / "fv.pkl", mean)
     write_head_list(into / "heads.txt", np.abs(mean))
     write_head_list(into / "heads.json", np.abs(mean))
     trials = {"x": rng.normal(size=(5, *SHAPE)).astype(np.float32)}

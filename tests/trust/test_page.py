@@ -14,9 +14,10 @@ from synthetic_run import Sizes, make_run
 from test_report import hostile_run
 from test_training_loop import start
 
-from jaxheads.report import sections, several
 from jaxheads.report.page import render_page
-from jaxheads.report.sections import Page
+from jaxheads.studies import page as sections
+from jaxheads.studies.page import Page
+from jaxheads.studies.several_runs import page as several
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 

@@ -12,8 +12,13 @@ import hashlib
 import numpy as np
 
 from jaxheads.errors import UserError
-from jaxheads.training.data.draws import integers, uniforms, without_replacement
-from jaxheads.training.data.windows import check_at_least, check_range
+from jaxheads.training.data.windows import (
+    check_at_least,
+    check_range,
+    integers,
+    uniforms,
+    without_replacement,
+)
 
 NONE = -1
 """No edge, in tables of edges."""

@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jaxheads.errors import UserError
-from jaxheads.icl.document_files import (
+from jaxheads.icl.texts import (
     arrow_documents,
     jsonl_documents,
     parquet_documents,
     text_documents,
 )
-from jaxheads.weights.folder import is_name, read_json_object
+from jaxheads.runs.files import (
+    read_json_object,
+)
+from jaxheads.weights.folder import (
+    is_name,
+)
 
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.(?:parquet|arrow)")
 """A file of a data set on the hub, such as train-00000-of-00002.parquet."""

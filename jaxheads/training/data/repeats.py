@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 
 from jaxheads.errors import UserError
-from jaxheads.training.data.draws import integers, uniforms, without_replacement
 from jaxheads.training.data.windows import (
     Windows,
     check_at_least,
     check_batch,
     check_range,
     describe_generator,
+    integers,
+    uniforms,
+    without_replacement,
 )
 
 

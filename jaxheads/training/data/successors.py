@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 
 from jaxheads.errors import UserError
-from jaxheads.training.data.draws import integers, uniforms
 from jaxheads.training.data.repeats import check_bos, with_bos
 from jaxheads.training.data.windows import (
     Windows,
     check_at_least,
     check_batch,
     describe_generator,
+    integers,
+    uniforms,
 )
 
 

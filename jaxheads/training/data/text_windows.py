@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxheads.errors import UserError
-from jaxheads.tokenizer import Tokenizer
+from jaxheads.tokenizer.tokenizer import Tokenizer
 from jaxheads.training.data.token_store import TokenStore
 from jaxheads.training.data.windows import Windows, check_at_least, check_batch
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from tokenizers import pre_tokenizers, trainers
 
 from jaxheads.errors import UserError
-from jaxheads.tokenizer import Tokenizer
-from jaxheads.tokenizer_byte_level import SPLITS, byte_level_tokenizer
+from jaxheads.tokenizer.byte_level import SPLITS, byte_level_tokenizer
+from jaxheads.tokenizer.tokenizer import Tokenizer
 from jaxheads.training.data.corpora import Corpus
 
 BEGIN = "<|bos|>"

@@ -1,0 +1,1 @@
+"""Sweeps over prompts and subsets: planned, fitted to memory, run in chunks."""

@@ -1,0 +1,83 @@
+"""Many prompts, or subsets, in chunks of one length, split over the devices."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxheads import stops
+from jaxheads.engine.devices import data_parts, gather, mesh_of, replicate, split
+from jaxheads.engine.memory import balanced
+
+
+def chunks(count: int, size: int, parts: int = 1) -> Iterator[np.ndarray]:
+    """Index arrays of one length, at most ``size``, that cover ``range(count)``.
+
+    One length means one compile; the chunks are balanced, so that the last one repeats
+    its last index a few times at most. Before each one is a safe place to stop.
+
+    Args:
+        count: items.
+        size: of a chunk, at most; no less than ``parts``.
+        parts: each chunk is a multiple of it, see ``devices.data_parts``.
+    """
+    size = balanced(count, max(size // parts, 1) * parts, parts)
+    for start in range(0, count, size):
+        stops.check()
+        yield np.minimum(np.arange(start, start + size), count - 1)
+
+
+def over_prompts(
+    function: Any,
+    params,
+    prompts: tuple[np.ndarray, ...],
+    others: tuple,
+    *,
+    chunk: int,
+    **keywords: Any,
+) -> list[Any]:
+    """Call a function on chunks of prompts, split over the devices.
+
+    Args:
+        function: jitted; of params, prompts, others.
+        params: of the model; where they lie is where it runs.
+        prompts: arrays [B, ...], one row a prompt.
+        others: arguments that all prompts share.
+        chunk: prompts that run at once.
+        **keywords: static arguments of the function.
+
+    Returns:
+        Numpy results of the chunks; the last repeats its last prompt where B does not
+        fill it.
+    """
+    mesh = mesh_of(params)
+    others = replicate(others, mesh)
+    return [
+        gather(
+            function(
+                params,
+                *split(tuple(rows[index] for rows in prompts), mesh),
+                *others,
+                **keywords,
+            )
+        )
+        for index in chunks(len(prompts[0]), chunk, data_parts(mesh))
+    ]
+
+
+def fill_of_rows(fill: Any, rows: Any) -> Any:
+    """What replaces heads in some of the prompts.
+
+    Args:
+        fill: array or ``jax.ShapeDtypeStruct`` [L, H, K] or [L, B, T, H, K] (B may be
+            1), or None.
+        rows: a slice or indices of prompts.
+    """
+    if fill is None or len(fill.shape) == 3 or fill.shape[1] == 1:
+        return fill
+    if isinstance(fill, jax.ShapeDtypeStruct):
+        count = len(np.arange(fill.shape[1])[rows])
+        shape = (fill.shape[0], count, *fill.shape[2:])
+        return jax.ShapeDtypeStruct(shape, fill.dtype)
+    return fill[:, rows]

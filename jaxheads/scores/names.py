@@ -1,0 +1,81 @@
+"""Scores and estimates by name; light to import, for the command line."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Literal, get_args
+
+from jaxheads.icl.task_names import (
+    SCORING_TASKS,
+)
+
+if TYPE_CHECKING:
+    pass
+
+ExtraScore = Literal[
+    "duplicate_token",
+    "induction_value_weighted",
+    "prefix_matching",
+    "prefix_matching_crosbie",
+    "prefix_matching_crosbie_code",
+    "copying",
+    "copying_circuit",
+    "qk_trace",
+    "qk_positivity",
+    "direct_logit",
+    "retrieval",
+    "retrieval_teacher_forced",
+    "token_copying",
+    "concept_copying",
+    "relation_index",
+    "relation_index_attended",
+]
+"""Scores that are computed when asked for."""
+EXTRA_SCORES: tuple[str, ...] = get_args(ExtraScore)
+USUAL_SCORES = ("function_vector", "induction", "induction_yin", "previous_token")
+"""Scores that are always computed."""
+ScoreName = (
+    Literal["function_vector", "induction", "induction_yin", "previous_token"]
+    | ExtraScore
+)
+AttributionMethod = Literal["clean", "ablated", "integrated", "graddrop", "query"]
+ATTRIBUTION_METHODS: tuple[AttributionMethod, ...] = get_args(AttributionMethod)
+"""How effects are estimated from gradients."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoresConfig:
+    """Scores of every head: function vector, induction, previous token, and others."""
+
+    tasks: tuple[str, ...] = SCORING_TASKS
+    """Tasks whose prompts give the function-vector score and the mean head outputs."""
+    clean_prompts: int = 16
+    """Clean prompts a task; their mean head outputs are what is patched in."""
+    corrupted_prompts: int = 10
+    """Prompts a task with shuffled labels, on which every head is patched."""
+    corrupt: Literal["permutation", "derangement"] = "permutation"
+    """How labels are shuffled; a permutation may leave some in place (the papers')."""
+    sequences: int = 64
+    """Random sequences of the induction probe."""
+    sequence_length: int = 50
+    """Random tokens of a sequence before they repeat."""
+    documents: int = 16
+    """Documents of the previous-token score."""
+    document_length: int = 128
+    """Tokens of a document in the previous-token score."""
+    names: tuple[ExtraScore, ...] = ()
+    """Further scores to compute; each is defined in its file of jaxheads.scores."""
+    probe_sequences: int = 10
+    """Random sequences of the prefix-matching and copying probes."""
+    needles: int = 8
+    """Needles of the retrieval scores, each in its own haystack."""
+    haystack_length: int = 256
+    """Tokens of a haystack."""
+    entities: int = 16
+    """Entities of the token- and concept-copying effects, each."""
+    relation_texts: int = 32
+    """Texts of facts of the relation index."""
+    probe_tokens: Literal["ids", "retokenized"] = "ids"
+    """What the induction probe repeats: random token ids, or their text read by the
+    tokenizer again, with a second BOS (what the reference study's code does)."""
+    probe_vocabulary: Literal["tokenizer", "model"] = "tokenizer"
+    """Where random tokens come from: the tokenizer's tokens, or all rows of the model's
+    embedding, untrained padding included (what the reference study's code does)."""

@@ -1,0 +1,100 @@
+"""What computes the scores that are asked for: parts of the score study.
+
+A part knows its token arrays, its cost and programs, how to measure, and how to turn
+what was measured into scores. Parts run one after the other, each kept as a unit of the
+run. They stand in more_scores.py and text_scores.py.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from jaxheads.engine import plan, programs
+from jaxheads.engine.chunks import over_prompts
+from jaxheads.engine.memory import Fit, fit
+from jaxheads.heads import HeadScores
+from jaxheads.runs import Arrays
+
+Known = Mapping[str, HeadScores]
+"""The usual scores, which are there before any part runs."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pass:
+    """A jitted function of many prompts, a chunk at a time.
+
+    Attributes:
+        name: for the plan.
+        function: of params, prompts and others, to arrays [..., B].
+        prompts: arrays [B, ...].
+        others: arrays that all prompts share, the config.
+        cost: of a prompt.
+        keywords: static arguments.
+    """
+
+    name: str
+    function: Any
+    prompts: tuple[np.ndarray, ...]
+    others: tuple
+    cost: plan.Cost
+    keywords: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def fit(self, params, budget_bytes: int) -> Fit:
+        """The program at the chunk that the memory allows."""
+        program = programs.over_prompts(
+            self.name,
+            self.function,
+            params,
+            self.prompts,
+            self.others,
+            self.cost,
+            self.prompts[0].shape[1],
+            **self.keywords,
+        )
+        return fit(program, budget_bytes)
+
+    def run(self, params, budget_bytes: int) -> Any:
+        """What the function gives, of all prompts: arrays [..., B]."""
+        parts = over_prompts(
+            self.function,
+            params,
+            self.prompts,
+            self.others,
+            chunk=self.fit(params, budget_bytes).chunk,
+            **self.keywords,
+        )
+        count = len(self.prompts[0])
+        join = lambda *made: np.concatenate(made, axis=-1)[..., :count]
+        return jax.tree.map(join, *parts)
+
+
+class Part(Protocol):
+    """Scores that share their runs of the model."""
+
+    @property
+    def name(self) -> str:
+        """Of the unit in the run's folder."""
+        ...
+
+    def tokens(self) -> Arrays:
+        """What is fed to the model, by name."""
+        ...
+
+    def cost(self, config) -> plan.Cost:
+        """What ``measure`` costs."""
+        ...
+
+    def fits(self, params, config, budget_bytes: int) -> list[Fit]:
+        """The programs that ``measure`` calls."""
+        ...
+
+    def measure(self, params, config, budget_bytes: int, known: Known) -> Arrays:
+        """Run the model, or read its weights."""
+        ...
+
+    def scores(self, measured: Arrays) -> list[HeadScores]:
+        """Scores from what was measured."""
+        ...

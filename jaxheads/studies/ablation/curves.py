@@ -1,0 +1,195 @@
+"""Charts of what the ablations did: curves over fractions, and heads kept."""
+
+import math
+from typing import Any
+
+import altair as alt
+
+from jaxheads.report import words
+from jaxheads.report.figures import Figure, Rows, figure
+from jaxheads.studies.ablation import outcomes
+from jaxheads.studies.ablation.outcomes import Line, Outcome, Panel, Point
+
+CLEAN = "no head replaced"  # the name of the dotted line
+_HEIGHT = 230
+
+
+def curve_figures(outcome: Outcome, panels: list[Panel]) -> list[Figure]:
+    """Draw the panels of one outcome on one scale."""
+    return draw(panels, outcome.unit)
+
+
+def draw(panels: list[Panel], unit: str, height: int = _HEIGHT) -> list[Figure]:
+    """Draw panels of one quantity on one scale."""
+    if not panels:
+        return []
+    lines = [line for panel in panels for line in panel.lines]
+    points = [point for line in lines for point in _known(line.points)]
+    points += [panel.clean for panel in panels if panel.clean]
+    low = min([0.0, *(point.low for point in points)])
+    high = max([0.0, *(point.high for point in points)])
+    domain = (1.05 * low, 1.05 * high if high > 0 else 1.0)
+    return [_curves(panel, domain, unit, height) for panel in panels]
+
+
+def _curves(
+    panel: Panel, domain: tuple[float, float], unit: str, height: int
+) -> Figure:
+    title = panel.quantity + (f" ({unit})" if unit else "")
+    axes = {
+        "x": alt.X("x:Q", title=panel.axis).axis(grid=False),
+        "y": alt.Y("y:Q", title=title, scale=alt.Scale(domain=list(domain))),
+        "color": alt.Color("s:N", scale=_palette(panel.lines), legend=None),
+    }
+    layers: list[alt.Chart] = []
+    if panel.clean:
+        level = alt.Chart(alt.Data(values=[{"y": panel.clean.value}]))
+        rule = level.mark_rule(color="@ink", strokeWidth=1, strokeDash=[1, 2])
+        layers.append(rule.encode(y=axes["y"]))
+    for dashed in (True, False):
+        lines = [line for line in panel.lines if line.dashed == dashed]
+        if lines:
+            layers += _strokes(panel, lines, dashed, axes, title)
+    return figure(
+        panel.title, "", alt.layer(*layers), height,
+        name=panel.name, data=_data(panel, title),
+    )  # fmt: skip
+
+
+def _data(panel: Panel, title: str) -> Rows:
+    clean = [(CLEAN, panel.clean, "95 % interval")] if panel.clean else []
+    lines = [(line.label, p, line.spread) for line in panel.lines for p in line.points]
+    return [
+        {"replaced": label, panel.axis: 100 * point.fraction}
+        | {"heads replaced": point.replaced, title: point.value}
+        | {f"{title}, low": point.low, f"{title}, high": point.high}
+        | {"low to high": spread}
+        for label, point, spread in [*clean, *lines]
+    ]
+
+
+def _strokes(
+    panel: Panel, lines: list[Line], dashed: bool, axes: dict[str, Any], title: str
+) -> list[alt.Chart]:
+    """Draw lines with their dots; the solid ones over their bands."""
+    rows = [row for line in lines for row in _line_rows(line, panel)]
+    base = alt.Chart(alt.Data(values=rows)).encode(**axes)
+    measured = rows
+    if panel.lead:
+        measured = [row for row in rows if row["x"] > 0]
+    dots = alt.Chart(alt.Data(values=measured)).encode(**axes, tooltip=_tooltip())
+    if dashed:
+        stroke = base.mark_line(strokeDash=[4, 3], strokeWidth=1.5)
+        return [stroke, dots.mark_circle(size=18, opacity=1)]
+    band = base.encode(y=alt.Y("a:Q", title=title), y2="b:Q")
+    return [
+        band.mark_area(opacity=0.16),
+        base.mark_line(strokeWidth=2),
+        dots.mark_circle(size=45, opacity=1),
+    ]
+
+
+def _tooltip() -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("s:N", title="replaced"),
+        alt.Tooltip("x:Q", title="share (%)", format=".3~g"),
+        alt.Tooltip("n:Q", title="heads"),
+        alt.Tooltip("t:N", title="value"),
+        alt.Tooltip("w:N", title="in brackets"),
+    ]
+
+
+def _known(points: list[Point]) -> list[Point]:
+    """Leave out the points where a quantity of a set is not defined."""
+    return [point for point in points if math.isfinite(point.value)]
+
+
+def _palette(lines: list[Line]) -> alt.Scale:
+    return alt.Scale(
+        domain=[line.label for line in lines],
+        range=[f"@{line.colour}" for line in lines],
+    )
+
+
+def _row(series: str, point: Point, spread: str) -> dict[str, Any]:
+    return {
+        "s": series,
+        "x": 100 * point.fraction,
+        "y": point.value,
+        "a": point.low,
+        "b": point.high,
+        "t": words.with_interval(point.value, point.low, point.high)
+        if spread
+        else words.number(point.value),
+        "n": point.replaced,
+        "w": spread,
+    }
+
+
+def _line_rows(line: Line, panel: Panel) -> list[dict[str, Any]]:
+    """Write a line's points, led by the clean value where nothing is replaced."""
+    rows = [_row(line.label, point, line.spread) for point in _known(line.points)]
+    if panel.clean and panel.lead and line.points[0].fraction > 0:
+        start = _row(line.label, panel.clean, line.spread) | {"x": 0}
+        if line.spread.startswith("range"):  # all draws start from one value
+            start |= {"a": panel.clean.value, "b": panel.clean.value}
+        rows.insert(0, start)
+    return rows
+
+
+def kept(outcome: Outcome) -> Figure | None:
+    """Draw the accuracy that a few heads keep when all others are replaced.
+
+    Against the share of heads where there are more than two, else each set alone.
+    """
+    curve = outcomes.kept_panel(outcome)
+    if curve:
+        return curve_figures(outcome, [curve])[0]
+    lines = outcomes.kept_lines(outcome)
+    if not lines:
+        return None
+    rows = []
+    if outcome.clean is not None:
+        clean = outcome.point([outcome.clean])
+        rows.append(_row("all", clean, "95 % interval") | {"k": "all heads"})
+    rows += [
+        _row(line.label, point, line.spread)
+        | {"k": f"{line.label}, {words.percent(point.fraction)}"}
+        for line in sorted(lines, key=lambda line: line.colour == "random")
+        for point in line.points
+    ]
+    palette = _palette([Line("all", "ink", False, "", []), *lines])
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        y=alt.Y("k:N", title=None, sort=None).axis(
+            labelLimit=180, ticks=False, domain=False, grid=True, labelPadding=8
+        ),
+        color=alt.Color("s:N", scale=palette, legend=None),
+        tooltip=[
+            alt.Tooltip("k:N", title="kept"),
+            alt.Tooltip("n:Q", title="heads replaced"),
+            alt.Tooltip("t:N", title="value"),
+            alt.Tooltip("w:N", title="in brackets"),
+        ],
+    )
+    title = outcome.quantity
+    axis = alt.Axis(tickCount=5, labelOverlap=True)
+    x = alt.X("y:Q", title=title, scale=alt.Scale(zero=True), axis=axis)
+    chart = alt.layer(
+        base.encode(x=alt.X("a:Q", title=title, axis=axis), x2="b:Q").mark_rule(
+            strokeWidth=2
+        ),
+        base.encode(x=x).mark_circle(size=70, opacity=1),
+    )
+    data = [
+        {"kept": row["k"], "heads replaced": row["n"], title: row["y"]}
+        | {
+            f"{title}, low": row["a"],
+            f"{title}, high": row["b"],
+            "low to high": row["w"],
+        }
+        for row in rows
+    ]
+    return figure(
+        words.sentence(title), "", chart, 24 * len(rows) + 10,
+        name=f"kept-{outcome.name}", data=data,
+    )  # fmt: skip

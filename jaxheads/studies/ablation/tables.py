@@ -1,0 +1,112 @@
+"""Tables of ablations: each evaluation task, and every set."""
+
+from collections.abc import Iterable
+
+from jaxheads.report import tables, theme, words
+from jaxheads.report.tables import Cell, Table
+from jaxheads.runs import Run
+from jaxheads.studies.ablation import findings, outcomes, tables as ablation_tables
+from jaxheads.studies.ablation.outcomes import Outcome
+from jaxheads.studies.scores import tables as scores_tables
+from jaxheads.studies.scores.tables import _task_cells
+
+
+def evaluation_tasks(run: Run) -> Table | None:
+    """Give each evaluation task's accuracy: clean, and with the top heads replaced."""
+    measured = outcomes.accuracy(run)
+    names = run.result.get("evaluation_tasks") or []
+    if not measured or not names:
+        return None
+    first = measured[0]
+    fraction = findings.nearest_fraction(first, "top")
+    at = {"fraction": fraction}
+    columns = [("no head replaced", "ink", first.find(mode="clean")[:1])]
+    for name in first.rankings(mode="top", **at):
+        found = first.find(mode="top", ranking=name, **at)
+        columns.append((words.short(name), theme.colour(name), found))
+    columns.append(("random heads", "random", first.find(mode="uniform", **at)))
+    columns = [column for column in columns if column[2]]
+    rows = []
+    for name in names:
+        row = _task_cells(run, name)
+        for _, shade, sets in columns:
+            values = {
+                outcome.name: float(outcome.of_task(name).values[sets].mean())
+                for outcome in measured
+                if name in outcome.tasks
+            }
+            small = " · ".join(
+                f"{_metric(outcome)} {values[outcome.name]:.2f}"
+                for outcome in measured[1:]
+                if outcome.name in values
+            )
+            value = values.get(first.name)
+            text = words.NONE if value is None else f"{value:.2f}"
+            row.append(Cell(text, small, value, shade))
+        rows.append(row)
+    share = f", top {words.percent(fraction)} replaced" if fraction else ""
+    return Table(
+        f"Evaluation tasks: {first.quantity}{share}",
+        ["task", "kind", "items"] + [column[0] for column in columns],
+        rows,
+        2,
+        stacked=True,
+    )
+
+
+def _metric(outcome: Outcome) -> str:
+    return "F1" if outcome.name == "f1" else words.short(outcome.name)
+
+
+def every_set(run: Run, measured: Iterable[Outcome], caption: str) -> Table | None:
+    """List every head set that was measured, whatever its mode is called."""
+    measured = list(measured)
+    if not measured:
+        return None
+    by_document = [one for one in measured if one.values.ndim == 2]
+    rows = []
+    for n, entry in enumerate(measured[0].sets):
+        matched = entry.get("matched_to")
+        mode = str(entry.get("mode", "")).replace("_", " ")
+        change = entry.get("largest_change")
+        rows.append(
+            [
+                Cell(str(entry.get("name", n))),
+                Cell(words.short(str(entry.get("ranking", "none")))),
+                Cell(mode + (f" to {words.short(matched)}" if matched else "")),
+                Cell(str(entry.get("value") or words.NONE)),
+                Cell(words.percent(float(entry.get("fraction", 0)))),
+                Cell(f"{int(measured[0].replaced[n]):,}"),
+                Cell(str(entry.get("draw", 0))),
+            ]
+            + [Cell(words.with_interval(*one.interval(n))) for one in measured]
+            + [Cell(words.number(one.medians[n])) for one in by_document]
+            + [Cell(words.number(change) if change is not None else words.NONE)]
+        )
+    columns = ["set", "ranking", "mode", "value", "share", "replaced", "draw"]
+    columns += [one.quantity for one in measured]
+    columns += ["its median"] * len(by_document) + ["largest change"]
+    return Table(caption, columns, rows, 4)
+
+
+def open_tables(run: Run) -> list[Table]:
+    """List the tables that stand open: definitions, and the plan with its times."""
+    return [
+        table for table in (scores_tables.definitions(run), tables.plan(run)) if table
+    ]
+
+
+def folded_tables(run: Run) -> list[Table]:
+    """List the long tables: every head set with its outcomes."""
+    loss = outcomes.token_loss(run)
+    made = [
+        ablation_tables.every_set(
+            run,
+            outcomes.accuracy(run) + outcomes.zero_shot(run),
+            "Every head set: few-shot accuracy",
+        ),
+        ablation_tables.every_set(
+            run, [loss] if loss else [], "Every head set: token loss"
+        ),
+    ]
+    return [table for table in made if table]

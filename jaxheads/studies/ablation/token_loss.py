@@ -1,0 +1,329 @@
+"""Which heads the gain from context needs: token-loss difference under ablation.
+
+Question: how much lower is the loss at a late token of a document than at an early one,
+and how much of that is left when heads are replaced at every position? The difference
+is early minus late, so positive means that the model learns in context. The papers
+score two single tokens of 10,000 documents; with few documents the mean over a window
+around each is far less noisy, and costs nothing. Source: Yin & Steinhardt 2025, section
+4; the sign of Olsson et al. 2022 is the other one.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxheads.engine import fills, plan, programs, sweeps as engine
+from jaxheads.engine.chunks import chunks, fill_of_rows
+from jaxheads.engine.devices import gather, mesh_of, replicate
+from jaxheads.engine.memory import Fit
+from jaxheads.heads.sets import Described, distinct, largest_changes, whole_chunks
+from jaxheads.runs import Arrays, RunFolder
+
+DOCUMENTS_AT_ONCE = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Documents as tokens.
+
+    Attributes:
+        documents: int32 [B, T], scored.
+        fill_documents: int32 [B', T], others, which give the mean head outputs.
+        at: indices [2] of the early and the late token.
+        window: W, odd; tokens around each of the two whose losses are averaged.
+        bos: whether rows begin with BOS.
+        values: what replaces heads, see ``TokenLossConfig``; in turn.
+        text: what the documents are.
+        divided_by: what sums over documents are divided by: their number, or what the
+            published code has for it, one less.
+        side_by_side: fractions at which the values after the first are tried; empty:
+            all.
+        draws_elsewhere: random sets of a size with the values after the first; None:
+            all.
+    """
+
+    documents: np.ndarray
+    fill_documents: np.ndarray
+    at: np.ndarray
+    window: int
+    bos: bool
+    values: tuple[str, ...]
+    text: str
+    divided_by: int
+    side_by_side: tuple[float, ...] = ()
+    draws_elsewhere: int | None = None
+
+    def of_value(self, value: str, sets: Sequence[Described]) -> list[Described]:
+        """The sets that are run with a value: all of them with the first.
+
+        With the others all but the clean one, which no value changes, of random sets
+        ``draws_elsewhere`` at most, and only those of the fractions of
+        ``side_by_side``.
+        """
+        if value == self.values[0]:
+            return list(sets)
+        return [
+            (described, heads)
+            for described, heads in sets[1:]
+            if self.draws_elsewhere is None
+            or described["ranking"] != "random"
+            or described["draw"] < self.draws_elsewhere
+            if not self.side_by_side or described["fraction"] in self.side_by_side
+        ]
+
+    def cost(self, config, sets: Sequence[Described]) -> plan.Cost:
+        """What ``run`` will cost on sets, if no two are the same."""
+        length = self.documents.shape[1]
+        rows = sum(len(self.of_value(value, sets)) for value in self.values)
+        runs = len(self.documents) * rows + len(self.fill_documents)
+        return plan.sequence(config, length, 2 * self.window) * runs
+
+    def fits(
+        self, params, config, sets: Sequence[Described], budget_bytes: int
+    ) -> list[Fit]:
+        """What ``run`` will call."""
+        documents = self.documents[:DOCUMENTS_AT_ONCE]
+        sweeps = -(-len(self.documents) // DOCUMENTS_AT_ONCE)
+        return [
+            fitted
+            for value in self.values
+            if (runs := len(self.of_value(value, sets)))
+            for fitted in self._rows(
+                params,
+                config,
+                documents,
+                runs,
+                self._fill_shape(config, value, len(documents)),
+                budget_bytes,
+                sweeps,
+            )[1]
+        ]
+
+    def _fill_shape(self, config, value: str, rows: int) -> jax.ShapeDtypeStruct | None:
+        """Of what replaces heads, see ``_Fills``."""
+        layers, *head = config.num_layers, config.num_heads, config.head_dim
+        length = self.documents.shape[1]
+        shape = {
+            "resample": (layers, rows, length, *head),
+            "mean_by_position": (layers, 1, length, *head),
+        }.get(value, (layers, *head))
+        return None if value == "zero" else jax.ShapeDtypeStruct(shape, np.float32)
+
+    def _rows(
+        self, params, config, documents, sets, fill, budget_bytes, sweeps=1
+    ) -> tuple[int, list[Fit]]:
+        """Documents that share a sweep over all sets, and the sweep's programs."""
+        return programs.fit_rows(
+            lambda rows: programs.losses_under_subsets(
+                params,
+                documents[:rows],
+                config,
+                sets,
+                fill_of_rows(fill, slice(rows)),
+                self.scored(),
+                sweeps=sweeps * -(-len(documents) // rows),
+            ),
+            len(documents),
+            budget_bytes,
+        )
+
+    def scored(self) -> np.ndarray:
+        """Indices of the tokens that are scored: int [2 W], the early window first."""
+        around = np.arange(self.window) - self.window // 2
+        return (self.at[:, None] + around).reshape(-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """Losses under every set.
+
+    Attributes:
+        sets: descriptions, each with its value and largest change.
+        replaced: bool [M, L, H].
+        loss: float32 [M, B, 2], nats, mean over the early and the late window.
+        exact: float32 [M, B, 2], nats, of the early and the late token alone.
+        runs: how many different pairs of set and value there are, all of which were
+            run.
+        seconds: wall time, earlier tries included.
+    """
+
+    sets: list[dict]
+    replaced: np.ndarray
+    loss: np.ndarray
+    exact: np.ndarray
+    runs: int
+    seconds: float
+
+    def arrays(self) -> Arrays:
+        """Named arrays for the run folder."""
+        return {
+            "token_loss/replaced": self.replaced,
+            "token_loss/loss": self.loss,
+            "token_loss/exact": self.exact,
+        }
+
+
+def run(
+    inputs: Inputs,
+    params,
+    config,
+    sets: Sequence[Described],
+    folder: RunFolder,
+    budget_bytes: int,
+    advance,
+) -> Result:
+    """Score every document under every set and value.
+
+    Args:
+        inputs: from the study's configuration.
+        params: of the family of ``config``.
+        config: of the model.
+        sets: of ``SetPlan.build``, the clean one first.
+        folder: where finished units are kept.
+        budget_bytes: memory for activations.
+        advance: told the FLOPs that are done.
+
+    Raises:
+        RuntimeError: a non-empty set changes nothing.
+    """
+    length = inputs.documents.shape[1]
+    one = plan.sequence(config, length, 2 * inputs.window).flops
+    made = _Fills(inputs, params, config)
+    advance(one * len(inputs.fill_documents))
+    units, rows = [], []
+    for value in inputs.values:
+        chosen = inputs.of_value(value, sets)
+        if not chosen:
+            continue
+        replaced = np.stack([heads for _, heads in chosen])
+        losses, changes = [], []
+        for start in range(0, len(inputs.documents), DOCUMENTS_AT_ONCE):
+            documents = inputs.documents[start : start + DOCUMENTS_AT_ONCE]
+            name = f"token-loss-{value}-{start}"
+            if folder.has(name):
+                advance(one * len(documents) * len(chosen))
+
+            def compute(
+                documents=documents, replaced=replaced, value=value, start=start
+            ) -> Arrays:
+                fill = made.of(value, start, len(documents))
+                return {
+                    "loss": _losses(
+                        inputs,
+                        documents,
+                        params,
+                        config,
+                        replaced,
+                        fill,
+                        budget_bytes,
+                        lambda done: advance(one * done),
+                    ),
+                    "changes": _changes(params, documents, config, fill),
+                }
+
+            unit = folder.unit(name, compute, _AXES)
+            units.append(unit)
+            losses.append(unit["loss"])
+            changes.append(unit["changes"])
+        largest = largest_changes(chosen, np.max(changes, axis=0), "everywhere")
+        described = [
+            item | {"value": value, "largest_change": change}
+            for (item, _), change in zip(chosen, largest, strict=True)
+        ]
+        rows.append((described, replaced, np.concatenate(losses, axis=1)))
+    loss = np.concatenate([loss for _, _, loss in rows])  # [M, B, 2 W]
+    loss = loss.reshape(*loss.shape[:2], 2, inputs.window)
+    return Result(
+        sets=[item for described, _, _ in rows for item in described],
+        replaced=np.concatenate([replaced for _, replaced, _ in rows]),
+        loss=loss.mean(axis=-1),
+        exact=loss[..., inputs.window // 2],
+        runs=sum(len(distinct(replaced)[0]) for _, replaced, _ in rows),
+        seconds=float(sum(unit["seconds"] for unit in units)),
+    )
+
+
+_AXES = {"loss": ("N", "document", "P"), "changes": "LH"}
+
+
+def _losses(
+    inputs: Inputs, documents, params, config, replaced, fill, budget_bytes, advance
+) -> np.ndarray:
+    """Losses [N, B, 2 W] of some documents; tells (document, subset) pairs done."""
+    count, sets = len(documents), len(replaced)
+    rows, (_, swept) = inputs._rows(params, config, documents, sets, fill, budget_bytes)
+    first, place = distinct(replaced)
+    run = whole_chunks(replaced[first], swept.chunk)
+    loss = np.zeros((len(run), count, 2 * inputs.window), np.float32)
+    for index in chunks(count, rows):
+        share = len(np.unique(index)) * sets / len(run)
+        loss[:, index] = engine.losses_under_subsets(
+            params,
+            documents[index],
+            config,
+            run,
+            fill_of_rows(fill, index),
+            inputs.scored(),
+            chunk=swept.chunk,
+            advance=lambda done, share=share: advance(done * share),
+        )
+    return loss[place]
+
+
+class _Fills:
+    """What replaces heads in a chunk of documents, by the value's name."""
+
+    def __init__(self, inputs: Inputs, params, config):
+        self._inputs, self._params, self._config = inputs, params, config
+        self._made: dict[str, np.ndarray | None] = {"zero": None}
+
+    def of(self, value: str, start: int, count: int) -> np.ndarray | None:
+        """A fill for ``count`` documents from ``start`` on."""
+        if value == "resample":
+            others = self._inputs.fill_documents
+            rows = others[np.arange(start, start + count) % len(others)]
+            rows = replicate(rows, mesh_of(self._params))
+            return gather(fills.captured(self._params, rows, self._config))
+        if value not in self._made:
+            self._made[value] = self._make(value)
+        return self._made[value]
+
+    def _make(self, value: str) -> np.ndarray:
+        inputs, arguments = self._inputs, (self._params, self._config)
+        if value == "bos":
+            bos = int(inputs.documents[0, 0])
+            return fills.bos_value(*arguments, bos, site="z")
+        return fills.mean(
+            self._params,
+            inputs.fill_documents,
+            None,
+            self._config,
+            positions="pooled" if value == "mean" else "each",
+            first=int(inputs.bos) if value == "mean" else 0,  # BOS sees only itself
+            chunk=1,
+        )
+
+
+def _changes(params, documents: np.ndarray, config, fill) -> np.ndarray:
+    """Largest change [L, H] that a fill makes to the heads of documents."""
+    largest = []
+    for row, tokens in enumerate(documents):  # one at a time: memory stays flat
+        own = (
+            fill[:, row : row + 1] if np.ndim(fill) == 5 and fill.shape[1] > 1 else fill
+        )
+        own, tokens = replicate((own, tokens[None]), mesh_of(params))
+        largest.append(gather(_largest(params, tokens, config, own)))
+    return np.max(largest, axis=0)
+
+
+@jax.jit
+def _largest(params, tokens, config, fill):
+    heads = fills.captured(params, tokens, config)
+    if fill is None:
+        fill = jnp.zeros(())
+    elif fill.ndim == 3:
+        fill = fill[:, None, None]
+    return jnp.abs(heads - fill).max(axis=(1, 2, 4))

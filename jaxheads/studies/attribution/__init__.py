@@ -1,0 +1,1 @@
+"""Estimates of every head's effect by gradients, beside exact effects."""

@@ -1,0 +1,302 @@
+"""Effects of all heads estimated from gradients, with exact ones beside them.
+
+Question: on prompts with shuffled labels, by how much would each head restore the right
+answer if it were set to its mean on clean prompts? Gradients answer for all heads at
+once, roughly; each method's top heads and a random sample of the others are run
+exactly, always, so that a reader sees how far to trust it.
+
+Here, at the last position, the exact sweep over all heads is nearly as cheap: it shares
+the prompt with every head (``jaxheads.models.patching``), and the prompt is most of the
+cost. Take the function-vector score where it will do. This study says how good the
+estimates are, for where no such sweep exists (``attribution.over_sequences``) and for
+models with very many heads. The result counts the tokens of both.
+
+In a script::
+
+    import jaxheads as jh
+    from jaxheads.studies.config import AttributionConfig, StudyConfig
+    from jaxheads.study import run_study
+
+    model = jh.load("smollm2-135m-instruct")
+    asked = AttributionConfig(tasks=("antonym",), methods=("clean", "query"))
+    config = StudyConfig(attribution=asked)
+    run = run_study(model, config, "runs/attribution", parts=("attribution",))
+    print(run.result["attribution"]["methods"]["clean"]["rank_agreement"])
+    estimate, exact = (run.arrays[f"attribution/{n}"] for n in ("clean", "clean_exact"))
+
+Source: Nanda 2023 (attribution patching); Kramár et al. 2024 (AtP*); the prompts are
+those of Todd et al. 2024, section 2.3.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from jaxheads.engine import sweeps
+from jaxheads.engine.chunks import chunks, over_prompts
+from jaxheads.engine.memory import fit
+from jaxheads.icl.prompts import by_task
+from jaxheads.runs import Arrays, RunFolder
+from jaxheads.statistics.units import mean_and_error
+from jaxheads.studies.attribution.config import (
+    AttributionConfig,
+)
+from jaxheads.studies.attribution.inputs import (
+    METRICS,
+    Inputs,
+    arrays,
+    estimates,
+    is_signed,
+    last_values,
+    site_of,
+)
+from jaxheads.studies.attribution.verification import Verified, verify
+
+UNITS = {"probability": "probability", "log_probability": "nats"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Estimated:
+    """One method's estimates, verified.
+
+    Attributes:
+        verified: estimates of all heads and exact effects of some, [L, H], each the
+            mean over prompts, then tasks; of sizes for a method without a sign.
+        error: float [L, H], standard error of the estimates over queries, tasks fixed.
+        exact_error: float [L, H], of the exact effects; NaN where not verified.
+        tokens: see ``Inputs.tokens``.
+        estimate_s: seconds of the estimates, compiling included.
+        exact_s: seconds of the exact effects of the verified heads.
+    """
+
+    verified: Verified
+    error: np.ndarray
+    exact_error: np.ndarray
+    tokens: dict[str, float]
+    estimate_s: float
+    exact_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """Estimates by every method.
+
+    Attributes:
+        estimated: by method.
+        settings: what was asked.
+        queries: int [A, B], which query each prompt asks; None: not known.
+        fill_s: seconds of the means that are patched in.
+    """
+
+    estimated: dict[str, Estimated]
+    settings: AttributionConfig
+    queries: np.ndarray | None
+    fill_s: float
+
+    @property
+    def seconds(self) -> float:
+        """Wall time, earlier tries included."""
+        parts = self.estimated.values()
+        return self.fill_s + sum(one.estimate_s + one.exact_s for one in parts)
+
+    def arrays(self) -> Arrays:
+        """Named arrays for the run folder, [L, H] each."""
+        named: Arrays = {}
+        if self.queries is not None:
+            named["attribution/queries"] = self.queries
+        for method, one in self.estimated.items():
+            name, found = f"attribution/{method}", one.verified
+            named[name] = found.estimate.astype(np.float32)
+            named[f"{name}_se"] = one.error.astype(np.float32)
+            named[f"{name}_exact"] = found.exact.astype(np.float32)
+            named[f"{name}_exact_se"] = one.exact_error.astype(np.float32)
+            named[f"{name}_top"], named[f"{name}_sample"] = found.top, found.sample
+        return named
+
+    def describe(self) -> dict[str, Any]:
+        """Everything but the arrays, ready for JSON."""
+        settings = self.settings
+        return {
+            "metric": settings.metric,
+            "unit": UNITS[settings.metric],
+            "value": "mean",
+            "positions": "last",
+            "tasks": list(settings.tasks),
+            "prompts": settings.corrupted_prompts,
+            "sign": "positive: setting the head to its clean mean raises the metric",
+            "fill_s": self.fill_s,
+            "methods": {
+                method: one.verified.describe()
+                | {
+                    "site": site_of(method),
+                    "signed": is_signed(method),
+                    "top_k": int(one.verified.top.sum()),
+                    "sample": int(one.verified.sample.sum()),
+                    "all_verified": not np.isnan(one.verified.exact).any(),
+                    "worst_miss_estimate": float(
+                        one.verified.estimate[one.verified.worst_miss_head]
+                    ),
+                    "tokens": one.tokens,
+                    "estimate_s": one.estimate_s,
+                    "exact_s": one.exact_s,
+                }
+                for method, one in self.estimated.items()
+            },
+        }
+
+
+def run(
+    inputs: Inputs, params, config, folder: RunFolder, budget_bytes: int, advance
+) -> Result:
+    """Estimate every head's effect by each method, and verify it exactly.
+
+    Args:
+        inputs: from the study's configuration.
+        params: of the family of ``config``.
+        config: of the model.
+        folder: where finished units are kept: a method's estimates, or its exact
+            effects, on a task.
+        budget_bytes: memory for activations.
+        advance: told the FLOPs that are done.
+
+    Raises:
+        RuntimeError: replacing heads changes nothing.
+    """
+    study = _Study(inputs, params, config, folder, budget_bytes, advance)
+    estimated = {method: study.method(method) for method in inputs.settings.methods}
+    return Result(estimated, inputs.settings, study.queries, study.fill_s)
+
+
+class _Study:
+    """Runs units of the study; the arguments are those of ``run``."""
+
+    def __init__(self, inputs: Inputs, params, config, folder, budget_bytes, advance):
+        self._inputs, self._params, self._config = inputs, params, config
+        self._folder, self._budget, self._advance = folder, budget_bytes, advance
+        self.queries = by_task(inputs.queries, inputs.corrupted)
+        self._fills, self.fill_s = {}, 0.0
+        for task in inputs.clean:
+            unit = folder.unit(
+                f"attribution-fill-{task}", lambda task=task: self._means(task), "LHK"
+            )
+            self._fills[task] = unit
+            self.fill_s += unit["seconds"].item()
+            advance(inputs.fill_cost(config, task).flops)
+
+    def method(self, method: str) -> Estimated:
+        """Estimates by one method, verified."""
+        inputs, config, signed = self._inputs, self._config, is_signed(method)
+        units = list(self._units(method, "estimate", None))
+        estimate, error = self._over_tasks([unit["effects"] for unit in units])
+        exact_error = np.full(estimate.shape, np.nan)
+        exact_s = 0.0
+
+        def effects(replaced: np.ndarray) -> np.ndarray:
+            nonlocal exact_s
+            samples = []
+            for unit in self._units(method, "exact", replaced):
+                found = unit["effects"][:, None]  # [N, 1, B]
+                samples.append(found if signed else np.abs(found))
+                exact_s += unit["seconds"].item()
+            mean, spread = self._over_tasks(samples)
+            exact_error[replaced.any(axis=0)] = spread[:, 0]
+            return mean[:, 0]
+
+        verified = verify(
+            estimate, effects, *inputs.verified(config), inputs.seed, signed=signed
+        )
+        if not np.nan_to_num(verified.exact).any():
+            raise RuntimeError(f"replacing heads at {site_of(method)!r} did nothing")
+        return Estimated(
+            verified,
+            error,
+            exact_error,
+            inputs.tokens(config, method),
+            float(sum(unit["seconds"] for unit in units)),
+            exact_s,
+        )
+
+    def _over_tasks(self, samples: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Mean over prompts [..., B], then tasks, and its standard error."""
+        return mean_and_error(np.stack(samples, axis=-2), self.queries)
+
+    def _units(
+        self, method: str, kind: str, replaced: np.ndarray | None
+    ) -> Iterator[Arrays]:
+        for task in self._inputs.corrupted:
+
+            def compute(task=task) -> Arrays:
+                if replaced is None:
+                    return {"effects": self._estimates(method, task)}
+                return {"effects": self._exact(method, task, replaced)}
+
+            yield self._folder.unit(
+                f"attribution-{kind}-{method}-{task}",
+                compute,
+                "LHB" if replaced is None else "NB",
+            )
+            inputs, config = self._inputs, self._config
+            cost = (
+                inputs.estimate_cost(config, method, task)
+                if replaced is None
+                else inputs.exact_cost(config, task)
+            )
+            self._advance(cost.flops)
+
+    def _means(self, task: str) -> Arrays:
+        """Mean head outputs "z" and queries "q" of clean prompts: [L, H, K]."""
+        batch = self._inputs.clean[task]
+        program = self._inputs.fill_program(self._params, self._config, task)
+        made = over_prompts(
+            last_values,
+            self._params,
+            (batch.tokens, batch.lengths),
+            (self._config,),
+            chunk=fit(program, self._budget).chunk,
+        )
+        return {
+            site: np.concatenate([part[site] for part in made], dtype=np.float32)[
+                : len(batch.tokens)
+            ].mean(axis=0)
+            for site in ("z", "q")
+        }
+
+    def _estimates(self, method: str, task: str) -> np.ndarray:
+        """Estimated effects [L, H, B] on a task's prompts."""
+        batch = self._inputs.corrupted[task]
+        program = self._inputs.estimate_program(
+            self._params, self._config, method, task
+        )
+        made = over_prompts(
+            estimates,
+            self._params,
+            arrays(batch),
+            (self._fills[task][site_of(method)], self._config),
+            chunk=fit(program, self._budget).chunk,
+            **self._inputs.keywords(method),
+        )
+        return np.concatenate(made, axis=-1)[..., : len(batch.tokens)]
+
+    def _exact(self, method: str, task: str, replaced: np.ndarray) -> np.ndarray:
+        """Exact effects [N, B] of heads, each alone, on a task's prompts."""
+        batch, site = self._inputs.corrupted[task], site_of(method)
+        rows, (_, swept) = self._inputs.exact_fits(
+            self._params, self._config, site, task, self._budget
+        )
+        none = np.zeros((1, *replaced.shape[1:]), bool)
+        subsets = np.concatenate([none, replaced])
+        values = np.zeros((len(subsets), len(batch.tokens)), np.float32)
+        for index in chunks(len(batch.tokens), rows):
+            values[:, index] = sweeps.metric_under_subsets(
+                self._params,
+                *arrays(batch, index),
+                self._config,
+                subsets,
+                self._fills[task][site],
+                metric=METRICS[self._inputs.settings.metric],
+                site=site,
+                chunk=swept.chunk,
+            )
+        return values[1:] - values[0]

@@ -1,0 +1,188 @@
+"""What ``jaxheads dynamics`` does."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jaxheads.engine import plan, progress
+from jaxheads.engine.devices import make_mesh
+from jaxheads.engine.progress import bars
+from jaxheads.errors import UserError
+from jaxheads.report import words
+from jaxheads.runs import Run
+from jaxheads.studies.config import StudyConfig
+from jaxheads.studies.dynamics import findings, run as dynamics, seeds_page
+from jaxheads.studies.dynamics.run import run_dynamics
+from jaxheads.studies.dynamics.trained import is_training, run_trained
+
+if TYPE_CHECKING:
+    from jaxheads.cli.options import Dynamics
+
+
+class StepBars(contextlib.AbstractContextManager):
+    """Shows what a step will cost, then one bar over all steps with what is left.
+
+    Attributes:
+        progress: to hand to ``run_dynamics``.
+    """
+
+    def __init__(self, console: Console):
+        self._console = console
+        # A checkpoint's loading is part of the speed.
+        self._bars = bars(console, 34, speed_estimate_period=600)
+        self._todo: list[int] = []
+        self._flops, self._done, self._step = 0.0, 0, 0
+        self._task = self._bars.add_task("", total=None, visible=False)
+        self.progress = dynamics.Progress(
+            self._chosen,
+            self._loading,
+            progress.Progress(self._planned, self._started, self._advance),
+            self._finished,
+        )
+
+    def __exit__(self, *error) -> None:
+        self._bars.stop()
+
+    def _chosen(self, todo: list[int], there: list[int]) -> None:
+        self._todo = todo
+        if there and todo:
+            done = f"{words.plural(len(there), 'step')} there already"
+            self._console.print(done, highlight=False)
+        if todo:
+            self._bars.update(self._task, visible=True)
+            self._bars.start()
+
+    def _loading(self, step: int) -> None:
+        self._step = step
+        self._describe("loading")
+
+    def _planned(self, parts: dict[str, plan.Part]) -> None:
+        if self._flops:
+            return
+        self._flops = sum(part.cost.flops for part in parts.values())
+        seconds = [part.seconds for part in parts.values() if part.seconds]
+        about = f", about {words.seconds(sum(seconds))}" if seconds else ""
+        self._console.print(
+            f"plan    {words.plural(len(self._todo), 'step')} of "
+            f"{self._flops / 1e12:,.2f} TFLOP{about} each, besides loading",
+            highlight=False,
+            soft_wrap=True,
+        )
+        self._bars.update(self._task, total=self._flops * len(self._todo))
+
+    def _started(self, part: str) -> None:
+        self._describe("few-shot accuracy" if part == "ablation" else part)
+
+    def _advance(self, flops: float) -> None:
+        self._bars.advance(self._task, flops)
+
+    def _finished(self, step: int, seconds: float) -> None:
+        # A step that was gone on with has told less than it cost.
+        self._done += 1
+        self._bars.update(self._task, completed=self._flops * self._done)
+
+    def _describe(self, what: str) -> None:
+        place = self._todo.index(self._step) + 1
+        text = f"step {self._step} ({place} of {len(self._todo)}): {what}"
+        self._bars.update(self._task, description=text)
+
+
+@contextlib.contextmanager
+def seed_bars(console: Console, seed: int) -> Iterator[dynamics.Progress]:
+    """Bars of one seed's run, under its name."""
+    console.print(f"seed    {seed}", highlight=False)
+    with StepBars(console) as shown:
+        yield shown.progress
+
+
+def print_seeds(run: Run, console: Console) -> None:
+    """Print a row a seed, and what the seeds say together."""
+    table = Table(title="when the mean scores of the top 2 % of heads emerged, by seed")
+    for name in seeds_page.COLUMNS:
+        table.add_column(name)
+    for row in seeds_page.rows(run):
+        table.add_row(*row)
+    console.print(table)
+    for lead, text in seeds_page.say(run):
+        console.print(f"{lead}: {text}", soft_wrap=True, highlight=False)
+
+
+def print_dynamics(run: Run, console: Console) -> None:
+    """Print a row a step, what stands out, and what was found."""
+    told = run.result["dynamics"]
+    told_rows = findings.rows(run)
+    table = Table(title="mean scores of the top 2 % of heads, by training step")
+    table.add_column("step", justify="right", no_wrap=True, min_width=7)
+    titles = {"function vector": "FV", "first_token": "first token", "f1": "F1"}
+    for name in ("induction", "function vector", *findings.METRICS):
+        if name in told_rows[0]:
+            table.add_column(titles.get(name, name), justify="right", no_wrap=True)
+    table.add_column("leads induction", no_wrap=True)
+    table.add_column("leads FV", no_wrap=True)
+    table.add_column("weights", no_wrap=True)
+    for row in told_rows:
+        table.add_row(*row.values())
+    console.print(table)
+    for flag in told["flags"]:
+        console.print(Text(f"note    {flag['text']}"), soft_wrap=True)
+    for lead, text in findings.say(run):
+        console.print(f"{lead}: {text}", soft_wrap=True, highlight=False)
+
+
+def run_command(
+    command: "Dynamics",
+    config: StudyConfig,
+    out: Path,
+    console: Console,
+    output: Console,
+) -> Run:
+    """Score checkpoints as the options say, and print what was found.
+
+    Args:
+        command: the options.
+        config: the part of them that decides the numbers.
+        out: the run's folder.
+        console: of progress.
+        output: of the result.
+    """
+    common: dict[str, Any] = dict(
+        steps=command.steps,
+        few_shot=command.few_shot,
+        dtype=command.dtype,
+        mesh=make_mesh(command.mesh),
+        memory_gb=command.memory_gb,
+    )
+    if is_training(command.source):
+        run = run_trained(
+            command.source,
+            config,
+            out,
+            seeds=command.seeds,
+            shown=lambda seed: seed_bars(console, seed),
+            **common,
+        )
+    elif command.seeds:
+        raise UserError(
+            "--seeds is of a folder that `jaxheads train` wrote, but "
+            f"{command.source!r} is none: leave it out"
+        )
+    else:
+        with StepBars(console) as bars:
+            run = run_dynamics(
+                command.source,
+                config,
+                out,
+                pattern=command.revision_pattern,
+                missing=command.missing,
+                compare_main=command.compare_main,
+                delete=command.delete,
+                progress=bars.progress,
+                **common,
+            )
+    (print_seeds if "dynamics_seeds" in run.result else print_dynamics)(run, output)
+    return run

@@ -1,0 +1,1 @@
+"""A task as a vector: made of heads, and added to prompts."""

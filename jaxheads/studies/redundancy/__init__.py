@@ -1,0 +1,1 @@
+"""Heads that stand in for each other."""

@@ -1,0 +1,147 @@
+"""How the chosen heads work together: sections, sentences and tables of the page."""
+
+from typing import Any
+
+from jaxheads.report import words
+from jaxheads.report.layout import (
+    Key,
+    Row,
+    Section,
+    Statement,
+)
+from jaxheads.report.tables import Cell, Table
+from jaxheads.runs import Run
+from jaxheads.studies.ablation.findings import Findings
+from jaxheads.studies.redundancy import figures as drawn, findings as told
+
+PAIRS = 12  # in the table
+
+
+def sections(run: Run) -> list[Section]:
+    """Make the sections on pairs and shares, and on the smallest sets."""
+    part = run.result.get("redundancy")
+    return [_together(run, part), _smallest(run, part)] if part else []
+
+
+def verdict(run: Run, found: Findings) -> str | None:
+    """Answer in a line where the run holds no comparison of rankings."""
+    part = run.result.get("redundancy")
+    if not part or found.comparisons:
+        return None
+    best = told.best(part)
+    if best is None:
+        return (
+            f"Even with all of the {told.searched(part)} kept the model does not keep "
+            f"{words.percent(part['share'])} of its {told.metric(part)}."
+        )
+    text = (
+        f"Keeping {len(best['kept']) or 'none'} of the {told.searched(part)} is enough "
+        f"to leave {words.percent(part['share'])} of {told.whole(part)}, as far as a "
+        "greedy search finds"
+    )
+    held_out = best["held_out_share"]
+    if held_out is None:
+        return f"{text}."
+    held = "and" if held_out >= part["share"] else "but"
+    measured = told.share_text(held_out, best["held_out_share_se"])
+    return f"{text}, {held} leaves {measured} on prompts that it was not chosen by."
+
+
+def say(run: Run) -> list[Statement]:
+    """Write the statements for the head of the page."""
+    part = run.result.get("redundancy")
+    if not part:
+        return []
+    best = told.best(part)
+    text = told.search_text(part, best or part["forward"])
+    said = [Statement("The smallest set", words.sentence(text))]
+    first, second, value, error = told.strongest(run, 1)[0]
+    said.append(
+        Statement(
+            "The strongest pair",
+            f"{first} and {second}: interaction {words.with_error(value, error)}, "
+            f"{told.reading(value, error, told.threshold(run))}.",
+        )
+    )
+    return said
+
+
+def _together(run: Run, part: dict[str, Any]) -> Section:
+    value = {"mean": "their mean output", "zero": "zero"}
+    chosen = "named by the user"
+    if part["chosen_by"] != "name":
+        chosen = f"at the top by {words.short(part['chosen_by'])} score"
+    text = (
+        f"{words.plural(len(part['heads']), 'head')}, {chosen}, are replaced by "
+        f"{value.get(part['value'], part['value'])} at the last position, in every "
+        f"subset that is asked for; all other heads are {part['others']}. Value: "
+        f"{told.metric(part)}, {words.plural(len(part['tasks']), 'task')} with "
+        f"{words.plural(part['prompts'], 'prompt')} each. {part['sign']}"
+    )
+    return Section(
+        "together",
+        "Do the heads do the same work?",
+        text,
+        keys=[
+            Key("losses overlap (complements)", "other-1", "line"),
+            Key("back each other up (substitutes)", "negative", "line"),
+        ],
+        rows=[Row("", [drawn.heat_map(run), drawn.shapley(run)])],
+        tables=[_pair_table(run)],
+    )
+
+
+def _pair_table(run: Run) -> Table:
+    effect = run.arrays["redundancy/effect"]
+    alone = dict(zip(told.head_names(run), effect.tolist(), strict=True))
+    listed = told.strongest(run, PAIRS)
+    largest = max(abs(value) for _, _, value, _ in listed) or 1.0
+    rows = []
+    for first, second, value, error in listed:
+        shade = "other-1" if value > 0 else "negative"
+        rows.append(
+            [
+                Cell(f"{first}, {second}"),
+                Cell(told.reading(value, error, told.threshold(run))),
+                Cell(
+                    words.with_error(value, error),
+                    bar=abs(value) / largest,
+                    colour=shade,
+                ),
+                Cell(words.number(alone[first])),
+                Cell(words.number(alone[second])),
+                Cell(words.number(alone[first] + alone[second] + value)),
+            ]
+        )
+    columns = ["pair", "reading", "interaction"]
+    columns += ["first replaced", "second replaced", "both replaced"]
+    return Table("The strongest interactions, and the changes", columns, rows, 2)
+
+
+def _smallest(run: Run, part: dict[str, Any]) -> Section:
+    text = (
+        f"Backward: all of the {told.searched(part)} are kept, and at each step the "
+        "one is replaced that costs least. Forward: all are replaced, and the one is "
+        "kept that gains most. Each search ends where the share crosses "
+        f"{words.percent(part['share'])} of {told.whole(part)}. Its sets flatter "
+        "themselves, as the best of many on the prompts that they were chosen by: the "
+        "dashed lines are the same sets on other prompts, with no item in common. "
+        "Bands: 95 % intervals over queries within tasks."
+    )
+    facts = [
+        f"{words.sentence(name)}: {told.search_text(part, part[name])}"
+        for name in told.SEARCHES
+    ]
+    return Section(
+        "smallest-set",
+        "How few of them are enough?",
+        text,
+        keys=[
+            Key("backward", "other-1", "line"),
+            Key("forward", "fv", "line"),
+            Key("on held-out prompts", "ink", "dashes"),
+            Key("share to keep", "ink", "dots"),
+        ],
+        rows=[Row("", [drawn.paths(run)])],
+        facts=[*facts, told.work(part)],
+    )

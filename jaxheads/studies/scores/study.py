@@ -1,0 +1,329 @@
+"""Which heads score high: function vector, induction, previous token, and others.
+
+Question: how much does each head's output on a task restore the answer, and how much
+does each head attend as an induction head would? Source: Yin & Steinhardt 2025,
+section 3; Todd et al. 2024, section 2; Olsson et al. 2022. Scores that are computed
+when asked for stand in more_scores.py and text_scores.py.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from jaxheads.engine import plan, programs, sweeps as engine_sweeps
+from jaxheads.engine.chunks import over_prompts
+from jaxheads.engine.memory import Fit, Program, fit
+from jaxheads.heads import HeadScores
+from jaxheads.icl.prompts import Batch, by_task
+from jaxheads.runs import Arrays, RunFolder
+from jaxheads.scores import (
+    attention,
+    duplicate_token,
+    function_vector,
+    induction,
+    previous_token,
+    value_weighted,
+)
+from jaxheads.scores.induction_text import TextProbe
+from jaxheads.scores.part import Part
+
+_ON_PROBE = {
+    "duplicate_token": duplicate_token,
+    "induction_value_weighted": value_weighted,
+}
+"""Scores of the induction probe that are computed when asked for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Token arrays of the study.
+
+    Attributes:
+        clean: clean prompts, by task.
+        corrupted: prompts with shuffled labels, by task, padded like the clean ones.
+        probe: random tokens repeated once, int32 [B, T].
+        probe_length: tokens before they repeat.
+        probe_bos: whether the probe begins with BOS.
+        documents: int32 [B, T].
+        text: what the documents are.
+        shots: demonstrations a prompt.
+        names: scores that are computed besides the usual ones.
+        parts: what computes those of them that need probes of their own.
+        probe_lengths: of a probe that went through text, int32 [B]; None: of a probe of
+            token ids, which all have one length.
+        queries: by task, int [B] of the corrupted prompts: those with one number ask
+            one query; empty: not known, and not in the run.
+    """
+
+    clean: dict[str, Batch]
+    corrupted: dict[str, Batch]
+    probe: np.ndarray
+    probe_length: int
+    probe_bos: bool
+    documents: np.ndarray
+    text: str
+    shots: int
+    names: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
+    probe_lengths: np.ndarray | None = None
+    queries: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    @property
+    def text_probe(self) -> TextProbe | None:
+        """The probe, if it went through text."""
+        read = self.probe_lengths
+        return None if read is None else TextProbe(self.probe, read)
+
+    def cost(self, config) -> plan.Cost:
+        """What ``run`` will cost."""
+        total = self._attention_cost(config)
+        for task in self.clean:
+            total += self._task_cost(config, task)
+        for part in self.parts:
+            total += part.cost(config)
+        return total
+
+    def fits(self, params, config, budget_bytes: int) -> list[Fit]:
+        """What ``run`` will call, the same programs for tasks of one length."""
+        lengths = [batch.tokens.shape[1] for batch in self.clean.values()]
+        tasks = dict(zip(lengths, self.clean, strict=True))
+        programs = [
+            self._attention_program(params, config, *probe) for probe in self.probes()
+        ]
+        if self.text_probe:
+            programs.append(self.text_probe.program(params, config))
+        for length, task in tasks.items():
+            sweeps = lengths.count(length)
+            programs += self._task_programs(params, config, task, sweeps)
+        fits = [fit(program, budget_bytes) for program in programs]
+        for part in self.parts:
+            fits += part.fits(params, config, budget_bytes)
+        return fits
+
+    def probes(self) -> list[tuple[np.ndarray, Arrays, tuple[str, ...]]]:
+        """Tokens, edges by name, and which of those weigh values."""
+        previous = {"previous_token": previous_token.edges(self.documents.shape[1])}
+        on_documents = (self.documents, previous, ())
+        if self.text_probe:
+            return [on_documents]
+        length, bos = self.probe_length, self.probe_bos
+        edges = {"induction": induction.edges(length, bos)}
+        weighted = ()
+        if "duplicate_token" in self.names:
+            edges["duplicate_token"] = duplicate_token.edges(length, bos)
+        if "induction_value_weighted" in self.names:
+            weighted = ("induction_value_weighted",)
+            edges |= dict.fromkeys(weighted, edges["induction"])
+        return [(self.probe, edges, weighted), on_documents]
+
+    def _attention_program(self, params, config, tokens, edges, weighted) -> Program:
+        length = tokens.shape[1]
+        return programs.over_prompts(
+            f"attention patterns of {length}-token sequences",
+            attention.attention_share,
+            params,
+            (tokens,),
+            (config, edges),
+            plan.sequence(config, length, 0),
+            length,
+            value_weighted=weighted,
+        )
+
+    def _task_programs(
+        self, params, config, task: str, sweeps: int = 1
+    ) -> tuple[Program, Program]:
+        """Head outputs of a task's clean prompts, and effects on its corrupted ones."""
+        clean, corrupted = self.clean[task], self.corrupted[task]
+        length = clean.tokens.shape[1]
+        heads = config.num_layers * config.num_heads
+        fill = jax.ShapeDtypeStruct(
+            (config.num_layers, config.num_heads, config.head_dim), np.float32
+        )
+        whole = plan.sequence(config, length)
+        return (
+            programs.last_heads(params, clean, config, sweeps),
+            programs.over_prompts(
+                f"effects of all heads on {length}-token prompts",
+                function_vector.effects,
+                params,
+                (corrupted.tokens, corrupted.lengths, corrupted.targets),
+                (fill, config),
+                whole + plan.every_head(config, length),
+                length + heads,
+                sweeps,
+            ),
+        )
+
+    def _attention_cost(self, config) -> plan.Cost:
+        total = plan.sequence(config, self.probe.shape[1], 0) * len(self.probe)
+        documents = plan.sequence(config, self.documents.shape[1], 0)
+        return total + documents * len(self.documents)
+
+    def _task_cost(self, config, task: str) -> plan.Cost:
+        clean, corrupted = self.clean[task], self.corrupted[task]
+        length = clean.tokens.shape[1]
+        prompts = len(clean.tokens) + len(corrupted.tokens)
+        patched = plan.every_head(config, length) * len(corrupted.tokens)
+        return plan.sequence(config, length) * prompts + patched
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """Scores of every head.
+
+    Attributes:
+        scores: "function_vector", "induction", "induction_yin", "previous_token", then
+            those that were asked for.
+        mean_heads: [L, H, K], mean head output at the last position of clean prompts,
+            over prompts, then tasks: the ablation value.
+        effects: [A, L, H, B], effect by task and prompt, probability.
+        queries: int [A, B], which query each prompt asks; None: not known.
+        seconds: wall time of the parts, earlier tries included.
+    """
+
+    scores: dict[str, HeadScores]
+    mean_heads: np.ndarray
+    effects: np.ndarray
+    queries: np.ndarray | None
+    seconds: float
+
+    def describe(self) -> dict[str, dict]:
+        """What the scores mean, ready for JSON; a ceiling that is infinite is None."""
+        return {
+            name: {
+                key: None if isinstance(value, float) and math.isinf(value) else value
+                for key, value in score.describe().items()
+            }
+            for name, score in self.scores.items()
+        }
+
+    def arrays(self) -> Arrays:
+        """Named arrays for the run folder."""
+        named: Arrays = {}
+        for name, score in self.scores.items():
+            named[f"score/{name}"] = score.mean.astype(np.float32)
+            named[f"score/{name}_se"] = score.standard_error.astype(np.float32)
+        named["fv/mean_heads"] = self.mean_heads
+        named["fv/effects"] = self.effects.mean(axis=-1).astype(np.float32)
+        named["fv/effects_by_prompt"] = self.effects.astype(np.float32)
+        if self.queries is not None:
+            named["fv/queries"] = self.queries
+        return named
+
+
+def run(
+    inputs: Inputs, params, config, folder: RunFolder, budget_bytes: int, advance
+) -> Result:
+    """Score every head.
+
+    Args:
+        inputs: from the study's configuration.
+        params: of the family of ``config``.
+        config: of the model.
+        folder: where finished units are kept.
+        budget_bytes: memory for activations.
+        advance: told the FLOPs that are done.
+    """
+    seen = folder.unit(
+        "scores-attention",
+        lambda: _attention(inputs, params, config, budget_bytes),
+        "LHB",
+    )
+    tasks = len(inputs.clean)
+    advance(inputs._attention_cost(config).flops)
+    units = []
+    for task in inputs.clean:
+        units.append(
+            folder.unit(
+                f"scores-{task}",
+                lambda task=task: _task(inputs, task, params, config, budget_bytes),
+                {"effects": "LHB", "mean_heads": "LHK"},
+            )
+        )
+        advance(inputs._task_cost(config, task).flops)
+    samples = np.stack([unit["effects"] for unit in units])  # [A, L, H, B]
+    length, bos = inputs.probe_length, inputs.probe_bos
+    queries = by_task(inputs.queries, inputs.corrupted)
+    scores = [
+        function_vector.head_scores(samples, inputs.shots, tasks, queries),
+        *_induction(inputs, seen),
+        previous_token.head_scores(
+            seen["previous_token"], inputs.documents.shape[1], inputs.text
+        ),
+    ]
+    for name in _ON_PROBE:
+        if name in inputs.names:
+            scores.append(_ON_PROBE[name].head_scores(seen[name], length, bos))
+    mean_heads = np.mean([unit["mean_heads"] for unit in units], axis=0)
+    known = {score.name: score for score in scores}
+    for part in inputs.parts:
+        unit = folder.unit(
+            f"scores-{part.name}",
+            lambda part=part: part.measure(params, config, budget_bytes, known),
+            "LHB",
+        )
+        units.append(unit)
+        advance(part.cost(config).flops)
+        scores += part.scores(unit)
+    return Result(
+        scores={score.name: score for score in scores},
+        mean_heads=mean_heads,
+        effects=samples,
+        queries=queries,
+        seconds=float(sum(unit["seconds"] for unit in [seen, *units])),
+    )
+
+
+def _induction(inputs: Inputs, seen: Arrays) -> list[HeadScores]:
+    """The induction scores, by both ways to divide the attention on targets."""
+    if inputs.text_probe:
+        return inputs.text_probe.scores(seen)
+    length, bos = inputs.probe_length, inputs.probe_bos
+    return [
+        induction.head_scores(seen["induction"], length, bos, way)
+        for way in induction.DEFINITIONS
+    ]
+
+
+def _attention(inputs: Inputs, params, config, budget_bytes: int) -> Arrays:
+    """Per-sequence attention scores, [L, H, B] each: one pass a text and a probe."""
+    seen: Arrays = {}
+    for tokens, edges, weighted in inputs.probes():
+        program = inputs._attention_program(params, config, tokens, edges, weighted)
+        chunk = fit(program, budget_bytes).chunk
+        seen |= attention.attention_shares(
+            params, tokens, config, edges, chunk, value_weighted=weighted
+        )
+    if inputs.text_probe:
+        seen |= inputs.text_probe.shares(params, config, budget_bytes)
+    return seen
+
+
+def _task(inputs: Inputs, task: str, params, config, budget_bytes: int) -> Arrays:
+    """One task's mean head outputs [L, H, K] and effects on its prompts [L, H, B]."""
+    clean, corrupted = inputs.clean[task], inputs.corrupted[task]
+    heads, effects = (
+        fit(program, budget_bytes)
+        for program in inputs._task_programs(params, config, task)
+    )
+    outputs = over_prompts(
+        engine_sweeps.last_heads,
+        params,
+        (clean.tokens, clean.lengths),
+        (config,),
+        chunk=heads.chunk,
+    )
+    outputs = np.concatenate(outputs, axis=1, dtype=np.float32)  # [L, B, H, K]
+    mean_heads = outputs[:, : len(clean.tokens)].mean(axis=1)
+    made = over_prompts(
+        function_vector.effects,
+        params,
+        (corrupted.tokens, corrupted.lengths, corrupted.targets),
+        (mean_heads, config),
+        chunk=effects.chunk,
+    )
+    made = np.concatenate(made, axis=-1)[..., : len(corrupted.tokens)]
+    return {"mean_heads": mean_heads, "effects": made}

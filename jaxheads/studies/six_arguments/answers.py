@@ -1,0 +1,111 @@
+"""The answers to the six arguments, in words and as a table."""
+
+from jaxheads.report import words
+from jaxheads.report.layout import (
+    Section,
+    Statement,
+)
+from jaxheads.report.tables import Cell, Table
+from jaxheads.runs import Run
+from jaxheads.statistics.seeds import NOTE
+from jaxheads.studies.claims_page import SYMBOLS
+from jaxheads.studies.six_arguments.figures import told
+
+
+def verdict(run: Run) -> str | None:
+    """Answer in a line or two where the run is of ``jaxheads evidence``."""
+    if "evidence" not in run.result:
+        return None
+    said = []
+    for answer in SYMBOLS:
+        names = [
+            one["name"] for one in told(run)["arguments"] if one["answer"] == answer
+        ]
+        if names and answer != "not measured":
+            one = len(names) == 1
+            tail = {
+                "holds": "holds" if one else "hold",
+                "does not hold": "does not hold" if one else "do not hold",
+            }.get(answer, f"{'is' if one else 'are'} {answer}")
+            said.append(f"{words.sentence(_listed(names))} {tail}.")
+    if not said:
+        return "None of the six arguments could be asked of these runs."
+    return "Of the six arguments on induction heads: " + " ".join(said)
+
+
+def say(run: Run) -> list[Statement]:
+    """Write the statements for the head of the page."""
+    if "evidence" not in run.result:
+        return []
+    made = []
+    for one in told(run)["arguments"]:
+        if one["answer"] != "not measured":
+            lead = f"{one['argument']} {words.sentence(one['name'])}"
+            made.append(Statement(lead, one["evidence"]))
+    return made
+
+
+def rules(run: Run) -> list[Table]:
+    """Say how each argument is decided."""
+    if "evidence" not in run.result:
+        return []
+    rows = [
+        [Cell(f"{one['argument']} {one['name']}"), Cell(one["rule"])]
+        for one in told(run)["arguments"]
+    ]
+    return [Table("How each argument is decided", ["argument", "rule"], rows, 99)]
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def section(run: Run) -> Section:
+    """Make the section of the answers and of what was asked."""
+    rows = [
+        [
+            Cell(f"{one['argument']} {one['name']}", one["statement"]),
+            Cell(f"{SYMBOLS[one['answer']]} {one['answer']}".replace(" ", "\u00a0")),
+            Cell(one["evidence"]),
+        ]
+        for one in told(run)["arguments"]
+    ]
+    return Section(
+        "arguments",
+        "Six arguments that induction heads make in-context learning",
+        "Decided by rules that are the same for all runs; they stand at the end of "
+        f"the page. {NOTE} "
+        "All is said of these models and these data. Only the third argument is "
+        "causal; that things happen together is no proof that one makes the other.",
+        facts=told(run)["left_out"],
+        tables=[
+            Table(
+                "The arguments",
+                ["argument", "answer", "evidence"],
+                rows,
+                99,
+                stacked=True,
+            ),
+            _runs(run),
+        ],
+    )
+
+
+def _runs(run: Run) -> Table:
+    rows = [
+        [
+            Cell(one["name"]),
+            Cell(one["variant"]),
+            Cell(one["objective"]),
+            Cell(f"{one['layers']} x {one['heads']}"),
+            Cell(f"{one['width']:,}"),
+            Cell(words.parameters(one["num_params"])),
+            Cell(str(len(one["seeds"]))),
+            Cell(f"{one['last_step']:,}"),
+            Cell(words.magnitude(one["tokens_a_step"] * one["last_step"])),
+        ]
+        for one in told(run)["runs"]
+    ]
+    columns = ["run", "keys", "objective", "layers x heads", "width", "parameters"]
+    columns += ["seeds", "steps", "tokens a seed"]
+    return Table("The training runs", columns, rows, 3)

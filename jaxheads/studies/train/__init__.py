@@ -1,0 +1,1 @@
+"""A training as a command and its page."""

@@ -1,0 +1,1 @@
+"""What a training is measured by at its evaluations."""
