@@ -15,7 +15,7 @@ import jax
 
 import jaxheads as jh
 from jaxheads.engine.devices import make_mesh
-from jaxheads.scores.names import (
+from jaxheads.scores.config import (
     ScoresConfig,
 )
 from jaxheads.studies.config import (

@@ -15,7 +15,7 @@ from jaxheads.icl.prompts import build_prompts
 from jaxheads.icl.tasks import load_task
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward
-from jaxheads.scores.names import (
+from jaxheads.scores.config import (
     ScoresConfig,
 )
 from jaxheads.studies.ablation import few_shot

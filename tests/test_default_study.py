@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxheads.scores.names import (
+from jaxheads.scores.config import (
     ScoresConfig,
 )
 from jaxheads.studies.ablation.config import (

@@ -21,7 +21,7 @@ from jaxheads.engine.devices import make_mesh, shardings
 from jaxheads.errors import UserError
 from jaxheads.models import ablation, layers, llama
 from jaxheads.report import receipt
-from jaxheads.scores.names import (
+from jaxheads.scores.config import (
     ScoresConfig,
 )
 from jaxheads.studies import doctor

@@ -24,7 +24,7 @@ from jaxheads.__main__ import main
 from jaxheads.errors import UserError
 from jaxheads.models import llama
 from jaxheads.scores import function_vector
-from jaxheads.scores.names import (
+from jaxheads.scores.config import (
     ScoresConfig,
 )
 from jaxheads.studies.ablation.config import (
@@ -202,7 +202,7 @@ def test_a_finished_run_is_read_and_takes_more_steps(run, series, tmp_path):
 
 CHILD = """
 import sys
-from jaxheads.dynamics.run import run_dynamics
+from jaxheads.studies.dynamics.run import run_dynamics
 from tests.test_dynamics import SMALL
 run_dynamics(sys.argv[1], SMALL, sys.argv[2])
 """
@@ -411,7 +411,7 @@ HUB_CHILD = """
 import gc, json, sys
 import jax
 from jaxheads.dynamics import series as checkpoint_series
-from jaxheads.dynamics.run import run_dynamics
+from jaxheads.studies.dynamics.run import run_dynamics
 from jaxheads.errors import UserError
 from jaxheads.weights.hub import fetch_from_hub
 from tests.test_dynamics import SMALL
@@ -425,7 +425,7 @@ def live(*_):
     gc.collect()
     alive.append(sum(array.nbytes for array in jax.live_arrays()))
 
-from jaxheads.dynamics.run import Progress
+from jaxheads.studies.dynamics.run import Progress
 progress = Progress(loading=live)
 run = run_dynamics(
     source, SMALL, out, steps=(8, 64, 1000), delete=True, progress=progress

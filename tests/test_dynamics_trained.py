@@ -18,7 +18,7 @@ from jaxheads.errors import UserError
 from jaxheads.models import gpt2, toy
 from jaxheads.scores import function_vector, induction
 from jaxheads.scores.attention import attention_share
-from jaxheads.scores.names import (
+from jaxheads.scores.config import (
     ScoresConfig,
 )
 from jaxheads.studies.ablation.config import (

@@ -7,7 +7,7 @@ from jaxheads import runs
 from jaxheads.errors import UserError
 from jaxheads.heads import parse_heads
 from jaxheads.runs import finite
-from jaxheads.scores.names import (
+from jaxheads.scores.config import (
     ScoresConfig,
 )
 from jaxheads.studies.ablation import few_shot

@@ -20,7 +20,7 @@ from jaxheads.heads.set_files import read_sets
 from jaxheads.icl.tasks import load_tasks
 from jaxheads.icl.texts import arrow_documents, read_documents
 from jaxheads.report.page import _script_json
-from jaxheads.scores.names import (
+from jaxheads.scores.config import (
     ScoresConfig,
 )
 from jaxheads.studies.ablation.config import (

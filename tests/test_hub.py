@@ -38,7 +38,7 @@ WORKER = """
 import contextlib, io, json, os, resource, sys
 from jaxheads.__main__ import main
 from jaxheads.errors import UserError
-from jaxheads.model import load
+from jaxheads.weights.model import load
 from jaxheads.weights.hub import fetch_from_hub
 
 def fetch(model_id, revision=None):

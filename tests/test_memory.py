@@ -80,7 +80,7 @@ def test_the_budget_is_what_the_user_says_else_a_share_of_what_is_free():
 LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (3 * 10**9, 3 * 10**9))
-from jaxheads.memory import free_main_memory
+from jaxheads.engine.memory import free_main_memory
 print(free_main_memory())
 """
 
@@ -97,7 +97,7 @@ PEAK = """
 import resource, sys, threading, time
 from pathlib import Path
 import jax, numpy as np
-from jaxheads import engine, programs
+from jaxheads.engine import programs, sweeps as engine
 from jaxheads.models import llama
 from jaxheads.models.parameters import init_params
 

@@ -16,7 +16,7 @@ import jaxheads as jh
 from jaxheads import runs
 from jaxheads.models import llama
 from jaxheads.models.metrics import log_probability
-from jaxheads.scores.names import (
+from jaxheads.scores.config import (
     ScoresConfig,
 )
 from jaxheads.studies.config import (

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
+DOCS = README.parent / "docs"
+PAGES = [README, *sorted(DOCS.glob("*.md"))]
 
 
 @pytest.mark.slow
@@ -22,12 +24,17 @@ def test_the_readmes_python_runs():
 def test_every_command_it_names_exists():
     from jaxheads.cli.options import COMMANDS
 
-    named = re.findall(r"^jaxheads ([a-z-]+)", README.read_text(), re.MULTILINE)
-    assert set(named) == set(COMMANDS)
+    def named(page: Path) -> set[str]:
+        return set(re.findall(r"^jaxheads ([a-z-]+)", page.read_text(), re.MULTILINE))
+
+    assert named(README) <= set(COMMANDS)
+    assert named(DOCS / "commands.md") == set(COMMANDS)
 
 
-def test_the_map_names_what_is_there():
-    for path in re.findall(
-        r"`((?:models|jaxheads|tests|benchmarks)/[\w/.]*)`", README.read_text()
-    ):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_names_and_links_what_is_there(page: Path):
+    text = page.read_text(encoding="utf-8")
+    for path in re.findall(r"`((?:models|jaxheads|tests|benchmarks)/[\w/.]*)`", text):
         assert (README.parent / path).exists(), path
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (page.parent / link).exists(), link

@@ -11,7 +11,7 @@ from rich.console import Console
 from jaxheads.cli.tables import print_run
 from jaxheads.errors import UserError
 from jaxheads.report import words
-from jaxheads.scores.names import (
+from jaxheads.scores.config import (
     EXTRA_SCORES,
     USUAL_SCORES,
     ScoresConfig,

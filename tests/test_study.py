@@ -19,7 +19,7 @@ from jaxheads.icl.prompts import build_prompts, query_numbers
 from jaxheads.icl.tasks import load_task
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward
-from jaxheads.scores.names import (
+from jaxheads.scores.config import (
     ScoresConfig,
 )
 from jaxheads.studies.ablation import outcomes
@@ -254,9 +254,9 @@ def test_a_ranking_comes_from_another_run(run, model, tmp_path):
 CHILD = """
 import sys
 from jaxheads import runs
-from jaxheads.model import load
+from jaxheads.weights.model import load
 from tests.test_study import SMALL
-from jaxheads.study import run_study
+from jaxheads.studies.run import run_study
 run_study(load(sys.argv[1]), SMALL, sys.argv[2])
 """
 

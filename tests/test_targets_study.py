@@ -13,7 +13,7 @@ from jaxheads.icl.metrics import token_f1
 from jaxheads.icl.tasks import load_task
 from jaxheads.models.forward import forward
 from jaxheads.runs import RunFolder
-from jaxheads.scores.names import (
+from jaxheads.scores.config import (
     ScoresConfig,
 )
 from jaxheads.studies.ablation import few_shot, outcomes

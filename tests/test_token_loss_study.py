@@ -13,7 +13,7 @@ from jaxheads.errors import UserError
 from jaxheads.models import family
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward
-from jaxheads.scores.names import (
+from jaxheads.scores.config import (
     ScoresConfig,
 )
 from jaxheads.studies.ablation import findings, outcomes

@@ -18,7 +18,7 @@ from jaxheads.models import toy
 from jaxheads.models.forward import forward
 from jaxheads.models.parameters import init_params, num_params
 from jaxheads.scores import attention, induction
-from jaxheads.scores.names import (
+from jaxheads.scores.config import (
     ScoresConfig,
 )
 from jaxheads.studies.ablation.config import (

@@ -291,7 +291,7 @@ def test_a_device_a_core_takes_seeds(monkeypatch, seeds, spec, parts):
 @pytest.mark.slow
 def test_a_process_starts_with_a_device_a_core():
     code = (
-        "import jax; from jaxheads import devices; devices._cores = lambda: 3\n"
+        "import jax; from jaxheads.engine import devices; devices._cores = lambda: 3\n"
         "mesh = devices.make_seed_mesh(None, 6)\n"
         "assert mesh.shape['data'] == 3 == len(jax.devices())\n"
         "devices._cores = lambda: 6\n"

@@ -10,7 +10,7 @@ import pytest
 from jaxheads.errors import UserError
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward
-from jaxheads.scores.names import (
+from jaxheads.scores.config import (
     ScoresConfig,
 )
 from jaxheads.studies.ablation.config import (

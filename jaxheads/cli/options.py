@@ -16,7 +16,7 @@ from jaxheads.errors import UserError
 from jaxheads.icl.task_names import (
     TemplateName,
 )
-from jaxheads.scores.names import (
+from jaxheads.scores.config import (
     ScoresConfig,
 )
 from jaxheads.studies.ablation.config import (

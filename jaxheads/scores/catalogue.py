@@ -26,7 +26,7 @@ from jaxheads.scores import (
     relation_index,
     retrieval,
 )
-from jaxheads.scores.names import (
+from jaxheads.scores.config import (
     ScoresConfig,
 )
 from jaxheads.scores.part import Known, Part, Pass

@@ -9,7 +9,7 @@ from jaxheads.errors import MOST_TOKENS, UserError, check_counts
 from jaxheads.icl.task_names import (
     TemplateName,
 )
-from jaxheads.scores.names import (
+from jaxheads.scores.config import (
     ATTRIBUTION_METHODS,
     EXTRA_SCORES,
     USUAL_SCORES,

@@ -23,7 +23,7 @@ from jaxheads.icl.prompts import (
 from jaxheads.icl.tasks import Task, load_tasks
 from jaxheads.icl.templates import TEMPLATES
 from jaxheads.scores import catalogue, induction, induction_text
-from jaxheads.scores.names import (
+from jaxheads.scores.config import (
     ScoresConfig,
 )
 from jaxheads.scores.part import Part

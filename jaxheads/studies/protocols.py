@@ -15,7 +15,7 @@ from jaxheads.icl.task_names import (
     YIN_SCORING_FILES,
     without_splits,
 )
-from jaxheads.scores.names import (
+from jaxheads.scores.config import (
     ScoresConfig,
 )
 from jaxheads.studies.ablation.config import (

@@ -38,7 +38,7 @@ from jaxheads.icl.tasks import load_tasks
 from jaxheads.icl.texts import read_documents
 from jaxheads.models import llama, toy
 from jaxheads.models.parameters import init_params, num_params
-from jaxheads.scores.names import (
+from jaxheads.scores.config import (
     ScoresConfig,
 )
 from jaxheads.studies.compare_runs.config import ArmsConfig

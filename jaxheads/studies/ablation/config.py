@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from jaxheads.icl.task_names import (
     EVALUATION_TASKS,
 )
-from jaxheads.scores.names import (
+from jaxheads.scores.config import (
     ScoreName,
 )
 

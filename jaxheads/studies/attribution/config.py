@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from jaxheads.icl.task_names import (
     SCORING_TASKS,
 )
-from jaxheads.scores.names import (
+from jaxheads.scores.config import (
     ATTRIBUTION_METHODS,
     AttributionMethod,
 )

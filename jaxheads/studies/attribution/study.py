@@ -15,7 +15,7 @@ In a script::
 
     import jaxheads as jh
     from jaxheads.studies.config import AttributionConfig, StudyConfig
-    from jaxheads.study import run_study
+    from jaxheads.studies.run import run_study
 
     model = jh.load("smollm2-135m-instruct")
     asked = AttributionConfig(tasks=("antonym",), methods=("clean", "query"))

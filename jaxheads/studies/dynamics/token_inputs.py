@@ -14,7 +14,7 @@ import numpy as np
 from jaxheads.errors import UserError
 from jaxheads.icl.prompts import Batch
 from jaxheads.scores import catalogue, induction
-from jaxheads.scores.names import (
+from jaxheads.scores.config import (
     ScoresConfig,
 )
 from jaxheads.studies.ablation import few_shot

@@ -5,8 +5,11 @@ projection, add up to one vector; added to the stream of a prompt that does not 
 the task, at the last position of one layer, it makes the model do the task. For
 instance::
 
-    from jaxheads import fills, heads
-    from jaxheads.function_vectors import answered_with, function_vector, read_out
+    from jaxheads import heads
+    from jaxheads.engine import fills
+    from jaxheads.studies.function_vectors.vectors import (
+        answered_with, function_vector, read_out,
+    )
 
     mean = fills.mean(params, scoring.tokens, scoring.lengths, config)
     vector = function_vector(params, mean, heads.top(scores, 10), config)
