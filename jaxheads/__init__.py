@@ -4,9 +4,11 @@ The names below load on first use, so that ``import jaxheads`` starts nothing.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # not of typing, whose import takes longer than all else here
 if TYPE_CHECKING:
+    from typing import Any
+
     from jaxheads.heads import HeadScores
     from jaxheads.model import Model, load
     from jaxheads.models.ablation import Ablation
@@ -60,7 +62,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Load a public name from its home module."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

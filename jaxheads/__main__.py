@@ -20,8 +20,9 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: of the command; None: those of the process, which then is its own.
     """
     own = arguments is None
-    if own:  # there is nothing to keep yet: Ctrl-C need not say where it came
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if own:  # until the work listens to them, there is nothing to keep or to say
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, frame: os._exit(128 + number))
         sys.unraisablehook = _show_unraisable
     from jaxheads import stops
 
@@ -71,6 +72,15 @@ def _run(arguments: list[str] | None) -> tuple[str, int]:
         return "", 1
     except OSError as error:
         return _trouble(error), 2
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        from jaxheads.errors import first_line, one_line
+
+        return one_line(
+            f"what is asked must fit into the memory, but does not ({first_line(error)}"
+            "): ask for less, or take a machine with more"
+        ), 2
     except KeyboardInterrupt as stop:
         from jaxheads.stops import GOES_ON
 

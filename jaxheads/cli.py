@@ -10,6 +10,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -247,7 +248,8 @@ def _report(command: Report, console: Console) -> None:
         from jaxheads.report import write_report
 
         console.print(f"run     {loaded[0].path}", soft_wrap=True)
-        made = write_report(loaded[0], command.out, command.figures)
+        with _page_alone(command.out, loaded[0].path):
+            made = write_report(loaded[0], command.out, command.figures)
         _say_page(made, command.figures, console)
         return
     if command.out is None:
@@ -258,9 +260,20 @@ def _report(command: Report, console: Console) -> None:
     from jaxheads.claims.tables import print_seeds
     from jaxheads.report import write_comparison
 
-    page = write_comparison(loaded, command.out, command.figures)
+    with _page_alone(command.out):
+        page = write_comparison(loaded, command.out, command.figures)
     print_seeds(loaded, _wide_console(120))
     _say_page(page, command.figures, console)
+
+
+def _page_alone(page: Path | None, run: Path = Path()) -> AbstractContextManager[None]:
+    """Keep other processes from writing a page, by default one in a run's folder."""
+    from jaxheads.locks import alone
+
+    if page is None:
+        return alone(run, "--out")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    return alone(page.parent, "--out", f".{page.name}.lock")
 
 
 def _compare(command: Compare, console: Console) -> None:

@@ -1,7 +1,12 @@
 """The one error type whose message is written for the person at the terminal."""
 
 import re
-from pathlib import PurePath
+from pathlib import Path, PurePath
+
+MOST = 100_000
+"""Of what is counted: prompts, windows, seeds, layers."""
+MOST_TOKENS = 1_000_000
+"""Of one sequence, or of a vocabulary."""
 
 
 class UserError(ValueError):
@@ -33,6 +38,23 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
+def check_counts(*counts: tuple[str, float, int], most: float = MOST) -> None:
+    """Refuse counts that are too small, or that no machine has the memory or time for.
+
+    Args:
+        counts: name, count, and the least that it may be.
+        most: that each may be.
+
+    Raises:
+        UserError: one is out of these bounds.
+    """
+    for name, count, least in counts:
+        if not count >= least:
+            raise UserError(f"{name} must be {least} or more, but is {count}")
+        if count > most:
+            raise UserError(f"{name} must be at most {most:,}, but is {count:,}")
+
+
 def check_local(path: str | PurePath) -> None:
     """Refuse the address of an object store, which would become a folder named "gs:".
 
@@ -44,3 +66,14 @@ def check_local(path: str | PurePath) -> None:
             f"a path must be of this machine or of a mounted file system, but {path} "
             "is an address: copy it here, or mount it"
         )
+
+
+def check_file(path: Path) -> None:
+    """Refuse what is there and no file; a pipe or a device may never end.
+
+    Raises:
+        UserError: it is a folder, a pipe or a device.
+    """
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a pipe or a device"
+        raise UserError(f"{path} must be a file, but is {kind}: give a file")

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxheads import runs
-from jaxheads.errors import UserError
+from jaxheads.errors import UserError, check_file
 from jaxheads.head_files import Shape
 from jaxheads.head_lists import (
     HeadList,
@@ -49,6 +49,7 @@ def is_foreign(path: Path) -> bool:
     """Whether ``read_scores`` is to read a file, by its ending or its first letter."""
     ending = path.suffix.lower()
     if ending == ".json":
+        check_file(path)
         try:
             with path.open("rb") as file:
                 first = file.read(200).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jaxheads.errors import UserError
+from jaxheads.errors import UserError, check_file
 
 SCHEMA = 1
 Shape = tuple[int, int]
@@ -16,6 +16,7 @@ def read_text(path: Path) -> str:
     Raises:
         UserError: it cannot be read, or is no text.
     """
+    check_file(path)
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

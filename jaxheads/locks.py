@@ -31,7 +31,7 @@ def locked(folder: Path) -> Iterator[bool | None]:
 
 
 @contextlib.contextmanager
-def alone(folder: Path, option: str) -> Iterator[None]:
+def alone(folder: Path, option: str, name: str = LOCK) -> Iterator[None]:
     """Keep other processes from writing into a folder; without locks nothing does.
 
     The lock is on a file, which network file systems lock for all machines; it is
@@ -40,20 +40,17 @@ def alone(folder: Path, option: str) -> Iterator[None]:
     Args:
         folder: that is there.
         option: what another folder is given by, for the message.
+        name: of the lock's file, where parts of a folder are written apart.
 
     Raises:
         UserError: another process has it.
     """
-    path = folder / LOCK
+    path = folder / name
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             if _lock(handle) is False:
-                raise UserError(
-                    f"{folder} must be written by one process, but another is at work "
-                    f"in it{_owner(handle)}: wait for it, stop it, or give another "
-                    f"{option}"
-                )
+                raise occupied(folder, option, os.read(handle, 300))
             if not _is_still(path, handle):  # removed by its owner while we waited
                 continue
             os.truncate(handle, 0)
@@ -65,6 +62,16 @@ def alone(folder: Path, option: str) -> Iterator[None]:
             return
         finally:
             os.close(handle)
+
+
+def occupied(folder: Path, option: str, told: bytes = b"") -> UserError:
+    """The error that another process is at work, which has told its number or not."""
+    number, _, machine = told.decode("utf-8", "replace").partition(" ")
+    owner = f" (process {number} on {machine})" if number.isdecimal() else ""
+    return UserError(
+        f"{folder} must be written by one process, but another is at work in it{owner}"
+        f": wait for it, stop it, or give another {option}"
+    )
 
 
 def is_alive(number: int) -> bool:
@@ -99,9 +106,3 @@ def _is_still(path: Path, handle: int) -> bool:
         return os.path.samestat(os.stat(path), os.fstat(handle))
     except FileNotFoundError:
         return False
-
-
-def _owner(handle: int) -> str:
-    """Such as " (process 1234 on gpu7)"; "" if it has not said."""
-    number, _, machine = os.read(handle, 300).decode("utf-8", "replace").partition(" ")
-    return f" (process {number} on {machine})" if number.isdecimal() else ""

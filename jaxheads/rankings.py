@@ -269,7 +269,7 @@ def _matrix(path: Path, key: str, rows: Any, missing: bool = False) -> np.ndarra
         values = np.array(rows, np.float64)  # null becomes nan
         if values.ndim != 2 or not values.size:
             raise ValueError(f"it has the shape {list(values.shape)}")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise UserError(
             f"{path}: {key} must be a list of layers, each a list of one number a "
             f"head, but is not ({error})"

@@ -23,11 +23,12 @@ from typing import Any
 import numpy as np
 
 from jaxheads import finite, stops
-from jaxheads.errors import UserError, check_local, first_line
+from jaxheads.errors import UserError, check_file, check_local, first_line
 from jaxheads.locks import LOCK, alone, is_alive
 
 _LOG = logging.getLogger(__name__)
 Arrays = dict[str, np.ndarray]
+_SEAL = "sha256"
 _CHANGED = {"dynamics": 2, "dynamics of seeds": 2, "evidence": 2, "compare-runs": 2}
 
 
@@ -150,6 +151,7 @@ def is_empty(path: Path) -> bool:
 
 
 def _sha256_of_file(path: Path) -> str:
+    check_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -259,7 +261,8 @@ class RunFolder(contextlib.AbstractContextManager):
         self.check(arrays, axes, name)
         seconds = time.perf_counter() - start
         arrays["seconds"] = np.asarray(seconds)
-        write_arrays(self._unit_path(name), arrays)
+        sealed = arrays | {_SEAL: self._seal(name, arrays)}
+        write_arrays(self._unit_path(name), sealed)
         _LOG.debug("%s: %.2f s", name, seconds)
         stops.check()
         return arrays
@@ -269,17 +272,31 @@ class RunFolder(contextlib.AbstractContextManager):
         finite.check_arrays(arrays, axes, where, self.identity)
 
     def stored(self, name: str) -> Arrays | None:
-        """A unit's arrays, if done in an earlier try; a damaged file is removed."""
+        """A unit's arrays, if done in an earlier try.
+
+        A file that is damaged, or of another unit or run, is removed.
+        """
         path = self._unit_path(name)
         if not path.is_file():
             return None
         try:
-            return _read_arrays(path)
+            arrays = _read_arrays(path)
+            if not np.array_equal(arrays.pop(_SEAL), self._seal(name, arrays)):
+                raise ValueError("another unit's")
+            return arrays
         except PermissionError as error:
             raise _not_readable(error) from error
         except Exception:  # zipfile, zlib and numpy raise many kinds
             path.unlink()
             return None
+
+    def _seal(self, name: str, arrays: Arrays) -> np.ndarray:
+        """A hash of a unit's arrays and of what they are."""
+        digest = hashlib.sha256(f"{self.fingerprint} {name}".encode())
+        for key, array in sorted(arrays.items()):
+            digest.update(f" {key} {array.dtype} {array.shape} ".encode())
+            digest.update(array.tobytes())
+        return np.frombuffer(digest.digest(), np.uint8)
 
     def finish(self, result: dict[str, Any], arrays: Arrays) -> Run:
         """Write the finished run; ``result.json``, written last, makes it one.
@@ -373,6 +390,8 @@ def replace(path: Path, write: Callable[[Path], Any]) -> None:
 
     The content is on the disk before it has its name, and the name when this returns.
     """
+    if path.is_dir():
+        raise UserError(f"{path} must be a file, but is a folder: move it away")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         _remove_abandoned(left)

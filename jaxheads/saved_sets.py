@@ -24,6 +24,9 @@ from jaxheads.errors import UserError
 from jaxheads.head_files import SCHEMA, Shape, check_made_for, read_object
 from jaxheads.heads import head_names, parse_heads
 
+_MOST_HEADS = 10**7
+"""That a file may say of a model, which then has room."""
+
 
 def read_sets(
     path: str | Path, shape: Shape | None = None, params_sha256: str | None = None
@@ -44,7 +47,9 @@ def read_sets(
     said = read_object(path, "sets of heads", ("shape", "sets"))
     found, named = said["shape"], said["sets"]
     if not _is_shape(found):
-        raise UserError(f"{path}: shape must be [layers, heads], not {found!r}")
+        raise UserError(
+            f"{path}: shape must be [layers, heads] of a model, not {found!r}"
+        )
     if not isinstance(named, dict) or not named:
         raise UserError(
             f'{path}: sets must be one or more, like {{"a name": ["20.5", "18.6"]}}'
@@ -102,4 +107,5 @@ def _is_shape(value: Any) -> bool:
         isinstance(value, list)
         and len(value) == 2
         and all(type(size) is int and size > 0 for size in value)
+        and value[0] * value[1] <= _MOST_HEADS
     )

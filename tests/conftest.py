@@ -8,10 +8,12 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import pytest
+from browser import CHROMIUM, Browser
 from families import CONFIGS, LLAMAS, Tiny
 from model_folder import write_tiny_llama
 
@@ -39,6 +41,16 @@ def tiny_gqa() -> Tiny:
 def model_folder(tmp_path_factory) -> Path:
     """A tiny random Llama in hub layout, with a tokenizer trained on the tasks."""
     return write_tiny_llama(tmp_path_factory.mktemp("tiny-llama"))
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory) -> Iterator[Browser]:
+    """Chromium, started once; tests that need it are skipped where there is none."""
+    if CHROMIUM is None:
+        pytest.skip("needs chromium")
+    started = Browser(tmp_path_factory.mktemp("browser"))
+    yield started
+    started.close()
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import json
 import re
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -30,6 +31,23 @@ def _hash_of(path: Path) -> str:
     if path.suffix in WEIGHTS:
         return hashlib.sha256(data).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Instead:
+    """What the stand-in answers in place of what it should.
+
+    Attributes:
+        status: 0: hang up without an answer; -1: say nothing until the end.
+        path: regular expression of the paths that are so answered.
+        headers: of the answer.
+        text: of the answer.
+    """
+
+    status: int
+    path: str = ""
+    headers: dict[str, str] = dataclasses.field(default_factory=dict)
+    text: str = ""
 
 
 @dataclasses.dataclass
@@ -67,9 +85,13 @@ class HubServer(ThreadingHTTPServer):
 
     Attributes:
         requests: each as "GET /path", with " bytes=..." after it if a range was asked.
+        authorized: of each of them, the token that came with it; "" if none.
         cut: by file name, after how many bytes the next answer breaks off.
         stall: by file name, after how many bytes each answer stops until the end.
-        status: of every answer; 0: hang up without one; None: the right one.
+        trickle: names of files of which a byte comes at a time.
+        excess: by file name, how many bytes more than it has, or fewer, are stated.
+        instead: what is answered where the path matches; None: the right answers.
+        cdn: where weights are, another server with the same repositories; None: here.
         tells_refs: whether it answers which branches a model has.
         spoilt: names of files whose last byte is another one than is stated.
     """
@@ -80,10 +102,14 @@ class HubServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.repositories = repositories
         self.requests: list[str] = []
+        self.authorized: list[str] = []
         self.cut: dict[str, int] = {}
         self.stall: dict[str, int] = {}
         self.stalled = threading.Event()
-        self.status: int | None = None
+        self.trickle: set[str] = set()
+        self.excess: dict[str, int] = {}
+        self.instead: Instead | None = None
+        self.cdn: HubServer | None = None
         self.tells_refs = True
         self.spoilt: set[str] = set()
         self._ended = threading.Event()
@@ -139,19 +165,28 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         if path == "/api/agent-harnesses":  # the client's own, not about models
             return self._send(404)
-        asked = self.headers.get("Range")
+        part = self.headers.get("Range")
         self.server.requests.append(
-            f"{self.command} {path}" + (f" {asked}" if asked else "")
+            f"{self.command} {path}" + (f" {part}" if part else "")
         )
-        if self.server.status == 0:
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        self.server.authorized.append(token)
+        instead = self.server.instead
+        if instead is not None and re.search(instead.path, path):
+            if instead.status > 0:
+                return self._send(instead.status, instead.headers, instead.text)
+            if instead.status < 0:
+                self.server.wait()
             self.close_connection = True
             return None
-        if self.server.status is not None:
-            return self._send(self.server.status)
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(/.*)?", path):
             return self._api(match[1], match[2] or "/revision/main")
-        if match := re.fullmatch(r"/(cdn/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            return self._resolve(bool(match[1]), match[2], match[3], match[4])
+        # A revision's slashes are quoted, which tells them from those of a file's name.
+        asked = re.fullmatch(
+            r"/(cdn/)?([^/]+/[^/]+)/resolve/([^/]+)/([^?]+).*", self.path
+        )
+        if asked:
+            return self._resolve(bool(asked[1]), *map(unquote, asked.groups()[1:]))
         return self._send(404)
 
     def _api(self, model_id: str, rest: str):
@@ -215,8 +250,11 @@ class _Handler(BaseHTTPRequestHandler):
         etag = f'"{self.server.hash_of(file)}"'
         if file.suffix in WEIGHTS and not from_cdn:
             headers["X-Linked-Etag"] = etag
-            headers["X-Linked-Size"] = str(file.stat().st_size)
-            headers["Location"] = f"{self.server.url}/cdn{self.path}"
+            stated = file.stat().st_size + self.server.excess.get(name, 0)
+            headers["X-Linked-Size"] = str(stated)
+            headers["Location"] = (
+                f"{(self.server.cdn or self.server).url}/cdn{self.path}"
+            )
             self._send(302, headers)
             return
         self._file(file, headers | {"ETag": etag})
@@ -228,18 +266,24 @@ class _Handler(BaseHTTPRequestHandler):
         if asked := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
             start = int(asked[1])
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        headers["Content-Length"] = str(len(data) - start)
+        stated = len(data) - start + self.server.excess.get(file.name, 0)
+        headers["Content-Length"] = str(stated)
         self._send(206 if asked else 200, headers, body=False)
         if self.command == "HEAD":
             return
         data = data[start:]
         stop = self.server.stall.get(file.name)
         cut = stop if stop is not None else self.server.cut.pop(file.name, None)
+        if file.name in self.server.trickle:
+            self.server.stalled.set()
+            for byte in data:
+                self.wfile.write(bytes([byte]))
+                time.sleep(0.1)
         self.wfile.write(data[:cut])
         if stop is not None:
             self.wfile.flush()
             self.server.wait()
-        if cut is not None:
+        if cut is not None or file.name in self.server.excess:
             self.close_connection = True
 
     def _json(self, value):

@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from browser import check_page
 
 from jaxheads import fills
 from jaxheads.__main__ import main
@@ -13,6 +14,7 @@ from jaxheads.model import load
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward, prefill
 from jaxheads.models.metrics import log_probability
+from jaxheads.report import render
 from jaxheads.runs import load as load_run
 from jaxheads.scores import attribution
 from jaxheads.statistics import spearman
@@ -231,6 +233,10 @@ def test_the_command_makes_a_run_with_a_table_and_a_report(
     expected = np.mean([task.mean(axis=-1) for task in each], axis=0)
     found = again.arrays["attribution/ablated"]
     np.testing.assert_allclose(found, expected, atol=2e-4 * np.abs(expected).max())
+
+
+def test_the_browser_draws_every_chart(run, browser):
+    check_page(browser, render(run))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from browser import check_page
 from rich.console import Console
 
 from jaxheads import runs
@@ -477,6 +478,10 @@ def test_the_page_shows_both_arms(compared):
     for name in ("over-training-prefix-top", "answers-shots", "over-training-shot-4"):
         assert name in page
     assert "<td>nan" not in page and ">inf" not in page
+
+
+def test_the_browser_draws_both_arms(compared, browser):
+    check_page(browser, render(compared))
 
 
 def test_three_arms_of_one_seed_are_warned_of(arms, tmp_path):

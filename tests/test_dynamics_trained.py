@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import check_page
 from synthetic_dynamics import make_dynamics
 from test_transitions import EARLY, LATE, OTHERS, trajectories
 
@@ -366,6 +367,11 @@ def test_seeds_and_steps_have_pages(dynamics, tmp_path):
     assert "ablation/f1" not in step.arrays
     assert "shift-1_test" in render(step)
     assert "Emergence" in render(runs.load(dynamics.path / "seed_5"))
+
+
+@pytest.mark.slow
+def test_the_browser_draws_the_seeds(dynamics, browser):
+    check_page(browser, render(dynamics))
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from browser import check_page
 from families import random_params
 
 from jaxheads import cli, heads
@@ -16,6 +17,7 @@ from jaxheads.inputs import STUDY
 from jaxheads.model import load
 from jaxheads.models import family, gpt2
 from jaxheads.models.forward import forward
+from jaxheads.report import render
 from jaxheads.runs import Arrays, RunFolder
 from jaxheads.runs import load as load_run
 from jaxheads.studies import execution as study
@@ -358,6 +360,11 @@ def test_the_command_makes_a_run_with_a_table_and_a_report(
     page = (out / "report.html").read_text("utf-8")
     for text in ('<section id="execution">', '<section id="read-out">', TASKS[1]):
         assert text in page
+
+
+@pytest.mark.slow
+def test_the_browser_draws_every_chart(run, browser):
+    check_page(browser, render(run))
 
 
 def test_a_study_runs_the_part_where_its_tasks_are_named(monkeypatch, model, tmp_path):

@@ -22,8 +22,10 @@ from jaxheads.memory import budget_bytes
 from jaxheads.rankings import read_ranking
 from jaxheads.report import score_sections
 from jaxheads.report.page import _script_json
+from jaxheads.saved_sets import read_sets
 from jaxheads.studies.config import AblationConfig, ScoresConfig, StudyConfig
 from jaxheads.tokenizer import Tokenizer
+from jaxheads.training.data.corpora import open_corpus
 from jaxheads.weights.sources import open_source
 from jaxheads.weights.store import save
 
@@ -331,3 +333,46 @@ def test_a_store_with_what_it_is_never_written_with_is_damaged(
 def test_messages_are_one_line_without_control_characters():
     error = UserError("it says:\n  line 1\r\n\n\tline 2\x1b[31m \x00 half \ud83d\n")
     assert str(error) == "it says: line 1 line 2\\x1b[31m \\x00 half \\ud83d"
+
+
+@pytest.mark.parametrize(
+    ("read", "name"),
+    [
+        (jh.load, "model.gguf"),
+        (runs.load, "run/arrays.npz"),
+        (read_sets, "sets.json"),
+        (read_ranking, "scores.json"),
+        (read_ranking, "scores.csv"),
+        (read_ranking, "scores.pt"),
+        (read_documents, "a.txt"),
+        (read_documents, "a.jsonl"),
+        (read_documents, "a.parquet"),
+        (open_corpus, "a.arrow"),
+    ],
+)
+def test_a_pipe_that_nobody_writes_into_is_not_waited_for(read, name, tmp_path):
+    path = tmp_path / name
+    if path.parent != tmp_path:
+        path.parent.mkdir()
+        runs.write_run(path.parent, {"schema": 1}, {"x": np.ones(1)})
+        path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=r"is a pipe or|nothing is"):
+        read(path if path.parent == tmp_path else path.parent)
+
+
+def test_a_number_that_no_float_can_be_is_no_score(tmp_path):
+    said = {"schema": 1, "name": "x", "score": [[10**400, 1]]}
+    (tmp_path / "x.json").write_text(json.dumps(said))
+    with pytest.raises(UserError, match="score must be a list of layers"):
+        read_ranking(tmp_path / "x.json")
+
+
+def test_damaged_places_of_texts_do_not_end_the_process(tmp_path):
+    places = pyarrow.py_buffer(np.array([0, 3, 2**30, 6], np.int32))
+    column = pyarrow.StringArray.from_buffers(3, places, pyarrow.py_buffer(b"abcdef"))
+    table = pyarrow.table({"text": column})
+    with pyarrow.ipc.new_stream(tmp_path / "a.arrow", table.schema) as stream:
+        stream.write_table(table)
+    with pytest.raises(UserError, match="is not a readable arrow file"):
+        list(arrow_documents(tmp_path / "a.arrow", "text"))

@@ -1,13 +1,16 @@
 """Models from a local stand-in for the hub, by the real client in its own process."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,8 +18,9 @@ import jax
 import numpy as np
 import pytest
 import tokenizers
-from hub_server import TOKEN, HubServer, Repository, commit_of
+from hub_server import TOKEN, HubServer, Instead, Repository, commit_of
 from model_folder import write_folder
+from test_cli import SMALL as SMALL_STUDY
 
 from jaxheads.models import llama
 from jaxheads.models.parameters import is_leaf
@@ -185,6 +189,13 @@ def offline(hub, home):
         yield client
 
 
+@pytest.fixture(scope="module")
+def cached(online) -> str:
+    """A model that is in the cache."""
+    online("fetch", "owner/main")
+    return "owner/main"
+
+
 def snapshot(home: Path, model_id: str, revision: str = "main") -> Path:
     """Where the cache keeps a revision."""
     name = f"models--{model_id.replace('/', '--')}"
@@ -301,25 +312,211 @@ def test_the_command_line_exits_2(online):
     assert_sentence(stderr.splitlines()[-1], "^jaxheads: 'owner/absent' could not")
 
 
+COMMIT = commit_of("main")
+NO_ANSWER = "no usable answer .*: check the network, and HF_ENDPOINT"
+FILES, CDN = "^/owner/.*/resolve/", "^/cdn/"
+LOOP = {"Location": f"/owner/ill/resolve/{COMMIT}/config.json"}
+WAIT, DAYS = {"Retry-After": "1"}, {"Retry-After": "200000"}
+PAGE = {"Content-Type": "text/html"}
+
+
+def as_json(value, path: str = "^/api/models/owner/ill$") -> Instead:
+    """An answer of the API."""
+    headers = {"Content-Type": "application/json"}
+    return Instead(200, path, headers, json.dumps(value))
+
+
+def listing(*names, sha: object = COMMIT) -> Instead:
+    """What the hub says that a repository holds."""
+    siblings = [{"rfilename": name} for name in ("config.json", *names)]
+    return as_json({"id": "owner/ill", "sha": sha, "siblings": siblings})
+
+
+def file_with(**headers: str) -> Instead:
+    """An answer to who asks for a file, with these headers besides the usual ones."""
+    usual = {"ETag": '"1"', "X-Repo-Commit": COMMIT}
+    return Instead(
+        200, "/resolve/", usual | {k.replace("_", "-"): v for k, v in headers.items()}
+    )
+
+
 @pytest.mark.parametrize(
-    ("status", "sentence"),
+    ("instead", "sentence"),
     [
-        (500, "the hub is in trouble .*500.*: try again later"),
-        (429, "too many requests"),
-        (403, "your token does not allow it"),
-        (200, "no usable answer"),
-        (0, "no usable answer .*: check the network, and HF_ENDPOINT"),
+        (Instead(401), "does not accept your token: log in again"),
+        (Instead(401, FILES), "does not accept your token: log in again"),
+        (Instead(403, FILES), "your token does not allow it"),
+        (Instead(404, "^/api/"), "does not give what it should .*404.*: try again"),
+        (Instead(404, FILES), "does not give what it should .*404.*: try again later"),
+        (Instead(429, "", WAIT), "too many requests"),
+        (Instead(429, FILES, DAYS), "too many requests"),
+        (Instead(429, FILES, {"RateLimit": '"api";r=0;t=9999'}), "too many requests"),
+        (Instead(500), "the hub is in trouble .*500.*: try again later"),
+        (Instead(503), "the hub is in trouble .*503.*: try again later"),
+        (Instead(503, FILES, DAYS), "the hub is in trouble .*503.*: try again later"),
+        (Instead(0), NO_ANSWER),
+        (Instead(200), NO_ANSWER),
+        (Instead(302, "", {"Location": "/api/models/owner/ill"}), NO_ANSWER),
+        (Instead(302, FILES, LOOP), NO_ANSWER),
+        (Instead(200, "^/api/", PAGE, "<html>Log in</html>"), NO_ANSWER),
+        (Instead(200, FILES, PAGE, "<html>Log in</html>"), NO_ANSWER),
+        (as_json(None), NO_ANSWER),
+        (as_json([]), NO_ANSWER),
+        (as_json({"id": 1, "sha": 7, "siblings": 3}), NO_ANSWER),
+        (listing(1), NO_ANSWER),
+        (listing("model.safetensors", sha=7), NO_ANSWER),
+        (listing("model.safetensors", sha="../../../../evil"), "no such revision"),
+        (listing("../../../../evil", "EVIL"), "has no weights"),
+        (file_with(ETag='"../../../../evil"'), NO_ANSWER),
+        (file_with(ETag='W/"EVIL"'), NO_ANSWER),
+        (file_with(X_Linked_ETag='"EVIL"'), NO_ANSWER),
+        (file_with(X_Repo_Commit="../../../../evil"), NO_ANSWER),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (Instead(429, FILES, WAIT), "too many requests"),
+                (Instead(500, FILES), "the hub is in trouble .*500.*: try again later"),
+                (Instead(503, CDN), "the hub is in trouble .*503.*: try again later"),
+                (Instead(403, CDN), "your token does not allow it"),
+                (Instead(0, FILES), NO_ANSWER),
+            )
+        ),
     ],
+    ids=str,
 )
-def test_a_hub_in_trouble_is_one_sentence(hub, online, status, sentence):
-    hub.status = status
+def test_a_wrong_answer_is_one_sentence(
+    hub, home, models, online, offline, cached, instead, sentence
+):
+    headers = {k: v.replace("EVIL", f"{home}-evil") for k, v in instead.headers.items()}
+    text = instead.text.replace("EVIL", f"{home}-evil")
+    hub.instead = dataclasses.replace(instead, headers=headers, text=text)
+    assert_ill(hub, home, models, online, offline, cached, sentence)
+
+
+@pytest.mark.parametrize(
+    ("excess", "sentence"), [(5, NO_ANSWER), (-5, "came with the hash")]
+)
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.slow
+def test_a_short_or_a_long_file_is_one_sentence(
+    hub, home, models, online, offline, cached, name, excess, sentence
+):
+    hub.excess[name] = excess
+    assert_ill(hub, home, models, online, offline, cached, sentence)
+
+
+def assert_ill(hub, home, models, online, offline, cached, sentence) -> None:
+    """A hub that is ill: one sentence, no model; once it is well, all goes on."""
+    hub.repositories["owner/ill"] = Repository({"main": models.root / "main"})
+    shutil.rmtree(home / "hub" / "models--owner--ill", ignore_errors=True)
     try:
-        answer = online("provenance", "owner/tiny", "step512")
-        cached = online("provenance", "owner/tiny")
+        code, stderr = online("command", "score", "owner/ill")
+        found = online("provenance", cached)
     finally:
-        hub.status = None
-    assert_sentence(answer, sentence)
-    assert cached["commit"] == commit_of("main")
+        hub.instead = None
+        hub.excess.clear()
+    assert code == 2 and "Traceback" not in stderr
+    assert_sentence(stderr.splitlines()[-1], sentence)
+    assert found["commit"] == COMMIT
+    assert_sentence(offline("fetch", "owner/ill"), "HF_HUB_OFFLINE is set")
+    assert not list(home.parent.glob("*evil*"))
+    found = online("provenance", "owner/ill")
+    assert found["params_sha256"] == models.sums["main"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["^/api/", "model.safetensors"])
+def test_a_silent_hub_is_given_up(hub, home, models, where):
+    shutil.rmtree(home / "hub" / "models--owner--silent", ignore_errors=True)
+    hub.repositories["owner/silent"] = Repository({"main": models.root / "large"})
+    timeouts = {"HF_HUB_ETAG_TIMEOUT": "2", "HF_HUB_DOWNLOAD_TIMEOUT": "2"}
+    with contextlib.closing(Client(hub, home, **timeouts)) as client:
+        if where == "model.safetensors":
+            hub.stall[where] = 0
+        else:
+            hub.instead = Instead(-1, where)
+        answer = client("fetch", "owner/silent")
+        hub.stall.clear()
+        hub.instead = None
+        assert_sentence(answer, "no usable answer .*timed out")
+        assert "model.safetensors" in client("fetch", "owner/silent")
+
+
+def run_command(hub, home, *arguments, **environment: str) -> subprocess.Popen:
+    """The command line in a process of its own."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
+    given = {"HF_HOME": str(home), "HF_ENDPOINT": hub.url, **environment}
+    return subprocess.Popen(
+        [sys.executable, "-m", "jaxheads", *map(str, arguments)],
+        env=kept | given,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_ctrl_c_ends_a_slow_download(hub, home, models, online, tmp_path):
+    hub.repositories["owner/slow"] = Repository({"main": models.root / "main"})
+    hub.trickle.add("model.safetensors")
+    hub.stalled.clear()
+    with run_command(hub, home, "convert", "owner/slow", tmp_path / "out") as process:
+        assert hub.stalled.wait(60)
+        process.send_signal(signal.SIGINT)
+        start = time.monotonic()
+        printed, said = process.communicate()
+    hub.trickle.clear()
+    assert process.returncode == 130 and time.monotonic() - start < 10
+    assert said.splitlines()[-1].startswith("jaxheads: interrupted: the same command")
+    assert not printed and "Traceback" not in said and not list(tmp_path.iterdir())
+    assert online("provenance", "owner/slow")["params_sha256"] == models.sums["main"]
+
+
+def test_another_host_gets_no_token(hub, models, online):
+    name, folder = "owner/elsewhere", models.root / "main"
+    hub.repositories[name] = Repository({"main": folder}, "private")
+    online("login", TOKEN)
+    with HubServer({name: Repository({"main": folder})}) as other:
+        hub.cdn = other
+        try:
+            assert online("provenance", name)["params_sha256"] == models.sums["main"]
+            location = {"Location": f"{other.url}/api/models/{name}"}
+            hub.instead = Instead(302, "^/api/", location)
+            assert_sentence(online("fetch", name, "absent"), "no such revision")
+        finally:
+            hub.cdn = hub.instead = None
+            online("login", "")
+    assert TOKEN in hub.authorized
+    assert len(other.authorized) > 1 and set(other.authorized) == {""}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["environment", "file"])
+def test_a_token_is_written_nowhere(hub, model_folder, tmp_path, place):
+    hub.repositories["owner/hidden"] = Repository({"main": model_folder}, "private")
+    home, given = tmp_path / "home", {"HF_TOKEN": TOKEN}
+    if place == "file":
+        home.mkdir()
+        (home / "token").write_text(TOKEN)
+        given = {}
+    told, model = "", "owner/hidden"
+    for code, *arguments in (
+        (0, "score", model, *SMALL_STUDY, "--verbose", "--out", tmp_path / "run"),
+        (0, "convert", model, tmp_path / "store", "--verbose"),
+        (2, "score", "owner/absent", "--verbose", "--out", tmp_path / "absent"),
+        (2, "score", model, "--revision=x", "--verbose", "--out", tmp_path / "absent"),
+    ):
+        with run_command(hub, home, *arguments, **given) as process:
+            told += "".join(process.communicate())
+        assert process.returncode == code, told
+    (home / "token").unlink(missing_ok=True)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"report.html", "result.json", "jaxheads.json"} <= {p.name for p in written}
+    assert TOKEN not in told
+    assert not [path for path in written if TOKEN.encode() in path.read_bytes()]
+    with zipfile.ZipFile(tmp_path / "run" / "arrays.npz") as arrays:
+        assert not any(
+            TOKEN.encode() in arrays.read(name) for name in arrays.namelist()
+        )
 
 
 def test_torch_weights_are_fetched_where_there_are_no_others(online):

@@ -3,13 +3,13 @@
 import dataclasses
 import io
 import json
-import re
 
 import numpy as np
 import pytest
+from browser import check_page
 from rich.console import Console
 from synthetic_dynamics import STEPS, make_dynamics
-from test_report import CHROMIUM, WATCH, dump, payload, visible
+from test_report import payload, visible
 
 from jaxheads.dynamics.terminal import print_dynamics
 from jaxheads.report import dynamics_figures as drawn
@@ -103,14 +103,8 @@ def test_the_terminal_shows_the_same(run):
     assert "[0.40, 0.66]" in said
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-def test_the_browser_draws_the_charts(page, tmp_path):
-    target = tmp_path / "page.html"
-    target.write_text(page.replace("<head>", WATCH, 1), encoding="utf-8")
-    dom = dump(target, tmp_path / "profile")
-    root = re.search(r"<html[^>]*>", dom)
-    assert root and "data-error" not in root[0]
-    assert f'data-drawn="{len(payload(page)["charts"])}"' in root[0]
+def test_the_browser_draws_the_charts(page, browser):
+    check_page(browser, page)
 
 
 def test_answers_that_a_first_token_does_not_tell_are_in_no_accuracy(run):

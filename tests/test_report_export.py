@@ -6,12 +6,14 @@ import io
 import json
 import os
 import re
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import Browser
 from synthetic_run import Sizes, make_run
-from test_report import CHROMIUM, WATCH, dump, hostile_run, payload
+from test_report import hostile_run, payload
 
 from jaxheads.errors import UserError
 from jaxheads.report import outcomes
@@ -303,51 +305,31 @@ def test_hostile_names_stay_numbers_and_text():
     assert "<img" not in text and "<script" not in text
 
 
+def test_names_that_look_like_colours_or_end_a_line_are_titles():
+    spec = {"title": "@ink\u2028", "color": "@ink", "values": ["@ink", "\u2028"]}
+    painted = {"title": "@ink ", "color": "#16181c", "values": ["@ink", "\u2028"]}
+    assert theme.paint(spec, theme.light_palette()) == painted
+
+
 # In a browser.
 
-CLICK = """
-<script>
-(async () => {
-  const root = document.documentElement;
-  for (let turn = 0; turn < 200 && !root.dataset.drawn; turn++) {
-    await new Promise((done) => setTimeout(done, 50));
-  }
-  const saved = {};
-  URL.createObjectURL = (blob) => { saved.blob = blob; return "blob:none"; };
-  HTMLAnchorElement.prototype.click = function () { saved.name = this.download; };
-  const note = async (kind) => {
-    const button = document.querySelector(`button.save[data-kind=${kind}]`);
-    saved.blob = null;
-    button.click();
-    for (let turn = 0; turn < 100 && !saved.blob; turn++) {
-      await new Promise((done) => setTimeout(done, 50));
-    }
-    const box = document.createElement("pre");
-    box.id = "saved-" + kind;
-    box.textContent = saved.name + "\\n" + (await saved.blob.text());
-    document.body.append(box);
-  };
-  await note("csv");
-  await note("svg");
-})();
-</script>
-</body>"""
 
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-def test_the_browser_saves_numbers_and_pictures(tmp_path: Path):
+def test_the_browser_saves_numbers_and_pictures(browser: Browser, tmp_path: Path):
     run = make_run(parts=("ablation",), sizes=Sizes(draws=1, fractions=(0.1,)))
     first = sections.collect(run).exports[0]
-    start, end = render(run).replace("<head>", WATCH, 1).rsplit("</body>", 1)
-    target = tmp_path / "page.html"
-    target.write_text(start + CLICK + end, encoding="utf-8")
-    dom = dump(target, tmp_path / "profile")
-    root = re.search(r"<html[^>]*>", dom)
-    assert root and "data-error" not in root[0], root
-    saved = dict(re.findall(r'<pre id="saved-(\w+)">(.*?)</pre>', dom, flags=re.S))
-    assert saved["csv"] == f"{first.name}.csv\n{first.csv}"
-    assert saved["svg"].startswith(f"{first.name}.svg\n&lt;svg")
-    assert "no head replaced" in saved["svg"] and "#d55e00" in saved["svg"]
+    browser.open(render(run), dark=True)
+    at = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    browser.send("Browser.setDownloadBehavior", **at)
+    files = [tmp_path / f"{first.name}.{kind}" for kind in ("csv", "svg")]
+    for file in files:
+        browser.run(f"document.querySelector('[data-kind={file.suffix[1:]}]').click()")
+        deadline = time.monotonic() + 30
+        while not file.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+    numbers, picture = (file.read_text("utf-8") for file in files)
+    assert numbers == first.csv and picture.startswith("<svg")
+    assert "no head replaced" in picture and "#d55e00" in picture
+    assert browser.complaints == browser.requests == []
 
 
 def test_the_accuracy_without_a_clean_set_is_drawn(run: Run):

@@ -3,15 +3,15 @@
 import dataclasses
 import io
 import json
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import check_page
 from rich.console import Console
 from scipy import stats
 from synthetic_run import make_run
-from test_report import CHROMIUM, WATCH, dump, payload, visible
+from test_report import payload, visible
 
 from jaxheads.greedy import Found, Scale, greedy_backward, greedy_forward
 from jaxheads.redundancy import Universe, interactions, shapley
@@ -191,11 +191,5 @@ def test_the_terminal_shows_the_same(run):
     assert "193 times as long" in " ".join(said.split())
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-def test_the_browser_draws_the_charts(page, tmp_path):
-    target = tmp_path / "page.html"
-    target.write_text(page.replace("<head>", WATCH, 1), encoding="utf-8")
-    dom = dump(target, tmp_path / "profile")
-    root = re.search(r"<html[^>]*>", dom)
-    assert root and "data-error" not in root[0]
-    assert f'data-drawn="{len(payload(page)["charts"])}"' in root[0]
+def test_the_browser_draws_the_charts(page, browser):
+    check_page(browser, page)

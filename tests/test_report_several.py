@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import planted_run
 import pytest
+from browser import check_page
 from synthetic_run import Sizes, make_run, write_run
 from test_cli import jaxheads
-from test_report import CHROMIUM, HOSTILE, WATCH, dump, payload, visible
+from test_report import HOSTILE, payload, visible
 
 from jaxheads import claims, run_scores, statistics
 from jaxheads.across_runs import seed_agreement
@@ -378,18 +379,9 @@ def test_names_of_figures_do_not_depend_on_the_order(of_sizes, sizes_page: Page)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-def test_the_browser_draws_sizes_and_seeds(of_sizes, of_seeds, tmp_path: Path):
+def test_the_browser_draws_sizes_and_seeds(of_sizes, of_seeds, browser):
     page = several.collect([*of_sizes[:2], *of_seeds[:2]])
-    text = render_page(page)
-    target = tmp_path / "page.html"
-    target.write_text(text.replace("<head>", WATCH, 1), encoding="utf-8")
-    dom = dump(target, tmp_path / "profile")
-    root = re.search(r"<html[^>]*>", dom)
-    assert root and "data-error" not in root[0], root
-    bare = re.sub(r"<script.*?</script>", "", dom, flags=re.S)
-    assert "could not be drawn" not in bare
-    assert dom.count('class="marks"') == len(page.exports)
+    check_page(browser, render_page(page))
 
 
 # The command.

@@ -51,6 +51,26 @@ def test_a_unit_that_fails_leaves_nothing(tmp_path):
     assert not list((tmp_path / "run" / "units").iterdir())
 
 
+def test_a_unit_of_another_name_run_or_content_is_made_again(tmp_path):
+    run = open_run(tmp_path / "run")
+    path = run.path / "units" / "a.npz"
+    other = open_run(tmp_path / "other", seed=9)
+    for one in (run, other):
+        one.unit("b", lambda: {"x": np.ones(2)})
+    for source in (run.path / "units" / "b.npz", other.path / "units" / "b.npz"):
+        path.write_bytes(source.read_bytes())
+        assert run.stored("a") is None and not path.exists()
+    runs.write_arrays(path, {"x": np.ones(2)})
+    assert run.stored("a") is None and not path.exists()
+
+
+def test_a_folder_in_the_place_of_a_unit_is_a_sentence(tmp_path):
+    run = open_run(tmp_path / "run")
+    (run.path / "units" / "a.npz").mkdir()
+    with pytest.raises(UserError, match=r"a\.npz must be a file, but is a folder"):
+        run.unit("a", lambda: {"x": np.ones(2)})
+
+
 def test_a_damaged_unit_is_made_again(tmp_path):
     folder = open_run(tmp_path / "run")
     folder.unit("a", lambda: {"x": np.ones(2)})

@@ -78,6 +78,7 @@ def text(sets='{"a": ["0.1"]}', shape="[3, 6]", schema=1) -> str:
         (text("{}"), "sets must be one or more"),
         (text("[1]"), "sets must be one or more"),
         (text(shape="[3, 0]"), r"shape must be \[layers, heads\]"),
+        (text(shape="[2147483647, 4]"), r"shape must be \[layers, heads\] of a model"),
         (text(schema=2), "schema 2"),
         ('{"schema": 1}', "no shape, sets"),
         ("[]", "no schema, shape, sets"),

@@ -9,11 +9,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from synthetic_run import write_run
 from test_cli import SMALL, jaxheads
 
 from jaxheads import runs, stops
 from jaxheads.errors import UserError
 from jaxheads.locks import LOCK, alone
+from jaxheads.weights.unfinished import whole_folder
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -178,6 +180,45 @@ def test_a_second_process_is_told_who_is_at_work(model_folder, capfd, tmp_path):
     assert code == 2
     assert f"another is at work in it (process {os.getpid()} on " in error
     assert len(re.findall("^jaxheads: ", error, re.M)) == 1
+
+
+def test_convert_and_report_tell_who_is_at_work(model_folder, capfd, tmp_path):
+    with whole_folder(tmp_path / "store"):
+        code, _, error = jaxheads(capfd, "convert", model_folder, tmp_path / "store")
+    assert code == 2 and f"{tmp_path / 'store'} must be written by one" in error
+    run = write_run(tmp_path / "run")
+    for folder, name, *out in (
+        (run.path, LOCK),
+        (tmp_path / "pages", ".a.html.lock", "--out", tmp_path / "pages" / "a.html"),
+    ):
+        folder.mkdir(exist_ok=True)
+        with alone(folder, "--out", name):
+            code, _, error = jaxheads(capfd, "report", run.path, *out)
+        assert code == 2 and f"{folder} must be written by one process" in error
+        assert len(re.findall("^jaxheads: ", error, re.M)) == 1
+        assert not (folder / name).exists()
+    code, _, _ = jaxheads(capfd, "report", run.path, "--out", tmp_path / "pages/a.html")
+    assert code == 0 and [one.name for one in (tmp_path / "pages").glob("*.html")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("imported", ["jaxheads.stops", "jaxheads.errors"])
+def test_a_signal_while_the_command_is_imported_is_silent(number, imported):
+    code = f"""
+import os, sys
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == {imported!r}:
+            os.kill(os.getpid(), {int(number)})
+sys.meta_path.insert(0, Finder)
+sys.argv = ["jaxheads", "models"]
+from jaxheads.__main__ import main
+main()
+"""
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert made.returncode == 128 + number
+    assert not made.stdout and not made.stderr
 
 
 def test_a_lock_of_a_dead_process_keeps_nobody_out(tmp_path):

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from jaxheads import runs
+from jaxheads.arms.config import ArmsConfig
 from jaxheads.errors import UserError
+from jaxheads.evidence.config import ArgumentsConfig
 from jaxheads.icl.metrics import token_f1
 from jaxheads.icl.prompts import build_prompts, query_numbers
 from jaxheads.icl.tasks import load_task
@@ -23,11 +25,16 @@ from jaxheads.models.forward import forward
 from jaxheads.report import outcomes
 from jaxheads.studies.config import (
     AblationConfig,
+    AttributionConfig,
+    ExecutionConfig,
+    RedundancyConfig,
     ScoresConfig,
     StudyConfig,
     TokenLossConfig,
 )
 from jaxheads.study import run_study
+from jaxheads.training.config import TrainConfig
+from jaxheads.training.evidence_config import EvidenceConfig
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SMALL = StudyConfig(
@@ -325,3 +332,33 @@ def test_inputs_that_do_not_fit_are_one_sentence(model, tmp_path, change, senten
 def test_a_config_that_makes_no_sense_is_refused(make, sentence):
     with pytest.raises(UserError, match=sentence):
         make()
+
+
+@pytest.mark.parametrize(
+    ("kind", "check"),
+    [
+        (StudyConfig, lambda config: config),
+        (ScoresConfig, lambda part: StudyConfig(scores=part)),
+        (AblationConfig, lambda part: StudyConfig(ablation=part)),
+        (TokenLossConfig, lambda part: StudyConfig(token_loss=part)),
+        (ExecutionConfig, lambda part: StudyConfig(execution=part)),
+        (RedundancyConfig, lambda part: StudyConfig(redundancy=part)),
+        (AttributionConfig, lambda part: StudyConfig(attribution=part)),
+        (TrainConfig, TrainConfig.check),
+        (EvidenceConfig, EvidenceConfig.check),
+        (ArgumentsConfig, ArgumentsConfig.check),
+        (ArmsConfig, ArmsConfig.check),
+    ],
+)
+def test_a_count_that_no_machine_can_do_is_refused(kind, check):
+    for field in dataclasses.fields(kind):
+        if field.type is not int:
+            continue
+        if "seed" in field.name and field.name != "seeds":
+            check(kind(**{field.name: 10**15}))
+            continue
+        option = field.name.replace("_", "-")
+        with pytest.raises(
+            UserError, match=f"{option} (must be at most .*,000|takes an odd)"
+        ):
+            check(kind(**{field.name: 10**12}))

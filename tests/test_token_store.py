@@ -154,6 +154,20 @@ def cut(path):
     return path
 
 
+def flipped(path):
+    """The file with a byte in the middle that is not what it was."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 255
+    path.write_bytes(data)
+    return path
+
+
+def with_splits(path, splits):
+    """A folder whose list of splits is something else."""
+    (path / "dataset_dict.json").write_text(json.dumps({"splits": splits}))
+    return path
+
+
 @pytest.mark.parametrize(
     "make, message",
     [
@@ -167,6 +181,13 @@ def cut(path):
         (lambda p: cut(write_arrow(p / "a.arrow")), "not a readable arrow file"),
         (lambda p: cut(write_lines(p / "a.jsonl")), "line 79 .* not valid JSON"),
         (lambda p: cut(write_lines(p / "a.jsonl.gz")), "cannot be read to its end"),
+        (lambda p: flipped(write_lines(p / "a.jsonl.gz")), "cannot be read to its end"),
+        (lambda p: with_splits(p, 3), "must list the folders of its splits"),
+        (lambda p: with_splits(p, [0.5]), "must list the folders of its splits"),
+        (lambda p: with_splits(p, ["../secret"]), "must list the folders of its"),
+        (lambda p: with_splits(p, ["x" * 300]), "must list the folders of its"),
+        (lambda p: write_saved(p, _data_files=[{"filename": "/etc/a.txt"}]), "of the"),
+        (lambda p: write_saved(p, _data_files=[{"filename": None}]), "of the folder"),
         (lambda p: write_lines(p / "a.jsonl", column="b"), 'a text field "text"'),
         (lambda p: write_lines(p / "a.jsonl", [3]), "line 1 .* a text field"),
     ],
@@ -418,6 +439,35 @@ def test_changed_bytes_are_found_on_verifying(tokenizer, tmp_path):
     (path / "tokens.bin").write_bytes(content)
     with pytest.raises(UserError, match=r"tokens\.bin must have the sha256"):
         open_store(path).verify()
+
+
+def halfway(progress):
+    if progress.documents > 5:
+        raise KilledError
+
+
+@pytest.mark.parametrize("name", ["tokens.bin", *store_writer.PARTIAL, "progress.json"])
+def test_any_flipped_bit_is_found_on_resuming(name, tokenizer, tmp_path):
+    folder = tmp_path / "store"
+    with pytest.raises(KilledError):
+        tokenise(CORPUS, tokenizer, folder, progress=halfway, chunk=60)
+    path, rng = folder / name, np.random.default_rng(0)
+    whole = path.read_bytes()
+    for _ in range(20):
+        spoilt = bytearray(whole)
+        spoilt[rng.integers(len(whole) - 1)] ^= 1 << rng.integers(8)
+        path.write_bytes(spoilt)
+        if name == "progress.json" and _same_json(spoilt, whole):
+            continue
+        with pytest.raises(UserError, match=r"damaged|JSON|another (tok|corp)"):
+            tokenise(CORPUS, tokenizer, folder)
+
+
+def _same_json(one, other):
+    try:
+        return json.loads(one) == json.loads(other)
+    except ValueError:
+        return False
 
 
 def test_damage_is_found_on_resuming(tokenizer, tmp_path):

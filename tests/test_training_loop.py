@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from browser import check_page
 from families import assert_close
 
 import jaxheads as jh
@@ -100,6 +101,11 @@ def test_a_run_has_a_page(whole):
     rows = [row for row in drawn[0].data or () if row["seed"] == "1"]
     values = [row["Loss over kept targets (nats)"] for row in rows]
     np.testing.assert_allclose(values, run.arrays["train/loss"][:, 1], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_browser_draws_every_chart(whole, browser):
+    check_page(browser, render(whole[0]))
 
 
 def test_a_run_has_its_curves_evaluations_and_receipt(whole):
@@ -257,7 +263,7 @@ def test_an_evaluation_lost_for_good_is_said_before_training_on(tmp_path):
 
 @pytest.mark.parametrize(
     "spoil",
-    [{"step": "8"}, {"step": 5}, {"seconds": None}, {"seconds": -1.0}, {"sha256": 3}],
+    [{"step": 5}, {"seconds": -1.0}, {"sha256": 3}, {"fingerprint": ""}],
 )
 def test_a_state_that_says_nonsense_is_not_gone_on_from(whole, tmp_path, spoil):
     stopped(tmp_path / "run")
@@ -287,6 +293,25 @@ def test_curves_of_wrong_types_count_as_lost(whole, tmp_path, row):
     rows[5] = row
     path.write_text("\n".join(rows) + "\n", encoding="latin-1")
     same_arrays(start(tmp_path / "run").arrays, whole[0].arrays)
+
+
+def test_a_number_that_no_float_can_be_ends_the_sound_rows(tmp_path):
+    row = {key: [1.0, 2.0] for key in NAMES} | {"step": 1, "learning_rate": 0.1}
+    huge = row | {"step": 2, "loss": [10**400, 1]}
+    Curves(tmp_path / "curves.jsonl", [row, huge])
+    assert sound_rows(tmp_path / "curves.jsonl", 2) == [row]
+
+
+def test_a_digit_that_changed_ends_the_sound_rows(tmp_path):
+    rows = [
+        {key: [1.0, 2.0] for key in NAMES} | {"step": n, "learning_rate": 0.1}
+        for n in (1, 2)
+    ]
+    path = tmp_path / "curves.jsonl"
+    Curves(path, rows)
+    assert sound_rows(path, 2) == rows
+    path.write_text("1.5".join(path.read_text().rsplit("1.0", 1)))
+    assert sound_rows(path, 2) == rows[:1]
 
 
 def test_curves_that_no_state_reaches_are_said(tmp_path):

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from jaxheads.errors import UserError
+from jaxheads.errors import UserError, check_counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,15 +41,13 @@ class ArmsConfig:
 
     def check(self) -> None:
         """Raise UserError unless the choices make sense, whatever the runs."""
-        for name, value, least in (
+        check_counts(
             ("--samples", self.samples, 2),
             ("--repetitions", self.repetitions, 2),
             ("--top", self.top, 1),
             ("--causal-samples", self.causal_samples, 1),
-            ("--seed", self.seed, 0),
-        ):
-            if value < least:
-                raise UserError(f"{name} must be {least} or more, but is {value}")
+        )
+        check_counts(("--seed", self.seed, 0), most=math.inf)
         for name, value in (
             ("--induction-above", self.induction_above),
             ("--smallest", self.smallest),

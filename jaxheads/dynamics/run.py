@@ -52,9 +52,10 @@ from jaxheads.study_sets import stated_config
 
 RECORD = "checkpoint.json"
 """Beside a step's result: which checkpoint it is of."""
-_RECORD = {
-    "step", "source", "revision", "commit", "params_sha256", "tokens_sha256", "load_s",
-    "seconds", "files",
+_RECORD: dict[str, Any] = {
+    "step": int, "source": str, "revision": str | None, "commit": str | None,
+    "params_sha256": str, "tokens_sha256": str, "load_s": float, "seconds": float,
+    "files": object,
 }  # fmt: skip
 
 
@@ -203,7 +204,8 @@ def recorded(out: Path) -> dict[int, Step]:
             record = _recalled(path)
             if (
                 isinstance(record, dict)
-                and record.keys() >= _RECORD
+                and record.keys() >= _RECORD.keys()
+                and all(isinstance(record[name], _RECORD[name]) for name in _RECORD)
                 and path.parent == step_folder(out, record["step"])
             ):
                 found[record["step"]] = Step(path.parent, record)
@@ -213,8 +215,8 @@ def recorded(out: Path) -> dict[int, Step]:
 def _recalled(path: Path) -> Any:
     """What a file of an earlier try says; None: it is damaged, or there is none."""
     try:
-        return json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError, RecursionError):
+        return json.loads(path.read_bytes()) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
         return None
 
 
@@ -296,7 +298,8 @@ def _main(work: _Work, last: int) -> dict[str, Any] | None:
     if known and last != max(known):
         return {"note": f"not compared: step {last} is not the last, {max(known)} is"}
     path = work.out / "steps" / "main.json"
-    if isinstance(told := _recalled(path), dict):
+    told = _recalled(path)
+    if isinstance(told, dict) and isinstance(told.get("params_sha256"), str):
         return told
     _before_fetching(work)
     try:
@@ -326,7 +329,7 @@ def _delete(work: _Work, one: Checkpoint | None) -> None:
     if one is not None and known and one.step == max(known):
         return  # main has the same files, as a rule: fetched once
     before = _recalled(path)
-    if not isinstance(before, list):  # damaged: nobody knows what was fetched here
-        return
+    if not (isinstance(before, list) and all(isinstance(x, str) for x in before)):
+        return  # damaged: nobody knows what was fetched here
     delete_fetched(work.series.hub_id, before, work.revisions)
     path.unlink()

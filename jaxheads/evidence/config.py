@@ -1,8 +1,9 @@
 """What ``jaxheads evidence`` is asked; light to import, for the command line."""
 
 import dataclasses
+import math
 
-from jaxheads.errors import UserError
+from jaxheads.errors import UserError, check_counts
 
 MOST_STEPS = 12
 """Steps at which models are run, where none are named."""
@@ -25,10 +26,8 @@ class ArgumentsConfig:
 
     def check(self) -> None:
         """Raise UserError unless the choices make sense, whatever the runs."""
-        if self.samples < 1:
-            raise UserError(f"--samples must be 1 or more, but is {self.samples}")
-        if self.seed < 0:
-            raise UserError(f"--seed must be 0 or more, but is {self.seed}")
+        check_counts(("--samples", self.samples, 1))
+        check_counts(("--seed", self.seed, 0), most=math.inf)
         for step in self.attribution_steps:
             if step < 0:
                 raise UserError(

@@ -5,11 +5,12 @@ A null in the place of a text is no document, in every kind of file.
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from jaxheads.errors import UserError
+from jaxheads.errors import UserError, check_file
 
 _CHARACTERS = 1 << 20  # of a text file, read at once
 _ROWS = 512  # of a parquet file, read at once
@@ -71,6 +72,8 @@ def parquet_documents(path: Path, column: str) -> Iterator[str]:
     arrow = _pyarrow(path)
     import pyarrow.parquet as parquet
 
+    check_file(path)
+
     try:
         with parquet.ParquetFile(path) as file:
             _check_column(path, file.schema_arrow, column)
@@ -90,6 +93,7 @@ def arrow_documents(path: Path, column: str) -> Iterator[str]:
             of texts, or a text is not UTF-8.
     """
     arrow = _pyarrow(path)
+    check_file(path)
     try:
         with arrow.memory_map(str(path)) as file, arrow.ipc.open_stream(file) as stream:
             _check_column(path, stream.schema, column)
@@ -110,6 +114,7 @@ class _Opened:
 
     def __enter__(self) -> TextIO:
         path, how = self._path, {"encoding": "utf-8-sig", "newline": self._newline}
+        check_file(path)
         try:
             zipped = path.suffix == ".gz"
             self._file: Any = (
@@ -127,7 +132,7 @@ class _Opened:
             raise UserError(
                 f"{self._path} is not UTF-8 text: save it as UTF-8"
             ) from error
-        if isinstance(error, OSError | EOFError):
+        if isinstance(error, OSError | EOFError | zlib.error):
             raise UserError(
                 f"{self._path} cannot be read to its end ({error}): check the file"
             ) from error
@@ -163,8 +168,16 @@ def _check_column(path: Path, schema: Any, column: str) -> None:
 def _texts(path: Path, column: Any, rows: int) -> Iterator[str]:
     """The texts of a column's part, which begins behind ``rows`` rows.
 
-    They may be stored as bytes, and strings need not be UTF-8: arrow does not look.
+    They may be stored as bytes, and strings need not be UTF-8: arrow does not look. Nor
+    does it at where each begins, and damage there ends the process.
     """
+    import pyarrow
+
+    try:
+        column.validate(full=True)
+    except pyarrow.ArrowInvalid as error:
+        if "UTF8" not in str(error):  # told below, with its row
+            raise
     for row, value in enumerate(column, start=rows + 1):
         try:
             text = value.as_py()

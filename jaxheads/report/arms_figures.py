@@ -146,7 +146,7 @@ def accuracies(run: Run, effects: Sequence[Effect]) -> Figure:
         labelLimit=260, ticks=False, domain=False
     )
     base = alt.Chart(alt.Data(values=rows)).encode(
-        y=y, yOffset=alt.YOffset("o:N"), color=_palette(run)
+        y=y, yOffset=alt.YOffset("o:N", sort=None), color=_palette(run)
     )
     tooltip = [
         alt.Tooltip("s:N", title="arm"),

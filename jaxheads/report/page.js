@@ -4,11 +4,13 @@
   const dark = matchMedia("(prefers-color-scheme: dark)");
 
   // A chart names its colours "@name"; the palette lives in the style sheet.
-  // Data is left as it is: only the specification around it is painted.
+  // Data is left as it is: only the specification around it is painted. Vega reads
+  // titles within expressions, where a line separator would be an error.
   function paint(value, palette, key) {
     if (key === "datasets" || key === "values") return value;
     if (typeof value === "string") {
-      return value.startsWith("@") ? palette.getPropertyValue("--" + value.slice(1)).trim() : value;
+      const colour = value.startsWith("@") && palette.getPropertyValue("--" + value.slice(1)).trim();
+      return colour || value.replace(/[\u2028\u2029]/g, " ");
     }
     if (Array.isArray(value)) return value.map((item) => paint(item, palette));
     if (value && typeof value === "object") {
@@ -25,12 +27,16 @@
     box.append(note);
   }
 
+  // The policy of the page forbids what the library would do on its own: to evaluate
+  // text as code (hence "ast") and to add style sheets (theirs stands in page.css).
   const views = [];
   async function draw() {
     const palette = getComputedStyle(document.documentElement);
     views.splice(0).forEach((view) => view.finalize());
+    const boxes = payload.charts.map((chart, number) => document.getElementById("chart-" + number));
+    boxes.forEach((box, number) => { box.style.minHeight = payload.charts[number].spec.height + 40 + "px"; });
     for (const [number, chart] of payload.charts.entries()) {
-      const box = document.getElementById("chart-" + number);
+      const box = boxes[number];
       const spec = paint(chart.spec, palette);
       spec.datasets = { ...spec.datasets, heads: payload.heads };
       try {
@@ -38,9 +44,10 @@
           mode: "vega-lite",
           actions: false,
           ast: true,
+          defaultStyle: false,
           renderer: chart.renderer,
           config: paint(payload.theme, palette),
-          tooltip: { theme: dark.matches ? "dark" : "light" },
+          tooltip: { disableDefaultStyle: true },
         }));
         box.style.minHeight = "";
       } catch (problem) {
@@ -65,7 +72,8 @@
     const parts = [{ ...inner, width: chart.width, title: chart.title }, chart.legend].filter(Boolean);
     const spec = paint({ datasets: { ...datasets, heads: payload.heads }, vconcat: parts, spacing: 14 }, palette);
     const { view } = await vegaEmbed(document.createElement("div"), spec, {
-      mode: "vega-lite", actions: false, ast: true, renderer: "svg",
+      mode: "vega-lite", actions: false, ast: true, defaultStyle: false, renderer: "svg",
+      tooltip: false,
       config: { ...paint(payload.theme, palette), background: palette.getPropertyValue("--paper").trim() },
     });
     const text = await view.toSVG();

@@ -1,5 +1,7 @@
 """The page: sections put together from a loaded run and written as one file."""
 
+import base64
+import hashlib
 import importlib.util
 import json
 import math
@@ -51,6 +53,7 @@ def render_page(content: "Page") -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["sha256"] = _sha256
     bundle = ""
     if content.exports:  # the package's type stub lacks the argument's default
         bundle = vl_convert.javascript_bundle()  # pyright: ignore[reportCallIssue]
@@ -187,6 +190,11 @@ def _script_json(value: Any) -> str:
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
+
+
+def _sha256(block: str) -> str:
+    """Hash a script or a style as the page's policy names it."""
+    return base64.b64encode(hashlib.sha256(block.encode()).digest()).decode()
 
 
 def _finite(value: Any) -> Any:

@@ -51,11 +51,15 @@ def light_palette() -> dict[str, str]:
 
 
 def paint(value: Any, palette: dict[str, str], key: str = "") -> Any:
-    """Put a palette's colours where a specification names them; data is left alone."""
+    """Put a palette's colours where a specification names them; data is left alone.
+
+    Vega reads titles within expressions, where a line separator would be an error.
+    """
     if key in ("datasets", "values"):
         return value
     if isinstance(value, str):
-        return palette[value[1:]] if value.startswith("@") else value
+        colour = palette.get(value[1:]) if value.startswith("@") else None
+        return colour or re.sub("[\u2028\u2029]", " ", value)
     if isinstance(value, list):
         return [paint(inner, palette) for inner in value]
     if isinstance(value, dict):

@@ -1,8 +1,9 @@
 """What makes no sense in a study's config, told before anything is loaded."""
 
+import math
 from typing import TYPE_CHECKING
 
-from jaxheads.errors import UserError
+from jaxheads.errors import MOST_TOKENS, UserError, check_counts
 from jaxheads.studies.score_names import ATTRIBUTION_METHODS, EXTRA_SCORES
 
 if TYPE_CHECKING:
@@ -104,16 +105,13 @@ def check(config: "StudyConfig") -> None:
             "--token-loss.positions takes an early token and a later one, not "
             f"{early} and {late}"
         )
-    for name, count, least in (
+    check_counts(
         ("--scores.clean-prompts", config.scores.clean_prompts, 1),
         ("--scores.corrupted-prompts", config.scores.corrupted_prompts, 2),
         ("--scores.sequences", config.scores.sequences, 2),
-        ("--scores.sequence-length", config.scores.sequence_length, 2),
         ("--scores.documents", config.scores.documents, 2),
-        ("--scores.document-length", config.scores.document_length, 2),
         ("--scores.probe-sequences", config.scores.probe_sequences, 2),
         ("--scores.needles", config.scores.needles, 2),
-        ("--scores.haystack-length", config.scores.haystack_length, 1),
         ("--scores.entities", config.scores.entities, 2),
         ("--scores.relation-texts", config.scores.relation_texts, 2),
         ("--ablation.prompts", config.ablation.prompts, 2),
@@ -121,7 +119,6 @@ def check(config: "StudyConfig") -> None:
         ("--ablation.draws-elsewhere", config.ablation.draws_elsewhere, 0),
         ("--ablation.exclusion-least", config.ablation.exclusion_least, 0),
         ("--token-loss.exclusion-least", config.token_loss.exclusion_least, 0),
-        ("--ablation.max-new-tokens", config.ablation.max_new_tokens, 1),
         ("--token-loss.documents", config.token_loss.documents, 2),
         ("--token-loss.fill-documents", config.token_loss.fill_documents, 1),
         ("--token-loss.draws", config.token_loss.draws, 0),
@@ -131,6 +128,7 @@ def check(config: "StudyConfig") -> None:
         ("--execution.random-sets", config.execution.random_sets, 0),
         ("--execution.read-out", config.execution.read_out, 1),
         ("--redundancy.prompts", config.redundancy.prompts, 2),
+        ("--redundancy.top", config.redundancy.top, 1),
         ("--redundancy.permutations", config.redundancy.permutations, 2),
         ("--attribution.clean-prompts", config.attribution.clean_prompts, 1),
         ("--attribution.corrupted-prompts", config.attribution.corrupted_prompts, 2),
@@ -138,10 +136,15 @@ def check(config: "StudyConfig") -> None:
         ("--attribution.top-k", config.attribution.top_k, 1),
         ("--attribution.sample", config.attribution.sample, 1),
         ("--shots", config.shots, 0),
-        ("--seed", config.seed, 0),
-    ):
-        if count < least:
-            raise UserError(f"{name} must be {least} or more, but is {count}")
+    )
+    check_counts(
+        ("--scores.sequence-length", config.scores.sequence_length, 2),
+        ("--scores.document-length", config.scores.document_length, 2),
+        ("--scores.haystack-length", config.scores.haystack_length, 1),
+        ("--ablation.max-new-tokens", config.ablation.max_new_tokens, 1),
+        most=MOST_TOKENS,
+    )
+    check_counts(("--seed", config.seed, 0), most=math.inf)
     for name, tasks in (
         ("--scores.tasks", config.scores.tasks),
         ("--ablation.tasks", config.ablation.tasks),

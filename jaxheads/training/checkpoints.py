@@ -11,7 +11,6 @@ their step: a process that is killed at any moment leaves a run that goes on.
 import contextlib
 import dataclasses
 import json
-import math
 import re
 import shutil
 import warnings
@@ -29,11 +28,13 @@ from jaxheads.model import Model, Provenance
 from jaxheads.training.state import TrainState
 from jaxheads.weights.digest import dotted, params_sha256
 from jaxheads.weights.folder import read_json_object
+from jaxheads.weights.manifest import json_sha256
 from jaxheads.weights.orbax_params import restore_params, save_params
 from jaxheads.weights.store import save as save_store
 from jaxheads.weights.unfinished import MARK, whole_folder
 
 STATES_KEPT = 2
+_SEAL = "state_sha256"
 _STEP = re.compile(r"step_(\d{8})")
 
 
@@ -215,7 +216,8 @@ def save_state(folder: Path, state: TrainState, told: dict[str, Any]) -> None:
                 f"({first_line(error)}): free some room and give the same command "
                 "again, it goes on from the last checkpoint"
             ) from error
-        text = json.dumps(told | {"sha256": params_sha256(leaves)}, indent=1)
+        told = told | {"sha256": params_sha256(leaves)}
+        text = json.dumps(told | {_SEAL: json_sha256(told)}, indent=1)
         (unfinished / "state.json").write_text(text + "\n", encoding="utf-8")
 
 
@@ -258,14 +260,12 @@ def load_state(folder: Path, like: TrainState) -> tuple[TrainState, dict[str, An
 
 
 def _refuse_unsound(folder: Path, told: dict[str, Any]) -> None:
-    """Raise UserError unless ``state.json`` says what ``save_state`` writes."""
-    step, seconds = told.get("step"), told.get("seconds")
-    sound = (
-        folder.name == (step_name(step) if type(step) is int else "")
-        and isinstance(seconds, int | float)
-        and 0 <= seconds < math.inf
-        and all(isinstance(told.get(name), str) for name in ("fingerprint", "sha256"))
-    )
+    """Raise UserError unless ``state.json`` says what ``save_state`` wrote for it."""
+    try:
+        sound = told.pop(_SEAL, None) == json_sha256(told)
+    except ValueError:  # NaN or half a character, which no state is written with
+        sound = False
+    sound = sound and folder.name == step_name(told["step"])
     if not sound:
         raise UserError(
             f"{folder / 'state.json'} must tell the step, the seconds and the hashes "

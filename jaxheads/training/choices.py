@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxheads import models
-from jaxheads.errors import UserError
+from jaxheads.errors import MOST_TOKENS, UserError, check_counts
 from jaxheads.models.rope import Rope
 from jaxheads.presets import PRESETS
 from jaxheads.training.config import DataChoice, ModelChoice
@@ -55,8 +55,18 @@ def choose_model(choice: ModelChoice, source: Source) -> Any:
         UserError: there is no such model, or its settings do not fit.
     """
     given = read_settings("--settings", choice.settings)
+    if isinstance(given.get("rope"), int | float):
+        try:
+            given["rope"] = Rope(float(given["rope"]))
+        except (ValueError, ArithmeticError) as error:
+            raise UserError(f"--settings rope cannot be so: {error}") from error
     if choice.model not in models.FAMILIES:
         return _changed(_published(choice.model), given)
+    check_counts(
+        ("--layers", choice.layers, 1),
+        ("--width", choice.width, 1),
+        ("--heads", choice.heads, 1),
+    )
     kind = models.family(choice.model).Config
     fields = {field.name: field for field in dataclasses.fields(kind)}
     sizes: dict[str, Any] = {
@@ -74,8 +84,6 @@ def choose_model(choice: ModelChoice, source: Source) -> Any:
         sizes["mlp_width"] = 4 * choice.width
     sizes = {name: value for name, value in sizes.items() if name in fields}
     _refuse_unknown("--settings", given, fields, f"a {choice.model}")
-    if isinstance(given.get("rope"), int | float):
-        given["rope"] = Rope(float(given["rope"]))
     try:
         return kind(**sizes | given)
     except (TypeError, ValueError, ArithmeticError) as error:
@@ -105,7 +113,7 @@ def _changed(config: Any, given: dict[str, Any]) -> Any:
     _refuse_unknown("--settings", given, fields, "this model")
     try:
         return dataclasses.replace(config, **given)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise UserError(f"--settings do not fit the model: {error}") from error
 
 
@@ -122,7 +130,7 @@ def choose_data(choice: DataChoice) -> Data:
         source = from_json(kind, given)
         if isinstance(source, RegularLanguages):
             return Data(source, dataclasses.replace(source, split="test"))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise UserError(f"--data-settings do not fit {choice.data}: {error}") from error
     return Data(source)
 
@@ -149,6 +157,7 @@ def read_text(choice: DataChoice, folder: Path) -> Data:
         )
     corpus = open_corpus(choice.data)
     if choice.tokenizer is None:
+        check_counts(("--vocab-size", choice.vocab_size, 1), most=MOST_TOKENS)
         tokenizer = train_tokenizer(corpus, choice.vocab_size)
     else:
         from jaxheads.model import read_tokenizer

@@ -10,7 +10,7 @@ from jaxheads.devices import make_seed_mesh
 from jaxheads.runs import Run
 from jaxheads.training.choices import GENERATORS, choose_data, choose_model, read_text
 from jaxheads.training.evidence import make_evidence
-from jaxheads.training.loop import train
+from jaxheads.training.loop import check_fit, train
 from jaxheads.training.terminal import TrainingBar, print_training
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def run_command(command: "Train", console: Console, output: Console) -> Run:
         with console.status("reading text"):
             data = read_text(command.data, out.with_name(f"{out.name}-tokens"))
     model_config = choose_model(command.model, data.source)
+    check_fit(config, model_config, data.source, mesh)
     evidence = None
     if command.evidence.evidence and config.eval_every:
         evidence = make_evidence(

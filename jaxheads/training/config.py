@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any, Literal
 
-from jaxheads.errors import UserError
+from jaxheads.errors import UserError, check_counts
 
 Objective = Literal["vanilla", "hapax", "hapax-thresholded", "offset", "repeat"]
 
@@ -137,25 +137,29 @@ class TrainConfig:
         """Raise UserError unless the choices make sense, whatever model and data."""
         from jaxheads.training.schedule import fixed_steps
 
-        for name, value, least in (
-            ("--steps", self.steps, 1),
+        check_counts(
             ("--batch-size", self.batch_size, 1),
             ("--accumulate", self.accumulate, 1),
-            ("--warmup", self.warmup, 0),
-            ("--seed", self.seed, 0),
             ("--seeds", self.seeds, 1),
-            ("--eval-every", self.eval_every, 0),
             ("--eval-batches", self.eval_batches, 1),
+        )
+        check_counts(
+            ("--steps", self.steps, 1),
+            ("--warmup", self.warmup, 0),
+            ("--eval-every", self.eval_every, 0),
             ("--keep-last", self.keep_last, 0),
             ("--dense-every", self.dense_every, 0),
             ("--dense-window", self.dense_window, 1),
             ("--resume-every", self.resume_every, 1),
+            most=10**9,
+        )
+        check_counts(
+            ("--seed", self.seed, 0),
             ("--clip", self.clip, 0),
             ("--weight-decay", self.weight_decay, 0),
             ("--z-loss", self.z_loss, 0),
-        ):
-            if not value >= least:
-                raise UserError(f"{name} must be {least} or more, but is {value}")
+            most=math.inf,
+        )
         for name, value in (
             ("--learning-rate", self.learning_rate),
             ("--epsilon", self.epsilon),

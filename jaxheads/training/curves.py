@@ -2,6 +2,7 @@
 
 import json
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,38 @@ NAMES = ("loss", "all_loss", "dropped", "gradient_norm")
 """Of the numbers of each seed, fields of ``step.Metrics``."""
 
 
+_SUM = "crc32"
+
+
 def sound_rows(path: Path, seeds: int) -> list[dict[str, Any]]:
     """Rows of an earlier try, of steps 1, 2, ... up to the first that is damaged."""
     rows: list[dict[str, Any]] = []
-    lines = path.read_bytes().splitlines() if path.exists() else []
+    lines = path.read_bytes().splitlines() if path.is_file() else []
     for step, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
+            if row.pop(_SUM) != _sum(row):
+                break
             values = np.array([row[name] for name in NAMES], np.float64)
             whole = values.shape == (len(NAMES), seeds) and np.isfinite(values).all()
             if row["step"] != step or not whole or not row["learning_rate"] >= 0:
                 break
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (
+            ValueError, TypeError, KeyError, AttributeError, ArithmeticError,
+            RecursionError,
+        ):  # fmt: skip
             break  # cut off when the process was killed, or of no training
         rows.append(row)
     return rows
+
+
+def _line(row: dict[str, Any]) -> str:
+    """A row with a checksum, which tells a digit that is not what it was."""
+    return json.dumps(row | {_SUM: _sum(row)}, allow_nan=False) + "\n"
+
+
+def _sum(row: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(row).encode())
 
 
 class Curves:
@@ -43,7 +61,7 @@ class Curves:
     def __init__(self, path: Path, rows: list[dict[str, Any]]):
         self._path = path
         self.rows = rows
-        write_text(path, "".join(json.dumps(row) + "\n" for row in self.rows))
+        write_text(path, "".join(map(_line, self.rows)))
 
     @property
     def last(self) -> int:
@@ -54,7 +72,7 @@ class Curves:
         """Write the rows of the next steps; on the disk when this returns."""
         self.rows += rows
         with self._path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+            file.writelines(map(_line, rows))
             file.flush()
             os.fsync(file.fileno())
 

@@ -1,8 +1,9 @@
 """What is measured during training; light to import, for the command line."""
 
 import dataclasses
+import math
 
-from jaxheads.errors import UserError
+from jaxheads.errors import UserError, check_counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,18 +37,16 @@ class EvidenceConfig:
 
     def check(self) -> None:
         """Raise UserError unless the choices make sense, whatever model and data."""
-        for name, value, least in (
+        check_counts(
             ("--evidence-samples", self.evidence_samples, 1),
             ("--probe-sequences", self.probe_sequences, 1),
             ("--probe-period", self.probe_period, 2),
             ("--probe-repeats", self.probe_repeats, 2),
             ("--repetitions", self.repetitions, 1),
-            ("--evidence-seed", self.evidence_seed, 0),
             ("--evidence-shots", self.evidence_shots, 1),
             ("--evidence-prompts", self.evidence_prompts, 1),
-        ):
-            if value < least:
-                raise UserError(f"{name} must be {least} or more, but is {value}")
+        )
+        check_counts(("--evidence-seed", self.evidence_seed, 0), most=math.inf)
         if self.evidence_tasks and not self.evidence:
             raise UserError(
                 "--evidence-tasks is measured with the evidence, but that is turned "

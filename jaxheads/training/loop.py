@@ -8,8 +8,10 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from jaxheads import runs
+from jaxheads import models, runs
 from jaxheads.errors import UserError
+from jaxheads.memory import free_main_memory
+from jaxheads.models.parameters import num_params
 from jaxheads.training.attempt import Attempt, Evidence, Report
 from jaxheads.training.config import TrainConfig
 from jaxheads.training.data.windows import Source
@@ -60,7 +62,7 @@ def train(
         KeyboardInterrupt: Ctrl-C, or SIGTERM, after the state was written.
     """
     config.check()
-    _check_fit(config, model_config, source, mesh)
+    check_fit(config, model_config, source, mesh)
     describe_evidence = getattr(evidence, "describe", None)
     told = {
         "model": dataclasses.asdict(model_config),
@@ -102,10 +104,20 @@ def train(
         return run
 
 
-def _check_fit(
+def check_fit(
     config: TrainConfig, model_config: Any, source: Source, mesh: Mesh | None
 ) -> None:
-    """Raise UserError unless model, data and devices fit each other."""
+    """Refuse choices that do not fit each other, before anything is made.
+
+    Args:
+        config: of the training.
+        model_config: the family's ``Config``.
+        source: of the windows.
+        mesh: devices; None: the default one.
+
+    Raises:
+        UserError: model, data, devices and memory do not fit.
+    """
     if source.vocab_size > model_config.vocab_size:
         raise UserError(
             f"the model must know every token of the data, but has "
@@ -116,6 +128,18 @@ def _check_fit(
         raise UserError(
             f"the data's windows of {source.sequence_length} tokens must fit the "
             f"model's context of {model_config.context_length}: shorten the windows"
+        )
+    params = num_params(models.family(model_config.model_type).abstract(model_config))
+    batch = config.batch_size * source.sequence_length
+    needed = config.seeds * (12 * params + 4 * batch)  # with two moments of each param
+    free = free_main_memory()
+    if (
+        jax.default_backend() == "cpu" and needed > free
+    ):  # an accelerator says it itself
+        raise UserError(
+            f"training needs {needed / 1e9:,.1f} GB of memory at the very least, but "
+            f"{free / 1e9:,.1f} GB is free: give fewer --seeds, a smaller --batch-size "
+            "or a smaller model"
         )
     if jax.process_count() > 1:
         raise UserError(

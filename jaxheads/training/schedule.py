@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from jaxheads.errors import UserError
+from jaxheads.errors import UserError, check_counts
 
 
 def fixed_steps(given: Iterable[str], steps: int) -> tuple[int, ...]:
@@ -19,7 +19,7 @@ def fixed_steps(given: Iterable[str], steps: int) -> tuple[int, ...]:
         Steps, in order.
 
     Raises:
-        UserError: one of the given cannot be read.
+        UserError: one of the given cannot be read, or makes too many.
     """
     chosen = {0, steps}
     for word in given:
@@ -27,6 +27,7 @@ def fixed_steps(given: Iterable[str], steps: int) -> tuple[int, ...]:
         if word == "powers":
             chosen |= {2**i for i in range(steps.bit_length())}
         elif every.isdecimal() and word != every and int(every):
+            check_counts((f"checkpoints of {word}", steps // int(every), 0))
             chosen |= set(range(0, steps, int(every)))
         elif word.isdecimal():
             chosen.add(int(word))

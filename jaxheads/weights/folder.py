@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxheads.errors import UserError
+from jaxheads.errors import UserError, check_file
 from jaxheads.weights.checkpoint import Checkpoint, StoredTensor, listed, quoted
 from jaxheads.weights.safetensors import open_safetensors
 from jaxheads.weights.torch_bin import open_torch
@@ -77,6 +77,7 @@ def open_folder(folder: Path) -> Checkpoint:
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
+    check_file(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -87,6 +88,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file cannot be read or holds something else.
     """
+    check_file(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -163,15 +165,26 @@ def _indexed(folder: Path, index: str, format: Format) -> _Weights:
     if not isinstance(shard_of, dict) or not shard_of:
         raise UserError(f'{folder / index} must give a "weight_map", but does not')
     for file in shard_of.values():
-        # A name with a folder in it could point at any file of the machine; of a longer
-        # one the system cannot even say that it is missing.
-        named = isinstance(file, str) and 0 < len(file.encode(*_BYTES)) <= _LONGEST_NAME
-        if not named or Path(file).name != file or "\0" in file:
+        if not is_name(file):
             raise UserError(
                 f"{folder / index} must name files of its folder, but names "
                 f"{quoted(str(file))}: fetch it again"
             )
     return _Weights(tuple(sorted(set(shard_of.values()))), format, index, shard_of)
+
+
+def is_name(value: Any) -> bool:
+    """Whether what a file says is the name of a file beside it.
+
+    A name with a folder in it could point at any file of the machine; of a longer one
+    the system cannot even say that it is missing.
+    """
+    if (
+        not isinstance(value, str)
+        or not 0 < len(value.encode(*_BYTES)) <= _LONGEST_NAME
+    ):
+        return False
+    return Path(value).name == value and "\0" not in value
 
 
 def _bare_shards(folder: Path, whole: str) -> tuple[str, ...]:

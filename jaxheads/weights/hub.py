@@ -1,15 +1,20 @@
 """Models on the Hugging Face hub, fetched into its own cache.
 
 ``huggingface_hub`` does the work, so its switches hold: HF_TOKEN or ``hf auth login``,
-HF_HOME (the cache), HF_ENDPOINT (a mirror), HF_HUB_OFFLINE.
+HF_HOME (the cache), HF_ENDPOINT (a mirror), HF_HUB_OFFLINE, and HF_HUB_ETAG_TIMEOUT and
+HF_HUB_DOWNLOAD_TIMEOUT (seconds of silence, 10 each, after which it asks again a few
+times and then gives up).
 """
 
 import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Collection
+import re
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from jaxheads import stops
 from jaxheads.errors import UserError, first_line
@@ -33,6 +38,11 @@ WEIGHTS = (
 )
 """Whole file and index of the shards, best first. A repository may hold the weights
 again in other forms (original/, onnx/, consolidated.*), which are never fetched."""
+
+_AT_ONCE = 8
+"""Files that are fetched side by side."""
+_LONGEST_WAIT = 600
+"""Seconds that the hub may ask the client to wait; it counts in windows of 300."""
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -114,10 +124,12 @@ def _weight_files(names: Collection[str], get: Callable[[str], Path]) -> list[st
 
 def _download(model_id: str, revision: str | None) -> Path:
     """List the repository, choose, and fetch what the cache lacks."""
-    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+    from huggingface_hub import HfApi, constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
-    listed = HfApi().model_info(model_id, revision=revision)
+    listed = HfApi().model_info(
+        model_id, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT
+    )
     names = [file.rfilename for file in listed.siblings or ()]
 
     def get(name: str) -> Path:
@@ -126,19 +138,52 @@ def _download(model_id: str, revision: str | None) -> Path:
             raise _refused(model_id, revision, problem)
         return path
 
-    weights = _weight_files(names, get)
-    if problem := _unreadable(model_id, names, weights):
-        raise _refused(model_id, revision, problem)
-    wanted = [CONFIG, *TOKENIZER, *weights]
-    folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=wanted))
-    for name in wanted:
-        if name in names and (problem := _damage(folder / name)):
+    with _watched_client():
+        weights = _weight_files(names, get)
+        if problem := _unreadable(model_id, names, weights):
             raise _refused(model_id, revision, problem)
-    for name in TOKENIZER:
-        if name not in names:  # asked for once, so that the cache notes its absence
-            with contextlib.suppress(EntryNotFoundError):
-                hf_hub_download(model_id, name, revision=folder.name)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            wanted = [name for name in (*weights, *TOKENIZER) if name in names]
+            list(pool.map(get, wanted))
+        for name in TOKENIZER:
+            if name not in names:  # asked for once, so that the cache notes its absence
+                with contextlib.suppress(EntryNotFoundError):
+                    hf_hub_download(model_id, name, revision=listed.sha)
+        folder = get(CONFIG).parent
+        # By the revision's own name, which the cache notes: all else is there by now.
+        hf_hub_download(model_id, CONFIG, revision=revision)
     return folder
+
+
+@contextlib.contextmanager
+def _watched_client() -> Iterator[None]:
+    """Have the client refuse answers that it would follow for days, or anywhere."""
+    from huggingface_hub.utils import get_session
+
+    session = get_session()
+    hooks = getattr(session, "event_hooks", None)
+    if hooks is None:  # before huggingface_hub 1.0, which waits for seconds at most
+        yield
+        return
+    session.event_hooks = hooks | {"response": [*hooks["response"], _refuse_answer]}
+    try:
+        yield
+    finally:
+        session.event_hooks = hooks
+
+
+def _refuse_answer(response: Any) -> None:
+    """Raise on a wait of hours, and on a hash that is a path out of the cache."""
+    from huggingface_hub.utils import hf_raise_for_status
+
+    told = response.headers
+    waits = f"{told.get('Retry-After', '')};{told.get('RateLimit', '')}"
+    seconds = re.findall(r"^(?=\d+;)\d+|(?<=;t=)\d+", waits)
+    if max(map(int, seconds), default=0) > _LONGEST_WAIT:
+        hf_raise_for_status(response)
+    for name in ("ETag", "X-Linked-ETag", "X-Repo-Commit"):  # files are named by them
+        if re.search(r"[\\/:]|\.\.", re.sub("^W/", "", told.get(name, ""))):
+            raise OSError(f"{name} is {told[name]!r}")
 
 
 def _damage(path: Path) -> str:
@@ -273,7 +318,7 @@ def _answer(status: int, text: str) -> str:
         return "the hub asks you to wait (too many requests): try again in some minutes"
     if status >= 500:
         return f"the hub is in trouble (HTTP status {status}): try again later"
-    return text
+    return f"the hub does not give what it should ({text}): try again later"
 
 
 def _refused(model_id: str, revision: str | None, reason: str) -> UserError:

@@ -10,7 +10,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from jaxheads.errors import UserError
+from jaxheads.errors import UserError, check_file
 from jaxheads.weights.checkpoint import StoredTensor, quoted
 
 KINDS = {
@@ -87,6 +87,7 @@ def map_file(path: Path, what: str) -> mmap.mmap:
     Raises:
         UserError: it is missing, empty, or only a Git LFS pointer to the real file.
     """
+    check_file(path)
     try:
         with open(path, "rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

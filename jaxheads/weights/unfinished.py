@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jaxheads import stops
 from jaxheads.errors import UserError
-from jaxheads.locks import locked
+from jaxheads.locks import locked, occupied
 from jaxheads.runs import sync
 
 MARK = ".unfinished-"
@@ -20,7 +20,7 @@ def free_folder(folder: Path) -> Path:
     """The absolute path of a folder that can be written: new, or empty.
 
     Raises:
-        UserError: it holds something.
+        UserError: it holds something, or another process is about to write it.
     """
     folder = Path(os.path.realpath(folder.expanduser()))
     if folder.is_dir() and any(folder.iterdir()):
@@ -32,6 +32,7 @@ def free_folder(folder: Path) -> Path:
         raise UserError(
             f"{folder} must be a new or an empty folder, but is a file: give another"
         )
+    _remove_abandoned(folder)
     return folder
 
 
@@ -53,7 +54,6 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     unfinished = folder.with_name(f"{folder.name}{MARK}{os.getpid()}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(folder)
         unfinished.mkdir()
         with locked(unfinished):
             yield unfinished
@@ -79,9 +79,15 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what processes that were killed left of the same folder."""
+    """Remove what processes that were killed left of the same folder.
+
+    Raises:
+        UserError: one of them is at work.
+    """
     for left in folder.parent.glob(f"{glob.escape(folder.name)}{MARK}*"):
         # It may get its name, or be removed by another process, at any moment.
         with contextlib.suppress(OSError), locked(left) as abandoned:
             if abandoned:
                 shutil.rmtree(left, ignore_errors=True)
+            elif abandoned is False:
+                raise occupied(folder, "folder")

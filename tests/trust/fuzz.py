@@ -3,13 +3,16 @@
     python tests/trust/fuzz.py --count 20000 --seed 0
 
 Files are broken by flipped, cut, inserted and extreme bytes, and within: JSON with
-other types, huge numbers, deep nesting and missing keys; archives whose members are
-broken; pickles that ask for a command. A number and a seed make an input, so that any
-of them can be made again (``--reader``, ``--first``, ``--count 1``).
+other types, huge numbers, deep nesting, missing keys and keys that stand twice; text in
+another encoding; archives whose members are broken; pickles that ask for a command; a
+folder, a pipe, a device or a link to nowhere in place of a file. A number and a seed
+make an input, so that any can be made again (``--reader``, ``--first``, ``--count 1``).
 
 Inputs are read in processes of their own, many in each, with limits of time and memory;
 one that hangs or dies is counted and a new one goes on. Where a reader starts a
-program, opens a connection, or writes anywhere but to a temporary file, that counts.
+program, opens a connection, or writes anywhere but to a temporary file (or, of what a
+command goes on with, to its own folder), that counts. So does what is read with other
+content than was written, where a hash is there to tell ("silent").
 """
 
 import argparse
@@ -20,6 +23,7 @@ import json
 import os
 import pickle
 import random
+import re
 import selectors
 import shutil
 import struct
@@ -42,7 +46,14 @@ MORE_MEMORY = 3 * 2**30
 ROOT = Path(__file__).parents[2]
 """Of the project: its own code is read with, wherever another is installed."""
 
-OUTCOMES = ("refused", "loaded", "traceback", "hang", "crash", "effect")
+_ENVIRONMENT = {
+    "PYTHONPATH": str(ROOT),
+    "JAX_PLATFORMS": "cpu",
+    "JAX_ENABLE_COMPILATION_CACHE": "0",  # which is written
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles in half the time
+}
+
+OUTCOMES = ("refused", "loaded", "traceback", "hang", "crash", "effect", "silent")
 
 
 @dataclasses.dataclass
@@ -72,11 +83,28 @@ class _Canary:
         return os.system, ("touch executed-by-a-pickle",)
 
 
+def write_broken(source: Path, into: Path, rng: random.Random) -> None:
+    """Write a file's broken content, or, now and then, what is no such file."""
+    into.unlink(missing_ok=True)
+    way = rng.randrange(8) if rng.random() < 0.04 else 0
+    if way == 1:
+        into.mkdir()
+    elif way == 2:
+        os.mkfifo(into)
+    elif way > 2:
+        target = ("/dev/null", "/dev/zero", "/nowhere", into, into.parent)[way - 3]
+        into.symlink_to(target)
+    else:
+        into.write_bytes(broken(source.read_bytes(), source.name, rng))
+
+
 def broken(data: bytes, name: str, rng: random.Random) -> bytes:
     """A file's bytes, broken in one way or in a few."""
     ways = [_bytes_broken]
     if name.endswith((".json", ".jsonl")):
         ways += [_json_broken] * 3
+    if name.endswith((".json", ".jsonl", ".txt", ".csv", ".py")):
+        ways += [_other_encoding]
     if data[:4] == b"PK\3\4":
         ways += [_archive_broken] * 2
     if name.endswith(".safetensors"):
@@ -127,7 +155,7 @@ def _json_broken(data: bytes, rng: random.Random) -> bytes:
         return _bytes_broken(data, rng)
     for _ in range(rng.choice((1, 1, 2))):
         value = _changed(value, rng)
-    text = json.dumps(value)
+    text = re.sub(r'"TWICE \d+ ', '"', json.dumps(value))
     depth = rng.choice((50, 3000, 200_000))
     text = text.replace('"DEEP"', "[" * depth + "]" * depth)
     text = text.replace('"LONG"', "9" * rng.choice((30, 400, 5000)))
@@ -147,7 +175,9 @@ def _changed(value: Any, rng: random.Random) -> Any:
             del made[key]
         elif way < 0.2 and isinstance(made, list):
             made.insert(key, made[key])
-        elif way < 0.25 and isinstance(made, dict):
+        elif way < 0.23 and isinstance(made, dict):
+            made[f"TWICE {rng.randrange(9)} {key}"] = _changed(made[key], rng)
+        elif way < 0.27 and isinstance(made, dict):
             made[rng.choice(("", "x", "\ud83d", str(key) + " "))] = made.pop(key)
         else:
             made[key] = _changed(made[key], rng)
@@ -165,6 +195,26 @@ def _changed(value: Any, rng: random.Random) -> Any:
     others = (None, True, False, 0, -1, 3, 0.5, "", "x", "x" * 300, "../x", "a\0b")
     others += ("\ud83d", "\n\x1b[31m", [], {}, [None], [[1]], {"x": 1}, {"type": "x"})
     return rng.choice((*others, [value], {"0": value}, "DEEP", "LONG", 2**40, 1e400))
+
+
+def _other_encoding(data: bytes, rng: random.Random) -> bytes:
+    """Text with a byte order mark, in another encoding, with other line ends, or none.
+
+    What is no UTF-8 has a mark put before it.
+    """
+    way = rng.randrange(6)
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        way = 0
+        text = ""
+    if way == 0:
+        return b"\xef\xbb\xbf" + data
+    if way == 1:
+        return b""
+    if way == 2:
+        return data.replace(b"\n", rng.choice((b"\r\n", b"\r", b"\0")))
+    return text.encode(("utf-16", "utf-32", "latin-1")[way - 3], "replace")
 
 
 def _archive_broken(data: bytes, rng: random.Random) -> bytes:
@@ -225,18 +275,23 @@ class _Watch:
     """Notes what the interpreter does besides reading, while ``on``."""
 
     def __init__(self, free: Path):
-        self.on, self.seen, self._free = False, [], (str(free), os.devnull)
+        self.on, self.seen = False, []
+        self.free: tuple[str, ...] = (str(free), os.devnull)
         sys.addaudithook(self._hook)
 
     def _hook(self, event: str, arguments: tuple) -> None:
         if not self.on:
             return
         place = str(arguments[0]) if arguments else ""
+        if event == "os.truncate" and place.isdecimal():
+            return  # a file that was opened for writing, which is watched
+        if event in ("os.remove", "os.rmdir") and arguments[1] >= 0:
+            place = os.path.join(os.readlink(f"/proc/self/fd/{arguments[1]}"), place)
         if event == "open":
             effect = arguments[2] & _WRITES and isinstance(arguments[0], str)
         else:
             effect = event in _EFFECTS
-        if effect and not place.startswith(self._free):
+        if effect and not place.startswith(self.free):
             self.seen.append(f"{event} {place:.80}")
 
 
@@ -247,16 +302,23 @@ def work(samples: Path, scratch: Path, seed: int) -> None:
     # Lines of libraries go to standard error, and the answers have an own way out.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    from fuzz_samples import READERS
+    from fuzz_samples import READERS, make_samples
 
     warnings.simplefilter("ignore")
+    if not samples.is_dir():
+        make_samples(samples)
     temporary = scratch / "temporary"
     temporary.mkdir(exist_ok=True)
     tempfile.tempdir = str(temporary)
     watch = _Watch(temporary)
-    for reader in READERS.values():  # imports what reading needs
+    whole: dict[tuple[str, str], object] = {}
+    for name, reader in READERS.items():  # imports what reading needs
         for path in _parts(samples / reader.sample, reader.broken):
-            reader.read(path if not reader.broken else samples / reader.sample)
+            if reader.broken:
+                path = _copied(samples / reader.sample, scratch)
+            whole[name, path.name] = reader.read(path)
+            if reader.broken:
+                break
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + MORE_MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
@@ -265,7 +327,7 @@ def work(samples: Path, scratch: Path, seed: int) -> None:
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         name, number = json.loads(line)
-        told = _read_one(READERS[name], name, number, samples, scratch, seed, watch)
+        told = _read_one(name, number, samples, scratch, seed, watch, whole)
         print(json.dumps(told), file=answers, flush=True)
 
 
@@ -277,28 +339,41 @@ def _parts(sample: Path, patterns: tuple[str, ...]) -> list[Path]:
     return sorted(file for file in found if file.is_file())
 
 
+def _copied(sample: Path, scratch: Path) -> Path:
+    """A sample's folder, to be read or written."""
+    shutil.rmtree(scratch / "input", ignore_errors=True)
+    return shutil.copytree(sample, scratch / "input" / sample.name, symlinks=True)
+
+
 def _read_one(
-    reader, name: str, number: int, samples: Path, scratch: Path, seed: int, watch
+    name: str, number: int, samples: Path, scratch: Path, seed: int, watch, whole
 ) -> tuple[str, str]:
+    from fuzz_samples import READERS
+
     from jaxheads.errors import UserError
 
+    reader = READERS[name]
     rng = random.Random(f"{seed} {name} {number}")
     sample = samples / reader.sample
     chosen = rng.choice(_parts(sample, reader.broken))
-    shutil.rmtree(scratch / "input", ignore_errors=True)
-    folder = scratch / "input" / sample.name
     if reader.broken:
-        shutil.copytree(sample, folder)
+        folder = _copied(sample, scratch)
         into = folder / chosen.relative_to(sample)
     else:
+        shutil.rmtree(scratch / "input", ignore_errors=True)
+        folder = scratch / "input" / sample.name
         folder.mkdir(parents=True)
         into = folder / chosen.name
-    into.write_bytes(broken(chosen.read_bytes(), chosen.name, rng))
+    write_broken(chosen, into, rng)
     before = _listing(scratch)
+    watch.free = watch.free[:2] + ((str(folder.parent),) if reader.writes else ())
     watch.seen, watch.on = [], True
+    path = folder if reader.broken else into
     outcome = "loaded", ""
     try:
-        reader.read(folder if reader.broken else into)
+        value = reader.read(path)
+        if reader.exact and value != whole[name, path.name]:
+            outcome = "silent", f"{chosen.name}: {value!r:.150}"
     except UserError as error:
         outcome = "refused", str(error)
         if "\n" in str(error):
@@ -313,7 +388,7 @@ def _read_one(
         watch.on = False
     if watch.seen:
         return "effect", f"{chosen.name}: {watch.seen[0]}"
-    if _listing(scratch) != before:
+    if not reader.writes and _listing(scratch) != before:
         return "effect", f"{chosen.name}: the folder changed"
     return outcome
 
@@ -368,7 +443,7 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+                env=os.environ | _ENVIRONMENT,
             )
         if self._line(self._process, 10 * SECONDS) != b"ready\n":
             end = self._log.read_text(errors="replace")[-3000:]
@@ -403,7 +478,7 @@ def fuzz(
     Returns:
         What became of them, by reader.
     """
-    from fuzz_samples import READERS, make_samples
+    from fuzz_samples import READERS
 
     chosen = {n: r for n, r in READERS.items() if reader in (None, n)}
     shares = sum(one.share for one in chosen.values())
@@ -412,11 +487,11 @@ def fuzz(
     with tempfile.TemporaryDirectory() as root:
         samples, scratch = Path(root, "samples"), Path(root, "scratch")
         scratch.mkdir()
-        make_samples(samples)
         worker = _Worker(samples, scratch, seed)
         try:
             for name, one in chosen.items():
-                for number in range(first, first + round(count * one.share / shares)):
+                wanted = max(1, round(count * one.share / shares))
+                for number in range(first, first + wanted):
                     if time.monotonic() > end:
                         return found
                     outcome, why = worker.ask(name, number)

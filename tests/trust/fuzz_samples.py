@@ -1,5 +1,8 @@
 """What the fuzz breaks: whole files of every kind, and how each is read."""
 
+import contextlib
+import functools
+import gzip
 import io
 import json
 import shutil
@@ -7,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -24,28 +28,60 @@ from torch_files import write_torch
 
 import jaxheads as jh
 from jaxheads import foreign_rankings, runs
+from jaxheads.arms.config import ArmsConfig
+from jaxheads.arms.opening import open_arms
+from jaxheads.dynamics.run import run_dynamics
+from jaxheads.dynamics.series import open_series
+from jaxheads.dynamics.trained import is_training
 from jaxheads.errors import UserError
+from jaxheads.evidence.curves import read_curves
 from jaxheads.head_lists import write_head_list
 from jaxheads.heads import HeadScores
 from jaxheads.icl.tasks import load_tasks
 from jaxheads.icl.texts import read_documents
 from jaxheads.inspection import inspect_source, print_inspection
 from jaxheads.model import configure
-from jaxheads.models import llama
+from jaxheads.models import llama, toy
 from jaxheads.models.parameters import init_params, num_params
 from jaxheads.rankings import read_ranking, write_ranking
 from jaxheads.saved_sets import read_sets, write_sets
+from jaxheads.studies.config import ScoresConfig, StudyConfig
+from jaxheads.study import run_study
+from jaxheads.task_list import table
 from jaxheads.tokenizer import Tokenizer
 from jaxheads.training.checkpoints import load_state, save_state, step_name
+from jaxheads.training.choices import choose_model
+from jaxheads.training.config import ModelChoice, TrainConfig
 from jaxheads.training.data.corpora import ListedCorpus, open_corpus
+from jaxheads.training.data.repeats import RepeatedTokens
 from jaxheads.training.data.token_store import open_store, tokenise
 from jaxheads.training.data.vocabulary import train_tokenizer
+from jaxheads.training.evidence import make_evidence
+from jaxheads.training.evidence_config import EvidenceConfig
+from jaxheads.training.loop import train
+from jaxheads.training.trained import open_trained
 from jaxheads.weights.checkpoint import Checkpoint
 from jaxheads.weights.convert import from_params, survey
+from jaxheads.weights.digest import params_sha256
 from jaxheads.weights.store import save
 
 SHAPE = (2, 4)
 CONFIG = llama.Config(*SHAPE[:1], 16, SHAPE[1], 2, 4, 12, 300, 64, tied=True)
+TOY = toy.Config(1, 16, 2, 8, 10, 12)
+REPEATS = RepeatedTokens(10, 12, shortest_period=3, longest_period=5)
+TRAINING = TrainConfig(
+    steps=6, batch_size=4, seeds=2, eval_every=2, checkpoints=("2",), resume_every=2
+)
+EVIDENCE = EvidenceConfig(
+    evidence_samples=8, probe_period=3, probe_repeats=2, repetitions=4
+)
+STUDY = StudyConfig(
+    scores=ScoresConfig(
+        tasks=("antonym",), clean_prompts=3, corrupted_prompts=2, sequences=2,
+        sequence_length=12, documents=2, document_length=8,
+    ),
+    shots=1,
+)  # fmt: skip
 LINES = [f"Q: the {word} of {n}\nA: {word}s" for n in range(40) for word in "abcdef"]
 
 
@@ -57,27 +93,35 @@ class Reader(NamedTuple):
         broken: patterns of the files within that are broken; none: it is one file.
         read: raises ``UserError``, or reads it.
         share: of the inputs, against 1 for the others.
+        exact: hashes must tell what is not as it was written: ``read`` returns what
+            must be the same, and anything else is accepted in silence.
+        writes: a command that goes on with the folder, and writes into it.
     """
 
     sample: str
     broken: tuple[str, ...]
     read: Callable[[Path], object]
     share: float = 1.0
+    exact: bool = False
+    writes: bool = False
 
 
 def read_config(path: Path) -> None:
-    settings = json.loads(path.read_text()) if _is_object(path) else {}
-    kind = settings.get("model_type")
-    kind = kind if isinstance(kind, str) else "llama"
-    checkpoint = Checkpoint(path, "safetensors", "hf", kind, settings, {})
-    family, config = configure(checkpoint)
-    num_params(family.abstract(config))
-    survey({}, family, config, "hf")
+    if _is_object(path):
+        settings = json.loads(path.read_text())
+        kind = settings.get("model_type")
+        kind = kind if isinstance(kind, str) else "llama"
+        checkpoint = Checkpoint(path, "safetensors", "hf", kind, settings, {})
+        family, config = configure(checkpoint)
+        num_params(family.abstract(config))
+        survey({}, family, config, "hf")
+    choose_model(ModelChoice(str(path)), REPEATS)
 
 
 def _is_object(path: Path) -> bool:
     try:
-        return isinstance(json.loads(path.read_text()), dict)
+        found = path.is_file() and json.loads(path.read_text())
+        return isinstance(found, dict)
     except (ValueError, RecursionError):
         return False
 
@@ -105,9 +149,87 @@ def inspect(path: Path) -> None:
     jh.load(path)  # what it calls loadable
 
 
-def read_run(path: Path) -> None:
-    runs.load(path)
+def read_store(path: Path) -> object:
+    model = jh.load(path)
+    return params_sha256(model.params), model.config, model.provenance
+
+
+def read_tokens(path: Path) -> object:
+    store = open_store(path)
+    store.verify()
+    arrays = [np.asarray(each) for each in (store.tokens, store.offsets, store.hashes)]
+    return [array.tobytes() for array in arrays]
+
+
+def read_state(path: Path) -> object:
+    state, told = load_state(path, STATE)
+    return params_sha256(state), told
+
+
+def read_run(path: Path) -> object:
     read_ranking(path)
+    return read_whole_run(path)
+
+
+def read_training(path: Path) -> object:
+    is_training(path)
+    trained = open_trained(path)
+    read_curves(trained)
+    trained.evidence().describe()
+    open_arms([path, path.parents[2] / "samples" / "training"], ArmsConfig())
+    return read_whole_run(path), trained.steps
+
+
+def read_checkpoints(path: Path) -> object:
+    series = open_series(path / "checkpoints" / "seed_0")
+    series.choose((), "error")
+    trained = open_trained(path)
+    return [params_sha256(trained.params(step)) for step in trained.steps]
+
+
+def read_whole_run(path: Path) -> object:
+    run = runs.load(path)
+    return run.result, _bytes_of(run)
+
+
+@functools.cache
+def small_model(path: Path) -> jh.Model:
+    return jh.load(path)
+
+
+@functools.cache
+def small_tokenizer() -> Tokenizer:
+    return train_tokenizer(ListedCorpus("words", LINES), 260)
+
+
+def _bytes_of(run: runs.Run) -> object:
+    return {name: one.tobytes() for name, one in run.arrays.items()}
+
+
+def study(path: Path) -> object:
+    model = small_model(path.parents[2] / "samples" / "model")
+    found = run_study(model, STUDY, path, parts=("scores",), memory_gb=1.0)
+    return _bytes_of(found)
+
+
+def dynamics(path: Path) -> object:
+    series = path.parents[2] / "samples" / "series"
+    return _bytes_of(run_dynamics(series, STUDY, path, few_shot=False, memory_gb=1.0))
+
+
+def training(path: Path) -> object:
+    evidence = make_evidence(EVIDENCE, TOY, REPEATS)
+    return _bytes_of(train(TRAINING, TOY, REPEATS, path, evidence=evidence))
+
+
+def tokens(path: Path) -> object:
+    tokenise(ListedCorpus("words", LINES), small_tokenizer(), path, chunk=500)
+    return read_tokens(path)
+
+
+def read_task_files(path: Path) -> None:
+    load_tasks(None, path)
+    table(path)
 
 
 def read_scores(path: Path) -> None:
@@ -121,6 +243,7 @@ READERS = {
     "safetensors": Reader("model", ("model.safetensors",), jh.load),
     "index of shards": Reader("shards", ("*.index.json",), jh.load),
     "torch .bin": Reader("torch", ("*.bin",), jh.load),
+    "index of torch shards": Reader("torch_shards", ("*",), jh.load),
     "GGUF": Reader("gguf/model.gguf", (), jh.load),
     "tokenizer.json": Reader("model", ("tokenizer.json",), read_tokenizer, 2),
     "tokenizer's settings": Reader(
@@ -128,22 +251,45 @@ READERS = {
     ),
     "vocab.json, merges.txt": Reader("vocab", ("*",), read_tokenizer),
     "SentencePiece": Reader("sentencepiece", ("*.model",), read_tokenizer),
-    "converted model": Reader("store", ("*.json", "params/**/*"), jh.load, 0.5),
-    "task files": Reader("tasks", ("*.json",), lambda p: load_tasks(None, p)),
+    "converted model": Reader(
+        "store", ("*.json", "params/**/*"), read_store, 0.5, exact=True
+    ),
+    "task files": Reader("tasks", ("*.json",), read_task_files),
     "texts": Reader("texts", (), read_documents, 2),
     "corpora": Reader("corpora", ("*",), read_corpus),
-    "token store": Reader("tokens", ("*.json", "*.npy", "*.bin"), open_store),
+    "data set on the disk": Reader("dataset", ("**/*",), read_corpus),
+    "token store": Reader(
+        "tokens", ("*.json", "*.npy", "*.bin"), read_tokens, exact=True
+    ),
+    "unfinished tokens": Reader(
+        "unfinished/tokens", ("*",), tokens, 0.5, exact=True, writes=True
+    ),
     "training state": Reader(
-        "state/step_00000003",
-        ("*.json", "arrays/**/*"),
-        lambda p: load_state(p, STATE),
-        0.25,
+        "state/step_00000003", ("*.json", "arrays/**/*"), read_state, 0.25, exact=True
+    ),
+    "trainings": Reader(
+        "training", ("result.json", "arrays.npz"), read_training, 0.5, exact=True
+    ),
+    "checkpoints of a training": Reader(
+        "training", ("checkpoints/**/*",), read_checkpoints, 0.25, exact=True
+    ),
+    "unfinished training": Reader(
+        "unfinished/training", ("*.json*", "units/*", "state/*/*.json"), training,
+        0.05, exact=True, writes=True,
+    ),
+    "unfinished study": Reader(
+        "unfinished/study", ("run.json", "units/*"), study, 0.05,
+        exact=True, writes=True,
+    ),
+    "unfinished dynamics": Reader(
+        "unfinished/dynamics", ("run.json", "steps/**/*.*"), dynamics, 0.05,
+        exact=True, writes=True,
     ),
     "rankings": Reader("rankings", (), read_scores, 2),
     "mean heads": Reader("means/means.pt", (), foreign_rankings.read_mean_heads),
     "sets of heads": Reader("sets/sets.json", (), read_sets),
-    "runs": Reader("run", ("*.json", "*.npz"), read_run),
-}
+    "runs": Reader("run", ("*.json", "*.npz"), read_run, exact=True),
+}  # fmt: skip
 
 STATE: Any = {
     "params": jax.ShapeDtypeStruct((4, 3), "float32"),
@@ -178,9 +324,54 @@ def make_samples(root: Path) -> None:
     _write_configs(root / "configs")
     _write_texts(root)
     _write_heads(root)
+    _write_torch_shards(root / "torch_shards", model, tensors)
+    _write_unfinished(root)
     told = {"step": 3, "fingerprint": "0", "seconds": 1.0}
     state: Any = {"params": np.ones((4, 3), np.float32), "step": np.int32(3)}
     save_state(root / "state" / step_name(3), state, told)
+
+
+def _write_torch_shards(folder: Path, model: Path, tensors: dict[str, Any]) -> None:
+    shutil.copytree(model, folder, ignore=shutil.ignore_patterns("model.*", "tok*"))
+    names = [f"pytorch_model-0000{n}-of-00002.bin" for n in (1, 2)]
+    shard_of = {name: names[n % 2] for n, name in enumerate(tensors)}
+    for file in names:
+        part = {key: tensors[key] for key in tensors if shard_of[key] == file}
+        write_torch(folder / file, part)
+    index = json.dumps({"metadata": {}, "weight_map": shard_of})
+    (folder / "pytorch_model.bin.index.json").write_text(index)
+
+
+class _Stopped(Exception):
+    """Ends a run before it is finished."""
+
+
+def _write_unfinished(root: Path) -> None:
+    """What commands go on with, and a training that is finished."""
+    for step in (0, 2):
+        shutil.copytree(root / "model", root / "series" / f"step{step}")
+    finish = runs.RunFolder.finish
+
+    def stop(folder: runs.RunFolder, result, arrays) -> runs.Run:
+        if folder.path.parent.name == "unfinished":
+            raise _Stopped
+        return finish(folder, result, arrays)
+
+    def stop_tokens(done) -> None:
+        if done.documents > 20:
+            raise _Stopped
+
+    into = root / "unfinished"
+    with mock.patch.object(runs.RunFolder, "finish", stop):
+        for command in (study, dynamics, training):
+            with contextlib.suppress(_Stopped):
+                command(into / command.__name__)
+    corpus = ListedCorpus("words", LINES)
+    with contextlib.suppress(_Stopped):
+        tokenise(
+            corpus, small_tokenizer(), into / "tokens", chunk=500, progress=stop_tokens
+        )
+    training(root / "training")
 
 
 def _tokenizer() -> tokenizers.Tokenizer:
@@ -310,8 +501,16 @@ def _write_texts(root: Path) -> None:
         pyarrow.parquet.write_table(table, folder / "c.parquet", row_group_size=4)
     with pyarrow.ipc.new_stream(root / "corpora" / "d.arrow", table.schema) as stream:
         stream.write_table(table, max_chunksize=4)
-    corpus = ListedCorpus("words", LINES)
-    tokenise(corpus, train_tokenizer(corpus, 260), root / "tokens")
+    with gzip.open(root / "corpora" / "e.jsonl.gz", "wt") as zipped:
+        zipped.write(rows)
+    part = root / "dataset" / "train"
+    part.mkdir(parents=True)
+    shutil.copy(root / "corpora" / "d.arrow", part / "data-00000-of-00001.arrow")
+    (root / "dataset" / "dataset_dict.json").write_text('{"splits": ["train"]}')
+    files = [{"filename": "data-00000-of-00001.arrow"}]
+    said = {"_data_files": files, "_fingerprint": "0", "_split": "train"}
+    (part / "state.json").write_text(json.dumps(said))
+    tokenise(ListedCorpus("words", LINES), small_tokenizer(), root / "tokens")
 
 
 def _write_heads(root: Path) -> None:

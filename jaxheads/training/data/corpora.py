@@ -14,7 +14,7 @@ from jaxheads.icl.document_files import (
     parquet_documents,
     text_documents,
 )
-from jaxheads.weights.folder import read_json_object
+from jaxheads.weights.folder import is_name, read_json_object
 
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.(?:parquet|arrow)")
 """A file of a data set on the hub, such as train-00000-of-00002.parquet."""
@@ -161,7 +161,12 @@ def open_corpus(
             "there: check the path"
         )
     if (path / "dataset_dict.json").is_file():
-        splits = read_json_object(path / "dataset_dict.json").get("splits", [])
+        splits = read_json_object(path / "dataset_dict.json").get("splits")
+        if not (isinstance(splits, list) and splits and all(map(is_name, splits))):
+            raise UserError(
+                f"{path / 'dataset_dict.json'} must list the folders of its splits, "
+                "but does not: save the data set again"
+            )
         path, split = path / _choose(path, splits, split), None
     if (path / "state.json").is_file():
         files = _saved_files(path)
@@ -210,14 +215,16 @@ def _saved_files(path: Path) -> list[Path]:
             f"{path} is a data set with an index of its rows: flatten it with "
             "flatten_indices() and save it again"
         )
-    listed = state.get("_data_files")
     try:
-        return [Path(file["filename"]) for file in listed]  # type: ignore[union-attr]
-    except (TypeError, KeyError) as error:
+        names = [file["filename"] for file in state["_data_files"]]
+        if not all(map(is_name, names)):
+            raise ValueError(f"not {names}")
+    except (TypeError, KeyError, ValueError) as error:
         raise UserError(
-            f"{path / 'state.json'} must list _data_files with a filename each, but "
-            "does not: save the data set again"
+            f"{path / 'state.json'} must list _data_files with the name of a file of "
+            "the folder each, but does not: save the data set again"
         ) from error
+    return [Path(name) for name in names]
 
 
 def _of_split(path: Path, files: list[Path], split: str | None) -> list[Path]:

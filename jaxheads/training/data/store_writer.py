@@ -16,6 +16,7 @@ from jaxheads.locks import alone
 from jaxheads.tokenizer import Tokenizer
 from jaxheads.training.data.corpora import Corpus
 from jaxheads.weights.folder import read_json_object
+from jaxheads.weights.manifest import json_sha256
 
 PARTIAL = ("lengths.partial", "hashes.partial")
 """Files of an unfinished store alone: 8 bytes for each document."""
@@ -65,6 +66,7 @@ class StoreWriter(contextlib.AbstractContextManager):
         self._own = own
         self.vocab_size = vocab_size
         self.dtype = np.dtype("uint16" if vocab_size <= 1 << 16 else "uint32")
+        self._digests = {name: hashlib.sha256() for name in _FILES}
         path.mkdir(parents=True, exist_ok=True)
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
@@ -134,6 +136,7 @@ class StoreWriter(contextlib.AbstractContextManager):
         }
         for name, file in self._files.items():
             _append_safely(file, content[name])
+            self._digests[name].update(content[name])
         done = self.done
         self.done = Progress(
             unit,
@@ -143,11 +146,16 @@ class StoreWriter(contextlib.AbstractContextManager):
             done.characters + sum(len(texts[number]) for number in kept),
             max(done.highest_id, highest),
         )
-        record = self._own | dataclasses.asdict(self.done)
-        runs.write_json(self._path / "progress.json", record)
+        self._write_progress()
         if progress is not None:
             progress(self.done)
         stops.check()
+
+    def _write_progress(self) -> None:
+        files = {name: digest.hexdigest() for name, digest in self._digests.items()}
+        record = self._own | dataclasses.asdict(self.done) | {"files": files}
+        sealed = record | {"sha256": json_sha256(record)}
+        runs.write_json(self._path / "progress.json", sealed)
 
     def _resume(self) -> Progress:
         """How far it got; what was written after that is cut off."""
@@ -157,18 +165,19 @@ class StoreWriter(contextlib.AbstractContextManager):
                 f"{self._path} has just been finished by another process: give the "
                 "same command again"
             )
-        done = Progress()
-        if path.is_file():
-            record = read_json_object(path)
-            try:
-                names = [field.name for field in dataclasses.fields(Progress)]
-                done = Progress(**{name: int(record[name]) for name in names})
-            except (KeyError, TypeError, ValueError) as error:
-                raise UserError(
-                    f"{path} is damaged ({error}): delete the folder and tokenise again"
-                ) from error
-        else:
-            runs.write_json(path, self._own | dataclasses.asdict(done))
+        self.done = done = Progress()
+        if not path.is_file():
+            self._write_progress()
+        record = read_json_object(path)
+        try:
+            if record.pop("sha256") != json_sha256(record):
+                raise ValueError("another SHA-256 than it says")
+            names = [field.name for field in dataclasses.fields(Progress)]
+            done = Progress(**{name: record[name] for name in names})
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path} is damaged ({error}): delete the folder and tokenise again"
+            ) from error
         for name in _FILES:
             file = self._path / name
             size = 8 * done.documents
@@ -182,6 +191,14 @@ class StoreWriter(contextlib.AbstractContextManager):
                 )
             if there > size:
                 os.truncate(file, size)
+            if size:
+                with file.open("rb") as written:
+                    self._digests[name] = hashlib.file_digest(written, "sha256")
+            if record["files"][name] != self._digests[name].hexdigest():
+                raise UserError(
+                    f"{file} must be as it was written, but is damaged (wrong "
+                    "SHA-256): delete the folder and tokenise again"
+                )
         return done
 
 

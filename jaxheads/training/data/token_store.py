@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from jaxheads import runs
-from jaxheads.errors import UserError, first_line
+from jaxheads.errors import UserError, check_file, first_line
 from jaxheads.tokenizer import Tokenizer
 from jaxheads.training.data.corpora import Corpus
 from jaxheads.training.data.store_writer import PARTIAL, Progress, StoreWriter, identity
@@ -110,6 +110,8 @@ def open_store(path: str | Path) -> TokenStore:
             for name in _SMALL:
                 if receipt["files"][name] != sha256_of(path / name):
                     raise ValueError(f"{name} has another SHA-256 than store.json says")
+        for name in ("tokens.bin", *_SMALL):
+            check_file(path / name)
         dtype = np.dtype(receipt["dtype"]).newbyteorder("<")
         tokens = np.memmap(path / "tokens.bin", dtype, mode="r")
         offsets = np.load(path / "offsets.npy", allow_pickle=False)

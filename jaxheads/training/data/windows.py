@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jaxheads.errors import UserError
+from jaxheads.errors import MOST_TOKENS, UserError, check_counts
 
 EVALUATION_STREAM = -1
 """A data order that no training seed has: seeds are 0 or more."""
@@ -132,16 +132,14 @@ def check_batch(index: int, size: int) -> None:
 
 
 def check_at_least(lowest: int, **settings: int) -> None:
-    """Refuse settings below a number.
+    """Refuse settings below a number, or too large for any machine.
 
     Raises:
         UserError: one of them is.
     """
-    for name, value in settings.items():
-        if value < lowest:
-            raise UserError(
-                f"{name} must be {lowest} or more, but is {value}: give a larger one"
-            )
+    check_counts(
+        *((name, value, lowest) for name, value in settings.items()), most=MOST_TOKENS
+    )
 
 
 def check_range(low_name: str, low: int, high_name: str, high: int) -> None:
@@ -150,6 +148,7 @@ def check_range(low_name: str, low: int, high_name: str, high: int) -> None:
     Raises:
         UserError: it does.
     """
+    check_counts((high_name, high, 0), most=MOST_TOKENS)
     if not 1 <= low <= high:
         raise UserError(
             f"{low_name} and {high_name} must be a range from 1 on, but are {low} and "
