@@ -23,6 +23,12 @@ def free_folder(folder: Path) -> Path:
         UserError: it holds something, or another process is about to write it.
     """
     folder = Path(os.path.realpath(folder.expanduser()))
+    _refuse_unless_free(folder)
+    _remove_abandoned(folder)
+    return folder
+
+
+def _refuse_unless_free(folder: Path) -> None:
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(
             f"{folder} must be a new or an empty folder, but holds "
@@ -32,8 +38,6 @@ def free_folder(folder: Path) -> Path:
         raise UserError(
             f"{folder} must be a new or an empty folder, but is a file: give another"
         )
-    _remove_abandoned(folder)
-    return folder
 
 
 @contextlib.contextmanager
@@ -60,7 +64,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             for path in [*unfinished.rglob("*"), unfinished]:
                 sync(path)
             stops.check()
-            free_folder(folder)  # another process may have written it
+            _refuse_unless_free(folder)  # another process may have written it
             if folder.is_dir():
                 folder.rmdir()
             os.replace(unfinished, folder)

@@ -345,6 +345,8 @@ class Changes:
 
     def __init__(self, folder: Path):
         self._folder, self._seen, self._count = folder, {}, 0
+        self.count()
+        self._count = 0  # what is there already is no change
 
     def count(self) -> int:
         """Changes so far."""
