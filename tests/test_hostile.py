@@ -240,8 +240,8 @@ SMALL = ScoresConfig(
     ("scores", "new_tokens", "option"),
     [
         (dict(document_length=513), 5, "document-length"),
-        (dict(sequence_length=10**9), 5, "sequence-length"),
-        (dict(names=("retrieval",), haystack_length=10**9), 5, "haystack-length"),
+        (dict(sequence_length=10**6), 5, "sequence-length"),
+        (dict(names=("retrieval",), haystack_length=10**6), 5, "haystack-length"),
         ({}, 513, "max-new-tokens"),
     ],
 )

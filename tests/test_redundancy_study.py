@@ -252,7 +252,7 @@ def test_a_model_that_is_never_right_is_told_so(run_part, tmp_path):
     ("changes", "sentence"),
     [
         (dict(heads=("0.1",)), "two or more, not 1"),
-        (dict(top=0), "two or more, not 0"),
+        (dict(top=1), "2 or more, but is 1"),
         (dict(top=99), "99 heads were asked for"),
         (dict(heads=("7.0", "0.1")), "head 7.0 is out of range"),
         (dict(ranking_by="luck"), "luck"),

@@ -164,7 +164,7 @@ def test_what_is_no_safetensors_file_says_so(tmp_path, content, sentence):
 
 def test_a_missing_file_and_a_folder_say_so(tmp_path):
     assert "No such file" in refusal(tmp_path / "x.safetensors")
-    assert "must be a safetensors file, but" in refusal(tmp_path)
+    assert "must be a file, but is a folder" in refusal(tmp_path)
 
 
 def test_a_header_of_gigabytes_is_refused(tmp_path):

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 PROCESS = """
 import sys, time
-import jaxheads.cli
+import jaxheads.cli.run
 from jaxheads import stops
 from jaxheads.__main__ import main
 

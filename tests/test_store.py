@@ -278,7 +278,7 @@ HALFWAY = """
 import sys, time
 from jaxheads import stops
 from jaxheads.__main__ import main
-from jaxheads.tokenizer import Tokenizer
+from jaxheads.tokenizer.tokenizer import Tokenizer
 
 def wait(self, folder):  # the params are written then
     print("halfway", flush=True)

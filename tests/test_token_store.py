@@ -316,7 +316,7 @@ def test_a_killed_process_leaves_what_can_be_resumed(tokenizer, tmp_path):
     script = """
         import sys, time
         from pathlib import Path
-        from jaxheads.tokenizer import Tokenizer
+        from jaxheads.tokenizer.tokenizer import Tokenizer
         from jaxheads.training.data.corpora import open_corpus
         from jaxheads.training.data.token_store import tokenise
         tokenizer, _ = Tokenizer.from_folder(Path(sys.argv[1]))

@@ -1,11 +1,8 @@
 """Which tasks the studies use when none are named; light to import."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from jaxheads.icl.tasks import stem
-
-if TYPE_CHECKING:
-    pass
 
 SCORING_TASKS = (
     "antonym",

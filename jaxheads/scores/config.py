@@ -1,14 +1,11 @@
 """Scores and estimates by name; light to import, for the command line."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from jaxheads.icl.task_names import (
     SCORING_TASKS,
 )
-
-if TYPE_CHECKING:
-    pass
 
 ExtraScore = Literal[
     "duplicate_token",

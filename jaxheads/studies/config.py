@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from jaxheads.errors import MOST_TOKENS, UserError, check_counts
 from jaxheads.icl.task_names import (
@@ -19,9 +19,6 @@ from jaxheads.studies.ablation.config import AblationConfig, TokenLossConfig
 from jaxheads.studies.attribution.config import AttributionConfig
 from jaxheads.studies.function_vectors.config import ExecutionConfig
 from jaxheads.studies.redundancy.config import RedundancyConfig
-
-if TYPE_CHECKING:
-    pass
 
 
 def check(config: "StudyConfig") -> None:
@@ -142,7 +139,7 @@ def check(config: "StudyConfig") -> None:
         ("--execution.random-sets", config.execution.random_sets, 0),
         ("--execution.read-out", config.execution.read_out, 1),
         ("--redundancy.prompts", config.redundancy.prompts, 2),
-        ("--redundancy.top", config.redundancy.top, 1),
+        ("--redundancy.top", config.redundancy.top, 2),
         ("--redundancy.permutations", config.redundancy.permutations, 2),
         ("--attribution.clean-prompts", config.attribution.clean_prompts, 1),
         ("--attribution.corrupted-prompts", config.attribution.corrupted_prompts, 2),

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from jaxheads.icl.task_names import (
     EVALUATION_TASKS,
@@ -10,9 +10,6 @@ from jaxheads.icl.task_names import (
 from jaxheads.scores.config import (
     ScoreName,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclasses.dataclass(frozen=True)

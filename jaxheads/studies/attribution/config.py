@@ -1,7 +1,7 @@
 """What is asked of gradients."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from jaxheads.icl.task_names import (
     SCORING_TASKS,
@@ -10,9 +10,6 @@ from jaxheads.scores.config import (
     ATTRIBUTION_METHODS,
     AttributionMethod,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What is asked of function vectors at work."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from jaxheads.icl.task_names import (
     EXECUTION_TASKS,
@@ -9,9 +9,6 @@ from jaxheads.icl.task_names import (
 from jaxheads.scores.config import (
     ScoreName,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,14 +1,11 @@
 """What is asked of heads that stand in for each other."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from jaxheads.icl.task_names import (
     EVALUATION_TASKS,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclasses.dataclass(frozen=True)
