@@ -15,12 +15,8 @@ import jax
 
 import jaxheads as jh
 from jaxheads.engine.devices import make_mesh
-from jaxheads.scores.config import (
-    ScoresConfig,
-)
-from jaxheads.studies.config import (
-    StudyConfig,
-)
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.run import run_study
 
 

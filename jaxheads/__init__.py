@@ -20,11 +20,7 @@ if TYPE_CHECKING:
         patch_each_head,
         prefill,
     )
-    from jaxheads.models.metrics import (
-        log_probability,
-        logit_difference,
-        probability,
-    )
+    from jaxheads.models.metrics import log_probability, logit_difference, probability
     from jaxheads.weights.model import Model, load
 
 _HOMES = {

@@ -17,12 +17,7 @@ from flax import struct
 from jaxheads.models import family
 from jaxheads.models.ablation import Ablations, interventions
 from jaxheads.models.arguments import Array, check_positions, check_tokens
-from jaxheads.models.last_position import (
-    Prefix,
-    generate,
-    last_token_logits,
-    prefill,
-)
+from jaxheads.models.last_position import Prefix, generate, last_token_logits, prefill
 from jaxheads.models.layer_scan import (
     exact_products,
     lengths_or_whole,

@@ -29,11 +29,7 @@ from jaxheads.models.layers import (
     softcapped,
     to_logits,
 )
-from jaxheads.models.llama import (
-    Params,
-    outer,
-    projections,
-)
+from jaxheads.models.llama import Params, outer, projections
 from jaxheads.models.llama_kin import (
     GGUF,
     HF,

@@ -6,16 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxheads.models import (
-    family,
-    gemma2,
-    gpt2,
-    gpt_neox,
-    llama,
-    olmo2,
-    qwen,
-    toy,
-)
+from jaxheads.models import family, gemma2, gpt2, gpt_neox, llama, olmo2, qwen, toy
 from jaxheads.models.parameters import Leaf, is_leaf
 from jaxheads.models.rope import Rope
 

@@ -8,12 +8,7 @@ from families import CONFIGS, Tiny, assert_close
 
 from jaxheads.errors import UserError
 from jaxheads.models.ablation import Ablation, StopGradient
-from jaxheads.models.forward import (
-    forward,
-    last_token_logits,
-    patch_each_head,
-    prefill,
-)
+from jaxheads.models.forward import forward, last_token_logits, patch_each_head, prefill
 from jaxheads.models.metrics import logit_difference, probability
 from jaxheads.studies.attribution import gradients
 from jaxheads.studies.attribution.verification import verify

@@ -9,9 +9,7 @@ from browser import check_page
 
 from jaxheads.__main__ import main
 from jaxheads.engine import fills
-from jaxheads.engine.progress import (
-    Progress,
-)
+from jaxheads.engine.progress import Progress
 from jaxheads.errors import UserError
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward, prefill
@@ -19,18 +17,10 @@ from jaxheads.models.metrics import log_probability
 from jaxheads.runs import load as load_run
 from jaxheads.statistics import spearman
 from jaxheads.studies.attribution import gradients
-from jaxheads.studies.attribution.config import (
-    AttributionConfig,
-)
-from jaxheads.studies.config import (
-    StudyConfig,
-)
-from jaxheads.studies.report import (
-    render,
-)
-from jaxheads.studies.run import (
-    run_study,
-)
+from jaxheads.studies.attribution.config import AttributionConfig
+from jaxheads.studies.config import StudyConfig
+from jaxheads.studies.report import render
+from jaxheads.studies.run import run_study
 from jaxheads.weights.model import load
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]

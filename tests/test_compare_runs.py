@@ -38,9 +38,7 @@ from jaxheads.studies.compare_runs.opening import open_arms
 from jaxheads.studies.compare_runs.outcomes import groups
 from jaxheads.studies.compare_runs.result import claims_of, config_of, effects_of
 from jaxheads.studies.compare_runs.study import Progress, compare_runs
-from jaxheads.studies.report import (
-    render,
-)
+from jaxheads.studies.report import render
 from jaxheads.training.config import EvidenceConfig, TrainConfig
 from jaxheads.training.data.function_mixture import TEXT, FunctionMixture
 from jaxheads.training.data.repeats import RepeatedTokens

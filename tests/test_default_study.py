@@ -3,15 +3,9 @@
 import numpy as np
 import pytest
 
-from jaxheads.scores.config import (
-    ScoresConfig,
-)
-from jaxheads.studies.ablation.config import (
-    AblationConfig,
-)
-from jaxheads.studies.config import (
-    StudyConfig,
-)
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.studies.ablation.config import AblationConfig
+from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.run import run_study
 from jaxheads.weights.model import load
 

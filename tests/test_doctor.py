@@ -21,13 +21,9 @@ from jaxheads.engine.devices import make_mesh, shardings
 from jaxheads.errors import UserError
 from jaxheads.models import ablation, layers, llama
 from jaxheads.report import receipt
-from jaxheads.scores.config import (
-    ScoresConfig,
-)
+from jaxheads.scores.config import ScoresConfig
 from jaxheads.studies import doctor
-from jaxheads.studies.config import (
-    StudyConfig,
-)
+from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.run import run_study
 from jaxheads.tokenizer.tokenizer import Tokenizer
 from jaxheads.weights.model import Model, Provenance, load

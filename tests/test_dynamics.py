@@ -24,15 +24,9 @@ from jaxheads.__main__ import main
 from jaxheads.errors import UserError
 from jaxheads.models import llama
 from jaxheads.scores import function_vector
-from jaxheads.scores.config import (
-    ScoresConfig,
-)
-from jaxheads.studies.ablation.config import (
-    AblationConfig,
-)
-from jaxheads.studies.config import (
-    StudyConfig,
-)
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.studies.ablation.config import AblationConfig
+from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.dynamics import run as dynamics
 from jaxheads.studies.dynamics.run import run_dynamics, tokens_sha256
 from jaxheads.studies.dynamics.series import open_series

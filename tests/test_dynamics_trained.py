@@ -18,15 +18,9 @@ from jaxheads.errors import UserError
 from jaxheads.models import gpt2, toy
 from jaxheads.scores import function_vector, induction
 from jaxheads.scores.attention import attention_share
-from jaxheads.scores.config import (
-    ScoresConfig,
-)
-from jaxheads.studies.ablation.config import (
-    AblationConfig,
-)
-from jaxheads.studies.config import (
-    StudyConfig,
-)
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.studies.ablation.config import AblationConfig
+from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.dynamics import emergence
 from jaxheads.studies.dynamics.seeds import count, order
 from jaxheads.studies.dynamics.token_inputs import (
@@ -36,9 +30,7 @@ from jaxheads.studies.dynamics.token_inputs import (
 )
 from jaxheads.studies.dynamics.trained import gather, is_training, run_trained
 from jaxheads.studies.dynamics.transitions import Definition, find, permuted
-from jaxheads.studies.report import (
-    render,
-)
+from jaxheads.studies.report import render
 from jaxheads.training.config import TrainConfig
 from jaxheads.training.data.corpora import open_corpus
 from jaxheads.training.data.function_mixture import (

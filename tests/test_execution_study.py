@@ -13,28 +13,18 @@ from jaxheads import heads
 from jaxheads.__main__ import main
 from jaxheads.cli import run as cli
 from jaxheads.engine.devices import make_mesh
-from jaxheads.engine.progress import (
-    Progress,
-)
+from jaxheads.engine.progress import Progress
 from jaxheads.errors import UserError
 from jaxheads.models import family, gpt2
 from jaxheads.models.forward import forward
 from jaxheads.runs import Arrays, RunFolder, load as load_run
-from jaxheads.studies.config import (
-    StudyConfig,
-)
+from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.context import STUDY
 from jaxheads.studies.function_vectors import study
-from jaxheads.studies.function_vectors.config import (
-    ExecutionConfig,
-)
+from jaxheads.studies.function_vectors.config import ExecutionConfig
 from jaxheads.studies.function_vectors.execution import PROMPTS
-from jaxheads.studies.report import (
-    render,
-)
-from jaxheads.studies.run import (
-    run_study,
-)
+from jaxheads.studies.report import render
+from jaxheads.studies.run import run_study
 from jaxheads.weights.model import load
 
 TASKS = ("antonym", "singular-plural")

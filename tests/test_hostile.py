@@ -20,15 +20,9 @@ from jaxheads.heads.set_files import read_sets
 from jaxheads.icl.tasks import load_tasks
 from jaxheads.icl.texts import arrow_documents, read_documents
 from jaxheads.report.page import _script_json
-from jaxheads.scores.config import (
-    ScoresConfig,
-)
-from jaxheads.studies.ablation.config import (
-    AblationConfig,
-)
-from jaxheads.studies.config import (
-    StudyConfig,
-)
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.studies.ablation.config import AblationConfig
+from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.context import prepare
 from jaxheads.studies.scores import page
 from jaxheads.tokenizer.tokenizer import Tokenizer

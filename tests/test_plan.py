@@ -16,7 +16,7 @@ from jaxheads.engine import plan, progress
 from jaxheads.engine.memory import Fit, Program, program_bytes
 from jaxheads.errors import UserError
 from jaxheads.models.last_position import prefill_program
-from jaxheads.studies import run as planning, run as study
+from jaxheads.studies import run as study
 from jaxheads.studies.run import run_study
 from jaxheads.weights.model import load
 
@@ -62,14 +62,14 @@ def test_a_plan_that_cannot_fit_says_so_before_it_starts(model, tmp_path):
 
 @pytest.mark.slow
 def test_a_planned_run_compiles_nothing_else(model, tmp_path, caplog, monkeypatch):
-    planned = []
+    planned, fit = [], study.fitted
 
     def fitted(*arguments):
-        parts = planning.fitted(*arguments)
+        parts = fit(*arguments)
         planned.append((len(caplog.records), parts))
         return parts
 
-    monkeypatch.setattr(study, "planning", type("Spy", (), {"fitted": fitted}))
+    monkeypatch.setattr(study, "fitted", fitted)
     names = ("resample", "mean_by_position", "zero")
     config = dataclasses.replace(
         SMALL, token_loss=dataclasses.replace(SMALL.token_loss, values=names)

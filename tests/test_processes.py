@@ -16,12 +16,8 @@ import jaxheads as jh
 from jaxheads import runs
 from jaxheads.models import llama
 from jaxheads.models.metrics import log_probability
-from jaxheads.scores.config import (
-    ScoresConfig,
-)
-from jaxheads.studies.config import (
-    StudyConfig,
-)
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.run import run_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]

@@ -12,24 +12,12 @@ from test_cli import SMALL, jaxheads
 from jaxheads import runs
 from jaxheads.cli.options import parse
 from jaxheads.cli.run import study_config
-from jaxheads.icl.task_names import (
-    TemplateName,
-)
+from jaxheads.icl.task_names import TemplateName
 from jaxheads.icl.tasks import load_tasks
 from jaxheads.icl.templates import TEMPLATES
-from jaxheads.studies.config import (
-    StudyConfig,
-)
-from jaxheads.studies.function_vectors.config import (
-    ExecutionConfig,
-)
-from jaxheads.studies.protocols import (
-    DEFAULT,
-    DEVIATIONS,
-    MEANING,
-    PROTOCOLS,
-    value_of,
-)
+from jaxheads.studies.config import StudyConfig
+from jaxheads.studies.function_vectors.config import ExecutionConfig
+from jaxheads.studies.protocols import DEFAULT, DEVIATIONS, MEANING, PROTOCOLS, value_of
 from jaxheads.studies.run import ablation_sets
 
 TEXT, CODE = PROTOCOLS["yin2025"], PROTOCOLS["yin2025-code"]

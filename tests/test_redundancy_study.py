@@ -7,23 +7,15 @@ import numpy as np
 import pytest
 
 from jaxheads.__main__ import main
-from jaxheads.engine.progress import (
-    Progress,
-)
+from jaxheads.engine.progress import Progress
 from jaxheads.errors import UserError
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward
 from jaxheads.models.metrics import probability
 from jaxheads.runs import Arrays, RunFolder, load as load_run
-from jaxheads.studies.config import (
-    StudyConfig,
-)
-from jaxheads.studies.redundancy.config import (
-    RedundancyConfig,
-)
-from jaxheads.studies.run import (
-    run_study,
-)
+from jaxheads.studies.config import StudyConfig
+from jaxheads.studies.redundancy.config import RedundancyConfig
+from jaxheads.studies.run import run_study
 from jaxheads.weights.model import load
 
 SMALL = StudyConfig(

@@ -26,10 +26,7 @@ from jaxheads.studies.ablation import findings, outcomes, sentences
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
 
-from jaxheads.studies.report import (
-    render,
-    write_report,
-)
+from jaxheads.studies.report import render, write_report
 
 PARTS = ("scores", "ablation", "token_loss")
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'@ink{{7*7}}"

@@ -20,10 +20,7 @@ from jaxheads.studies.scores import numbers
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
 
-from jaxheads.studies.report import (
-    render,
-    write_report,
-)
+from jaxheads.studies.report import render, write_report
 
 
 @pytest.fixture(scope="module")

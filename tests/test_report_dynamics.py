@@ -14,9 +14,7 @@ from test_report import payload, visible
 from jaxheads.runs import Run
 from jaxheads.studies.dynamics import figures as drawn, findings as told
 from jaxheads.studies.dynamics.command import print_dynamics
-from jaxheads.studies.report import (
-    render,
-)
+from jaxheads.studies.report import render
 
 
 @pytest.fixture(scope="module")

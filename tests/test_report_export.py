@@ -28,10 +28,7 @@ import altair as alt
 from jaxheads.report import export, figures, theme
 from jaxheads.report.export import write_exports
 from jaxheads.studies import page as sections
-from jaxheads.studies.report import (
-    render,
-    write_report,
-)
+from jaxheads.studies.report import render, write_report
 
 NAMES = [
     "scores-function-vector", "scores-induction", "scores-induction-yin",

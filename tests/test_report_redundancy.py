@@ -17,9 +17,7 @@ from jaxheads.cli.tables import print_run
 from jaxheads.runs import Run
 from jaxheads.studies.ablation import findings
 from jaxheads.studies.redundancy import findings as told, page as redundancy
-from jaxheads.studies.redundancy.config import (
-    RedundancyConfig,
-)
+from jaxheads.studies.redundancy.config import RedundancyConfig
 from jaxheads.studies.redundancy.greedy import (
     Found,
     Scale,
@@ -28,9 +26,7 @@ from jaxheads.studies.redundancy.greedy import (
 )
 from jaxheads.studies.redundancy.shapley import Universe, interactions, shapley
 from jaxheads.studies.redundancy.study import Result
-from jaxheads.studies.report import (
-    render,
-)
+from jaxheads.studies.report import render
 
 HEADS = np.array([[4, 4], [3, 0], [1, 2], [2, 1]])
 WORK = {

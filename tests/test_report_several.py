@@ -28,13 +28,9 @@ from jaxheads.studies.several_runs.members import common_fraction, differences, 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
 
-from jaxheads.report.page import (
-    render_page,
-)
+from jaxheads.report.page import render_page
 from jaxheads.studies.page import Page
-from jaxheads.studies.report import (
-    write_comparison,
-)
+from jaxheads.studies.report import write_comparison
 from jaxheads.studies.several_runs import page as several
 from jaxheads.studies.several_runs.chart import axis
 

@@ -12,12 +12,8 @@ from jaxheads import runs
 from jaxheads.errors import UserError
 from jaxheads.heads import parse_heads, singles, uniform
 from jaxheads.heads.set_files import read_sets, write_sets
-from jaxheads.studies.ablation.config import (
-    AblationConfig,
-)
-from jaxheads.studies.config import (
-    StudyConfig,
-)
+from jaxheads.studies.ablation.config import AblationConfig
+from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.run import chosen_sets, stated_config
 from jaxheads.weights.model import load
 

@@ -11,18 +11,10 @@ from rich.console import Console
 from jaxheads.cli.tables import print_run
 from jaxheads.errors import UserError
 from jaxheads.report import words
-from jaxheads.scores.config import (
-    EXTRA_SCORES,
-    USUAL_SCORES,
-    ScoresConfig,
-)
+from jaxheads.scores.config import EXTRA_SCORES, USUAL_SCORES, ScoresConfig
 from jaxheads.studies import page as sections
-from jaxheads.studies.ablation.config import (
-    AblationConfig,
-)
-from jaxheads.studies.config import (
-    StudyConfig,
-)
+from jaxheads.studies.ablation.config import AblationConfig
+from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.context import prepare
 from jaxheads.studies.run import run_study
 from jaxheads.weights.model import load

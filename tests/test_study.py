@@ -19,27 +19,14 @@ from jaxheads.icl.prompts import build_prompts, query_numbers
 from jaxheads.icl.tasks import load_task
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward
-from jaxheads.scores.config import (
-    ScoresConfig,
-)
+from jaxheads.scores.config import ScoresConfig
 from jaxheads.studies.ablation import outcomes
-from jaxheads.studies.ablation.config import (
-    AblationConfig,
-    TokenLossConfig,
-)
-from jaxheads.studies.attribution.config import (
-    AttributionConfig,
-)
+from jaxheads.studies.ablation.config import AblationConfig, TokenLossConfig
+from jaxheads.studies.attribution.config import AttributionConfig
 from jaxheads.studies.compare_runs.config import ArmsConfig
-from jaxheads.studies.config import (
-    StudyConfig,
-)
-from jaxheads.studies.function_vectors.config import (
-    ExecutionConfig,
-)
-from jaxheads.studies.redundancy.config import (
-    RedundancyConfig,
-)
+from jaxheads.studies.config import StudyConfig
+from jaxheads.studies.function_vectors.config import ExecutionConfig
+from jaxheads.studies.redundancy.config import RedundancyConfig
 from jaxheads.studies.run import run_study
 from jaxheads.studies.six_arguments.config import ArgumentsConfig
 from jaxheads.training.config import EvidenceConfig, TrainConfig

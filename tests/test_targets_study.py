@@ -13,23 +13,13 @@ from jaxheads.icl.metrics import token_f1
 from jaxheads.icl.tasks import load_task
 from jaxheads.models.forward import forward
 from jaxheads.runs import RunFolder
-from jaxheads.scores.config import (
-    ScoresConfig,
-)
+from jaxheads.scores.config import ScoresConfig
 from jaxheads.studies.ablation import few_shot, outcomes
-from jaxheads.studies.ablation.config import (
-    AblationConfig,
-)
-from jaxheads.studies.config import (
-    StudyConfig,
-)
+from jaxheads.studies.ablation.config import AblationConfig
+from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.context import prepare
-from jaxheads.studies.function_vectors.config import (
-    ExecutionConfig,
-)
-from jaxheads.studies.redundancy.config import (
-    RedundancyConfig,
-)
+from jaxheads.studies.function_vectors.config import ExecutionConfig
+from jaxheads.studies.redundancy.config import RedundancyConfig
 from jaxheads.studies.run import run_study
 from jaxheads.tokenizer.tokenizer import Tokenizer
 from jaxheads.weights.model import load

@@ -13,16 +13,10 @@ from jaxheads.errors import UserError
 from jaxheads.models import family
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward
-from jaxheads.scores.config import (
-    ScoresConfig,
-)
+from jaxheads.scores.config import ScoresConfig
 from jaxheads.studies.ablation import findings, outcomes
-from jaxheads.studies.ablation.config import (
-    TokenLossConfig,
-)
-from jaxheads.studies.config import (
-    StudyConfig,
-)
+from jaxheads.studies.ablation.config import TokenLossConfig
+from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.context import prepare
 from jaxheads.studies.run import cost, planned_sets, run_study, token_loss_sets
 from jaxheads.weights.model import load

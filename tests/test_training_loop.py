@@ -24,9 +24,7 @@ from jaxheads.engine.devices import make_mesh
 from jaxheads.errors import UserError
 from jaxheads.models import toy
 from jaxheads.runs.locks import alone
-from jaxheads.studies.report import (
-    render,
-)
+from jaxheads.studies.report import render
 from jaxheads.studies.train import figures as training
 from jaxheads.training.checkpoints import Place
 from jaxheads.training.config import TrainConfig

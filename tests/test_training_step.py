@@ -27,12 +27,7 @@ from jaxheads.training.state import (
     params_of_each,
     place_batch,
 )
-from jaxheads.training.step import (
-    _step,
-    loss_gradient,
-    make_evaluation,
-    make_step,
-)
+from jaxheads.training.step import _step, loss_gradient, make_evaluation, make_step
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -10,16 +10,9 @@ import pytest
 from jaxheads.errors import UserError
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward
-from jaxheads.scores.config import (
-    ScoresConfig,
-)
-from jaxheads.studies.ablation.config import (
-    AblationConfig,
-    TokenLossConfig,
-)
-from jaxheads.studies.config import (
-    StudyConfig,
-)
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.studies.ablation.config import AblationConfig, TokenLossConfig
+from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.run import run_study
 from jaxheads.weights.model import load
 

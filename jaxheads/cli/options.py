@@ -13,30 +13,15 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from jaxheads.errors import UserError
-from jaxheads.icl.task_names import (
-    TemplateName,
-)
-from jaxheads.scores.config import (
-    ScoresConfig,
-)
-from jaxheads.studies.ablation.config import (
-    AblationConfig,
-    TokenLossConfig,
-)
-from jaxheads.studies.attribution.config import (
-    AttributionConfig,
-)
+from jaxheads.icl.task_names import TemplateName
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.studies.ablation.config import AblationConfig, TokenLossConfig
+from jaxheads.studies.attribution.config import AttributionConfig
 from jaxheads.studies.compare_runs.config import ArmsConfig
-from jaxheads.studies.config import (
-    StudyConfig,
-)
-from jaxheads.studies.function_vectors.config import (
-    ExecutionConfig,
-)
+from jaxheads.studies.config import StudyConfig
+from jaxheads.studies.function_vectors.config import ExecutionConfig
 from jaxheads.studies.protocols import DEFAULT, PROTOCOLS
-from jaxheads.studies.redundancy.config import (
-    RedundancyConfig,
-)
+from jaxheads.studies.redundancy.config import RedundancyConfig
 from jaxheads.studies.six_arguments.config import ArgumentsConfig
 from jaxheads.training.config import (
     DataChoice,

@@ -139,9 +139,7 @@ def _tell(quiet: bool, verbose: bool) -> None:
 
 def _foresee_page(command: ComputingCommand) -> None:
     """Say before the work that there will be no page, where its packages are absent."""
-    from jaxheads.report.page import (
-        missing_packages,
-    )
+    from jaxheads.report.page import missing_packages
 
     missing = missing_packages()
     if not missing or isinstance(command, Convert):
@@ -247,9 +245,7 @@ def _report(command: Report, console: Console) -> None:
         )
     loaded = [runs.load(path) for path in command.run]
     if len(loaded) == 1:
-        from jaxheads.studies.report import (
-            write_report,
-        )
+        from jaxheads.studies.report import write_report
 
         console.print(f"run     {loaded[0].path}", soft_wrap=True)
         with _page_alone(command.out, loaded[0].path):
@@ -262,9 +258,7 @@ def _report(command: Report, console: Console) -> None:
             "file, such as --out page.html"
         )
     from jaxheads.cli.tables import print_seeds
-    from jaxheads.studies.report import (
-        write_comparison,
-    )
+    from jaxheads.studies.report import write_comparison
 
     with _page_alone(command.out):
         page = write_comparison(loaded, command.out, command.figures)
@@ -385,12 +379,8 @@ def _write_report(
     finished: "runs.Run", console: Console, figures: FigureFormat | None = None
 ) -> None:
     """The page of a run that was computed just now, where it can be made."""
-    from jaxheads.report.page import (
-        missing_packages,
-    )
-    from jaxheads.studies.report import (
-        write_report,
-    )
+    from jaxheads.report.page import missing_packages
+    from jaxheads.studies.report import write_report
 
     console.print(f"run     {finished.path}", soft_wrap=True)
     if missing := missing_packages():
@@ -400,9 +390,7 @@ def _write_report(
 
 
 def _say_page(page: Path, figures: FigureFormat | None, console: Console) -> None:
-    from jaxheads.report.page import (
-        figures_folder,
-    )
+    from jaxheads.report.page import figures_folder
 
     console.print(f"report  {page}", soft_wrap=True)
     if figures is not None:

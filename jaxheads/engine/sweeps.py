@@ -16,18 +16,8 @@ from jaxheads.models.arguments import (
     check_range,
     check_tokens,
 )
-from jaxheads.models.forward import (
-    Prefix,
-    generate,
-    last_token_logits,
-    prefill,
-)
-from jaxheads.models.metrics import (
-    Metric,
-    check_targets,
-    log_probability,
-    probability,
-)
+from jaxheads.models.forward import Prefix, generate, last_token_logits, prefill
+from jaxheads.models.metrics import Metric, check_targets, log_probability, probability
 from jaxheads.models.resuming import resume, run_clean
 
 Advance = Callable[[int], None]

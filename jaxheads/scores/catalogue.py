@@ -26,9 +26,7 @@ from jaxheads.scores import (
     relation_index,
     retrieval,
 )
-from jaxheads.scores.config import (
-    ScoresConfig,
-)
+from jaxheads.scores.config import ScoresConfig
 from jaxheads.scores.part import Known, Part, Pass
 
 _ENTITIES = (

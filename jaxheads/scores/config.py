@@ -3,9 +3,7 @@
 import dataclasses
 from typing import Literal, get_args
 
-from jaxheads.icl.task_names import (
-    SCORING_TASKS,
-)
+from jaxheads.icl.task_names import SCORING_TASKS
 
 ExtraScore = Literal[
     "duplicate_token",

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from jaxheads.errors import MOST_TOKENS, UserError, check_counts
-from jaxheads.icl.task_names import (
-    TemplateName,
-)
+from jaxheads.icl.task_names import TemplateName
 from jaxheads.scores.config import (
     ATTRIBUTION_METHODS,
     EXTRA_SCORES,

@@ -23,18 +23,12 @@ from jaxheads.icl.prompts import (
 from jaxheads.icl.tasks import Task, load_tasks
 from jaxheads.icl.templates import TEMPLATES
 from jaxheads.scores import catalogue, induction, induction_text
-from jaxheads.scores.config import (
-    ScoresConfig,
-)
+from jaxheads.scores.config import ScoresConfig
 from jaxheads.scores.part import Part
 from jaxheads.studies.ablation import few_shot, token_loss
 from jaxheads.studies.attribution import study as attribution
-from jaxheads.studies.attribution.config import (
-    AttributionConfig,
-)
-from jaxheads.studies.config import (
-    StudyConfig,
-)
+from jaxheads.studies.attribution.config import AttributionConfig
+from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.function_vectors import (
     execution as vector_execution,
     study as execution,

@@ -7,17 +7,13 @@ from typing import Any
 
 from jaxheads.report import export, receipt, theme
 from jaxheads.report.figures import Figure
-from jaxheads.report.layout import (
-    Section,
-    Statement,
-)
+from jaxheads.report.layout import Section, Statement
 from jaxheads.report.tables import Table
 from jaxheads.runs import Run
 from jaxheads.studies import claims_page
 from jaxheads.studies.ablation import (
     figures as ablation_figures,
     findings,
-    findings as headline,
     first_tokens,
     page as ablation_sections,
     sentences,
@@ -47,7 +43,7 @@ class Page:
     model: str
     facts: list[str]
     verdict: str
-    headline: list[headline.Headline]
+    headline: list[findings.Headline]
     statements: list[Statement]
     sections: list[Section]
     receipt: list[tuple[str, receipt.Facts]]
@@ -126,7 +122,7 @@ def collect(run: Run) -> Page:
         or answers.verdict(run)
         or arms.verdict(run)
         or sentences.verdict(found, judged),
-        headline=headline.collect(found),
+        headline=findings.headline(found),
         statements=[
             *sentences.say(run, found, judged),
             *redundancy.say(run),

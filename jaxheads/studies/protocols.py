@@ -15,19 +15,10 @@ from jaxheads.icl.task_names import (
     YIN_SCORING_FILES,
     without_splits,
 )
-from jaxheads.scores.config import (
-    ScoresConfig,
-)
-from jaxheads.studies.ablation.config import (
-    AblationConfig,
-    TokenLossConfig,
-)
-from jaxheads.studies.config import (
-    StudyConfig,
-)
-from jaxheads.studies.function_vectors.config import (
-    ExecutionConfig,
-)
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.studies.ablation.config import AblationConfig, TokenLossConfig
+from jaxheads.studies.config import StudyConfig
+from jaxheads.studies.function_vectors.config import ExecutionConfig
 
 DEFAULT = "quick"
 """The protocol of a command that names none."""

@@ -7,9 +7,7 @@ import tokenizers
 
 from jaxheads.errors import UserError
 from jaxheads.models.settings import LARGEST
-from jaxheads.runs.files import (
-    read_json_object,
-)
+from jaxheads.runs.files import read_json_object
 from jaxheads.tokenizer.byte_level import SPLITS, byte_level_tokenizer
 from jaxheads.tokenizer.library import Parts
 from jaxheads.tokenizer.sentencepiece import NotBuilt, read_sentencepiece

@@ -24,9 +24,7 @@ from jax.sharding import SingleDeviceSharding
 
 from jaxheads.engine.devices import gather
 from jaxheads.errors import UserError, first_line
-from jaxheads.runs.files import (
-    read_json_object,
-)
+from jaxheads.runs.files import read_json_object
 from jaxheads.runs.unfinished import MARK, whole_folder
 from jaxheads.training.state import TrainState
 from jaxheads.weights.digest import dotted, params_sha256

@@ -10,9 +10,7 @@ from typing import Any
 from jaxheads import models
 from jaxheads.errors import MOST_TOKENS, UserError, check_counts
 from jaxheads.models.rope import Rope
-from jaxheads.runs.files import (
-    read_json_object,
-)
+from jaxheads.runs.files import read_json_object
 from jaxheads.training.config import DataChoice, ModelChoice
 from jaxheads.training.data.function_mixture import FunctionMixture
 from jaxheads.training.data.languages import RegularLanguages

@@ -3,9 +3,7 @@
 from typing import Any
 
 from jaxheads import runs
-from jaxheads.engine.devices import (
-    machine,
-)
+from jaxheads.engine.devices import machine
 from jaxheads.models import family
 from jaxheads.models.parameters import num_params
 from jaxheads.training.checkpoints import Place

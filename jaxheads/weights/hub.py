@@ -18,13 +18,8 @@ from typing import Any
 
 from jaxheads import stops
 from jaxheads.errors import UserError, first_line
-from jaxheads.runs.files import (
-    read_json_object,
-    sha256_of,
-)
-from jaxheads.weights.folder import (
-    ADAPTER,
-)
+from jaxheads.runs.files import read_json_object, sha256_of
+from jaxheads.weights.folder import ADAPTER
 
 CONFIG = "config.json"
 TOKENIZER = (
@@ -167,10 +162,7 @@ def _watched_client() -> Iterator[None]:
     from huggingface_hub.utils import get_session
 
     session = get_session()
-    hooks = getattr(session, "event_hooks", None)
-    if hooks is None:  # before huggingface_hub 1.0, which waits for seconds at most
-        yield
-        return
+    hooks = session.event_hooks
     session.event_hooks = hooks | {"response": [*hooks["response"], _refuse_answer]}
     try:
         yield

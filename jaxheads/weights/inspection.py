@@ -13,9 +13,7 @@ from rich.text import Text
 
 from jaxheads.errors import UserError
 from jaxheads.models.parameters import num_params
-from jaxheads.runs.files import (
-    read_json_object,
-)
+from jaxheads.runs.files import read_json_object
 from jaxheads.weights.checkpoint import Checkpoint, listed
 from jaxheads.weights.convert import Survey, survey, to_params
 from jaxheads.weights.model import configure, ids_beyond, read_tokenizer

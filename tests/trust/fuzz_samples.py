@@ -38,14 +38,10 @@ from jaxheads.icl.tasks import load_tasks
 from jaxheads.icl.texts import read_documents
 from jaxheads.models import llama, toy
 from jaxheads.models.parameters import init_params, num_params
-from jaxheads.scores.config import (
-    ScoresConfig,
-)
+from jaxheads.scores.config import ScoresConfig
 from jaxheads.studies.compare_runs.config import ArmsConfig
 from jaxheads.studies.compare_runs.opening import open_arms
-from jaxheads.studies.config import (
-    StudyConfig,
-)
+from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.dynamics.run import run_dynamics
 from jaxheads.studies.dynamics.series import open_series
 from jaxheads.studies.dynamics.trained import is_training

@@ -4,12 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from jaxheads.icl.task_names import (
-    EVALUATION_TASKS,
-)
-from jaxheads.scores.config import (
-    ScoreName,
-)
+from jaxheads.icl.task_names import EVALUATION_TASKS
+from jaxheads.scores.config import ScoreName
 
 
 @dataclasses.dataclass(frozen=True)

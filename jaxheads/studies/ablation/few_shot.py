@@ -18,9 +18,7 @@ from jaxheads.engine import plan, programs, sweeps as engine
 from jaxheads.engine.chunks import chunks, fill_of_rows, over_prompts
 from jaxheads.engine.devices import gather, mesh_of, replicate
 from jaxheads.engine.memory import Fit, fit
-from jaxheads.engine.sweeps import (
-    last_heads,
-)
+from jaxheads.engine.sweeps import last_heads
 from jaxheads.heads.sets import Described, distinct, largest_changes, whole_chunks
 from jaxheads.icl.encoding import decode_answers
 from jaxheads.icl.metrics import f1_scores

@@ -231,7 +231,7 @@ class Headline:
     bars: list[HeadlineBar]
 
 
-def collect(found: Findings) -> list[Headline]:
+def headline(found: Findings) -> list[Headline]:
     """Draw the plain comparisons of accuracy and of token loss."""
     plain = [found.comparison("top", unit) for unit in ("", "nats")]
     return [_bars(comparison) for comparison in plain if comparison]

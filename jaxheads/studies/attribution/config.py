@@ -3,13 +3,8 @@
 import dataclasses
 from typing import Literal
 
-from jaxheads.icl.task_names import (
-    SCORING_TASKS,
-)
-from jaxheads.scores.config import (
-    ATTRIBUTION_METHODS,
-    AttributionMethod,
-)
+from jaxheads.icl.task_names import SCORING_TASKS
+from jaxheads.scores.config import ATTRIBUTION_METHODS, AttributionMethod
 
 
 @dataclasses.dataclass(frozen=True)

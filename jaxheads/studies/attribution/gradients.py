@@ -19,12 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxheads.models.ablation import Ablation, Ablations, StopGradient
-from jaxheads.models.forward import (
-    Prefix,
-    forward,
-    heads_under,
-    last_token_logits,
-)
+from jaxheads.models.forward import Prefix, forward, heads_under, last_token_logits
 from jaxheads.models.metrics import Metric, probability
 
 Point = Literal["clean", "ablated", "integrated"]

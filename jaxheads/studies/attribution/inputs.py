@@ -13,9 +13,7 @@ from jaxheads.engine.memory import Fit, Program, fit
 from jaxheads.icl.prompts import Batch
 from jaxheads.models.forward import prefill
 from jaxheads.models.metrics import Metric, log_probability, probability
-from jaxheads.studies.attribution.config import (
-    AttributionConfig,
-)
+from jaxheads.studies.attribution.config import AttributionConfig
 from jaxheads.studies.attribution.gradients import (
     at_last_position,
     dropped_gradients,

@@ -40,9 +40,7 @@ from jaxheads.engine.memory import fit
 from jaxheads.icl.prompts import by_task
 from jaxheads.runs import Arrays, RunFolder
 from jaxheads.statistics.units import mean_and_error
-from jaxheads.studies.attribution.config import (
-    AttributionConfig,
-)
+from jaxheads.studies.attribution.config import AttributionConfig
 from jaxheads.studies.attribution.inputs import (
     METRICS,
     Inputs,

@@ -4,12 +4,7 @@ import math
 from collections.abc import Sequence
 
 from jaxheads.report import words
-from jaxheads.report.layout import (
-    Key,
-    Row,
-    Section,
-    Statement,
-)
+from jaxheads.report.layout import Key, Row, Section, Statement
 from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run
 from jaxheads.statistics.claims import Claim

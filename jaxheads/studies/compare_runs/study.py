@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxheads import runs
-from jaxheads.engine.devices import (
-    machine,
-)
+from jaxheads.engine.devices import machine
 from jaxheads.runs import finite
 from jaxheads.studies.compare_runs.claims import judge_arms
 from jaxheads.studies.compare_runs.config import ArmsConfig

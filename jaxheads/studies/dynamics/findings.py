@@ -7,9 +7,7 @@ import numpy as np
 from jaxheads.heads import head_name
 from jaxheads.heads.run_scores import top_count
 from jaxheads.report import words
-from jaxheads.report.layout import (
-    Statement,
-)
+from jaxheads.report.layout import Statement
 from jaxheads.runs import Run
 from jaxheads.statistics import Interval
 from jaxheads.statistics.claims import Claim, Verdict

@@ -3,12 +3,7 @@
 from typing import Any
 
 from jaxheads.report import words
-from jaxheads.report.layout import (
-    Key,
-    Row,
-    Section,
-    Statement,
-)
+from jaxheads.report.layout import Key, Row, Section, Statement
 from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run
 from jaxheads.studies.dynamics import figures as drawn, findings as told

@@ -29,9 +29,7 @@ from jax.sharding import Mesh
 
 from jaxheads import runs
 from jaxheads.engine import memory
-from jaxheads.engine.progress import (
-    Progress as StudyProgress,
-)
+from jaxheads.engine.progress import Progress as StudyProgress
 from jaxheads.errors import UserError
 from jaxheads.icl.tasks import load_tasks
 from jaxheads.studies.config import StudyConfig
@@ -47,10 +45,7 @@ from jaxheads.studies.dynamics.series import (
     is_missing,
     open_series,
 )
-from jaxheads.studies.run import (
-    run_study,
-    stated_config,
-)
+from jaxheads.studies.run import run_study, stated_config
 from jaxheads.weights.model import Model, load
 
 _SIZES = ("model_type", "num_layers", "num_heads", "head_dim", "width", "vocab_size")

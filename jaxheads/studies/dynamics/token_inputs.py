@@ -14,13 +14,9 @@ import numpy as np
 from jaxheads.errors import UserError
 from jaxheads.icl.prompts import Batch
 from jaxheads.scores import catalogue, induction
-from jaxheads.scores.config import (
-    ScoresConfig,
-)
+from jaxheads.scores.config import ScoresConfig
 from jaxheads.studies.ablation import few_shot
-from jaxheads.studies.config import (
-    StudyConfig,
-)
+from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.context import Prepared
 from jaxheads.studies.scores import study
 from jaxheads.training.data.function_mixture import (

@@ -18,9 +18,7 @@ from jax.sharding import Mesh
 
 from jaxheads import runs
 from jaxheads.errors import UserError
-from jaxheads.runs.files import (
-    read_json_object,
-)
+from jaxheads.runs.files import read_json_object
 from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.context import Prepared
 from jaxheads.studies.dynamics import emergence

@@ -3,12 +3,8 @@
 import dataclasses
 from typing import Literal
 
-from jaxheads.icl.task_names import (
-    EXECUTION_TASKS,
-)
-from jaxheads.scores.config import (
-    ScoreName,
-)
+from jaxheads.icl.task_names import EXECUTION_TASKS
+from jaxheads.scores.config import ScoreName
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,7 @@ from jaxheads.engine.sweeps import subset_chunk
 from jaxheads.heads import count_of, top, uniform
 from jaxheads.heads.sets import Described
 from jaxheads.icl.prompts import Batch
-from jaxheads.studies.function_vectors.config import (
-    ExecutionConfig,
-)
+from jaxheads.studies.function_vectors.config import ExecutionConfig
 from jaxheads.studies.function_vectors.vectors import Rows, answer, starts_of
 
 KINDS = ("shuffled", "zero_shot")

@@ -5,12 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxheads.report import words
-from jaxheads.report.layout import (
-    Key,
-    Row,
-    Section,
-    Statement,
-)
+from jaxheads.report.layout import Key, Row, Section, Statement
 from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run
 from jaxheads.statistics.claims import Claim

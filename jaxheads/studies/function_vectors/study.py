@@ -21,15 +21,11 @@ import numpy as np
 
 from jaxheads.engine.chunks import over_prompts
 from jaxheads.engine.devices import gather, mesh_of, replicate
-from jaxheads.engine.sweeps import (
-    last_heads,
-)
+from jaxheads.engine.sweeps import last_heads
 from jaxheads.heads import head_names
 from jaxheads.heads.sets import Described
 from jaxheads.runs import Arrays, RunFolder
-from jaxheads.studies.function_vectors.config import (
-    ExecutionConfig,
-)
+from jaxheads.studies.function_vectors.config import ExecutionConfig
 from jaxheads.studies.function_vectors.inputs import KINDS, Inputs
 from jaxheads.studies.function_vectors.vectors import (
     Answers,

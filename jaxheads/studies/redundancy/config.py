@@ -3,9 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from jaxheads.icl.task_names import (
-    EVALUATION_TASKS,
-)
+from jaxheads.icl.task_names import EVALUATION_TASKS
 
 
 @dataclasses.dataclass(frozen=True)

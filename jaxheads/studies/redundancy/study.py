@@ -21,9 +21,7 @@ from jaxheads.heads.sets import largest_changes
 from jaxheads.icl.prompts import Batch
 from jaxheads.runs import Arrays, RunFolder
 from jaxheads.studies.redundancy import greedy, shapley as redundancy
-from jaxheads.studies.redundancy.config import (
-    RedundancyConfig,
-)
+from jaxheads.studies.redundancy.config import RedundancyConfig
 from jaxheads.studies.redundancy.greedy import Found, Path, Scale, finite
 from jaxheads.studies.redundancy.shapley import Interactions, Memo, Shapley, Universe
 from jaxheads.studies.redundancy.values import METRICS, SubsetValues, describe_work

@@ -7,10 +7,7 @@ from typing import Any
 from jaxheads.errors import UserError
 from jaxheads.heads import run_scores
 from jaxheads.report import receipt, words
-from jaxheads.report.layout import (
-    Section,
-    Statement,
-)
+from jaxheads.report.layout import Section, Statement
 from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run
 from jaxheads.statistics.claims import Claim

@@ -1,10 +1,7 @@
 """The answers to the six arguments, in words and as a table."""
 
 from jaxheads.report import words
-from jaxheads.report.layout import (
-    Section,
-    Statement,
-)
+from jaxheads.report.layout import Section, Statement
 from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run
 from jaxheads.statistics.seeds import NOTE

@@ -45,9 +45,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxheads.engine.devices import (
-    machine,
-)
+from jaxheads.engine.devices import machine
 from jaxheads.runs import Arrays
 from jaxheads.studies.six_arguments import ablation_and_mechanism
 from jaxheads.studies.six_arguments.co_occurrence import HEADS, co_occurrence

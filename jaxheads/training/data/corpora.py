@@ -14,12 +14,8 @@ from jaxheads.icl.texts import (
     parquet_documents,
     text_documents,
 )
-from jaxheads.runs.files import (
-    read_json_object,
-)
-from jaxheads.weights.folder import (
-    is_name,
-)
+from jaxheads.runs.files import read_json_object
+from jaxheads.weights.folder import is_name
 
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.(?:parquet|arrow)")
 """A file of a data set on the hub, such as train-00000-of-00002.parquet."""

@@ -26,10 +26,7 @@ import numpy as np
 
 from jaxheads import runs, stops
 from jaxheads.errors import UserError, check_file, first_line
-from jaxheads.runs.files import (
-    read_json_object,
-    sha256_of,
-)
+from jaxheads.runs.files import read_json_object, sha256_of
 from jaxheads.runs.locks import alone
 from jaxheads.tokenizer.tokenizer import Tokenizer
 from jaxheads.training.data.corpora import Corpus
