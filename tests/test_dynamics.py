@@ -404,7 +404,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
 HUB_CHILD = """
 import gc, json, sys
 import jax
-from jaxheads.dynamics import series as checkpoint_series
+from jaxheads.studies.dynamics import series as checkpoint_series
 from jaxheads.studies.dynamics.run import run_dynamics
 from jaxheads.errors import UserError
 from jaxheads.weights.hub import fetch_from_hub
