@@ -8,10 +8,10 @@ from jaxheads.errors import UserError
 from jaxheads.heads import parse_heads
 from jaxheads.runs import finite
 from jaxheads.scores.config import ScoresConfig
-from jaxheads.studies.ablation import few_shot
+from jaxheads.studies.ablation import study as few_shot
 from jaxheads.studies.ablation.config import AblationConfig
 from jaxheads.studies.config import StudyConfig
-from jaxheads.studies.context import prepare
+from jaxheads.studies.inputs import prepare
 from jaxheads.studies.scores import study as head_scores
 from jaxheads.weights.model import load
 

@@ -1,5 +1,6 @@
 """Estimates from gradients beside exact effects: section and charts of the page."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
@@ -8,13 +9,20 @@ import numpy as np
 from jaxheads.heads import head_name
 from jaxheads.report import words
 from jaxheads.report.figures import Figure, Rows, figure
-from jaxheads.report.layout import Key, Row, Section, Statement
+from jaxheads.report.layout import Key, Row, Section, Statement, Topic
 from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run
+from jaxheads.statistics.claims import Claim
 from jaxheads.studies.ablation.findings import Findings
 from jaxheads.studies.attribution import findings as told
 
 _KINDS = {"top": "@other-1", "sample": "@fv"}
+
+
+def topic(run: Run, found: Findings, judged: Sequence[Claim]) -> Topic:
+    """What the page tells of estimated effects."""
+    del judged
+    return Topic(sections(run), verdict(run, found), say(run))
 
 
 def sections(run: Run) -> list[Section]:

@@ -4,7 +4,7 @@ import contextlib
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -13,12 +13,13 @@ from rich.table import Table
 from jaxheads.engine.devices import make_seed_mesh
 from jaxheads.engine.progress import bars
 from jaxheads.runs import Run
+from jaxheads.studies.train.config import Train
 from jaxheads.training.choices import GENERATORS, choose_data, choose_model, read_text
 from jaxheads.training.loop import check_fit, train
 from jaxheads.training.measures.measures import make_evidence
 
-if TYPE_CHECKING:
-    from jaxheads.cli.options import Train
+WIDTH = 120
+"""Of what is printed where no terminal says."""
 
 
 class TrainingBar(contextlib.AbstractContextManager):
@@ -82,7 +83,7 @@ def print_training(run: Run, console: Console) -> None:
     console.print(table)
 
 
-def run_command(command: "Train", console: Console, output: Console) -> Run:
+def run_command(command: Train, console: Console, output: Console) -> Run:
     """Train as the options say, and print the end.
 
     Args:
@@ -125,7 +126,7 @@ def run_command(command: "Train", console: Console, output: Console) -> Run:
     return run
 
 
-def _default_folder(command: "Train") -> Path:
+def _default_folder(command: Train) -> Path:
     """Such as runs/toy-hapax-train."""
     words = (Path(command.model.model).stem, command.training.objective, "train")
     return Path("runs") / re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(words))
