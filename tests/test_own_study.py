@@ -67,5 +67,5 @@ def test_it_is_a_command_with_its_own_options(folder, tmp_path, capsys):
 
 
 def test_a_study_that_nobody_knows_is_refused():
-    with pytest.raises(TypeError, match="takes shots, seed, .* sink, not 'sinks'"):
+    with pytest.raises(TypeError, match=r"takes shots, seed, .* sink, not 'sinks'"):
         StudyConfig(sinks=SinkConfig())

@@ -47,14 +47,14 @@ def test_every_switch_in_which_the_two_differ_is_told():
         "execution.random_sets",
     }
     differ = set()
-    for field in dataclasses.fields(StudyConfig):
-        one, other = getattr(TEXT, field.name), getattr(CODE, field.name)
+    for name, one in TEXT.options().items():
+        other = CODE.options()[name]
         if not dataclasses.is_dataclass(one):
-            differ |= {field.name} if one != other else set()
+            differ |= {name} if one != other else set()
             continue
         for inner in dataclasses.fields(one):
             if getattr(one, inner.name) != getattr(other, inner.name):
-                differ.add(f"{field.name}.{inner.name}")
+                differ.add(f"{name}.{inner.name}")
     assert differ - amounts <= told
     same = {one.switch for one in DEVIATIONS if one.text_value == one.code_value}
     assert told - same <= differ
