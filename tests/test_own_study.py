@@ -45,7 +45,7 @@ def test_it_runs_and_stands_in_plan_receipt_and_page(folder, tmp_path):
         seen = forward(
             model.params, row[None, :length], model.config, capture=("patterns",)
         )
-        expected = seen.patterns[:, 0, :, -1, 0]
+        expected = np.asarray(seen.patterns)[:, 0, :, -1, 0]
         np.testing.assert_allclose(
             run.arrays["sink/share"][0, ..., at], expected, atol=1e-6
         )

@@ -24,7 +24,7 @@ ADVICE = "give fewer --shots"
 def shares(params, tokens, lengths, config):
     """Attention on the first token at prompts' last positions: [L, H, B]."""
     seen = forward(params, tokens, config, lengths=lengths, capture=("patterns",))
-    patterns = seen.patterns  # [L, B, H, T, S]
+    patterns = jnp.asarray(seen.patterns)  # [L, B, H, T, S]
     rows = jnp.arange(len(tokens))
     return patterns[:, rows, :, lengths - 1, 0].transpose(1, 2, 0)
 
