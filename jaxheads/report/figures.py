@@ -1,8 +1,4 @@
-"""The page's charts, as Vega-Lite specifications made with Altair.
-
-Colours are written as "@name": the page puts its own palette in, light or dark.
-Fields have fixed names, so nothing that comes from a run is read as an expression.
-"""
+"""What a chart is to the page and to a file: its specification and its numbers."""
 
 import csv
 import dataclasses
@@ -10,7 +6,6 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
-import altair as alt
 import numpy as np
 
 Rows = list[dict[str, Any]]
@@ -126,44 +121,3 @@ class Figure:
     renderer: str = "svg"
     name: str = ""
     data: Rows | None = None
-
-
-def figure(
-    title: str,
-    note: str,
-    chart: Any,
-    height: int,
-    cells: int = 0,
-    *,
-    name: str = "",
-    data: Rows | None = None,
-) -> Figure:
-    """Finish a chart: as wide as its box, ``height`` pixels high.
-
-    Args:
-        title: printed above the chart.
-        note: a line below the title.
-        chart: of Altair, single or layered.
-        height: in pixels.
-        cells: number of marks; very many are drawn on a canvas instead of as SVG.
-        name: as ``Figure.name``.
-        data: as ``Figure.data``.
-    """
-    sized = chart.properties(width="container", height=height)
-    spec = sized.to_dict(validate=False)  # against the schema takes as long as the rest
-    for unneeded in ("config", "$schema"):
-        spec.pop(unneeded, None)
-    spec["description"] = f"{title}. {note}"
-    return Figure(title, note, spec, "canvas" if cells > 2500 else "svg", name, data)
-
-
-def label(chart: alt.Chart) -> alt.Chart:
-    """Write a text to the upper right of its point."""
-    return chart.mark_text(dx=8, dy=-5, align="left", fontSize=11, color="@ink")
-
-
-def halo(chart: alt.Chart) -> alt.Chart:
-    """Clear the ground under a label, so that lines do not strike it through."""
-    return chart.mark_text(
-        dx=8, dy=-5, align="left", fontSize=11, stroke="@paper", strokeWidth=3
-    )

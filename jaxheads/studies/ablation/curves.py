@@ -6,7 +6,8 @@ from typing import Any
 import altair as alt
 
 from jaxheads.report import words
-from jaxheads.report.figures import Figure, Rows, figure
+from jaxheads.report.charts import figure
+from jaxheads.report.figures import Figure, Rows
 from jaxheads.studies.ablation import outcomes
 from jaxheads.studies.ablation.outcomes import Line, Outcome, Panel, Point
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from jaxheads.heads import head_name
 from jaxheads.report import words
-from jaxheads.report.figures import Figure, Rows, figure
+from jaxheads.report.charts import figure
+from jaxheads.report.figures import Figure, Rows
 from jaxheads.report.layout import Key, Row, Section, Statement
 from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run

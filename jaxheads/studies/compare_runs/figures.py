@@ -8,7 +8,8 @@ import altair as alt
 import numpy as np
 
 from jaxheads.report import words
-from jaxheads.report.figures import Figure, Rows, figure
+from jaxheads.report.charts import figure
+from jaxheads.report.figures import Figure, Rows
 from jaxheads.runs import Run
 from jaxheads.statistics.paired_tests import estimate
 from jaxheads.studies.compare_runs.effects import (

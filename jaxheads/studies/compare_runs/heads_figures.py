@@ -7,7 +7,8 @@ import numpy as np
 
 from jaxheads.heads import head_name
 from jaxheads.report import words
-from jaxheads.report.figures import Figure, figure, halo, label
+from jaxheads.report.charts import figure, halo, label
+from jaxheads.report.figures import Figure
 from jaxheads.runs import Run
 from jaxheads.studies.compare_runs.head_tests import what_it_does
 

@@ -6,7 +6,8 @@ import altair as alt
 import numpy as np
 
 from jaxheads.report import words
-from jaxheads.report.figures import Figure, Rows, figure
+from jaxheads.report.charts import figure
+from jaxheads.report.figures import Figure, Rows
 from jaxheads.statistics import Interval
 from jaxheads.studies.function_vectors.findings import KINDS, PLACES, Executed
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from jaxheads.heads import run_scores
 from jaxheads.report import theme, words
-from jaxheads.report.figures import HEADS, Figure, Rows, figure, halo, label
+from jaxheads.report.charts import figure, halo, label
+from jaxheads.report.figures import HEADS, Figure, Rows
 from jaxheads.runs import Run
 
 

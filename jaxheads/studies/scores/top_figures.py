@@ -10,7 +10,8 @@ import numpy as np
 from jaxheads import statistics
 from jaxheads.heads import run_scores
 from jaxheads.report import theme, words
-from jaxheads.report.figures import Figure, Rows, figure, label
+from jaxheads.report.charts import figure, label
+from jaxheads.report.figures import Figure, Rows
 from jaxheads.report.layout import Key
 from jaxheads.runs import Run
 

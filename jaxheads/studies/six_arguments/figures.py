@@ -6,7 +6,8 @@ import altair as alt
 import numpy as np
 
 from jaxheads.report import words
-from jaxheads.report.figures import Figure, figure
+from jaxheads.report.charts import figure
+from jaxheads.report.figures import Figure
 from jaxheads.runs import Run
 from jaxheads.studies.six_arguments.heads_figures import Part, plain, run_colour
 

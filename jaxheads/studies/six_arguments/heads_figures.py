@@ -7,7 +7,8 @@ import altair as alt
 import numpy as np
 
 from jaxheads.heads import head_name
-from jaxheads.report.figures import Figure, figure
+from jaxheads.report.charts import figure
+from jaxheads.report.figures import Figure
 from jaxheads.runs import Run
 from jaxheads.studies.six_arguments.ablation_and_mechanism import INDUCTION
 

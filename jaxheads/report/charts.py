@@ -1,0 +1,155 @@
+"""The kit that charts are made with: Vega-Lite specifications, by Altair.
+
+Colours are written as "@name": the page puts its own palette in, light or dark.
+Fields have fixed names, so nothing that comes from a run is read as an expression:
+mostly x and y, a and b for the ends of an interval, s for the series, t for a text.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+import numpy as np
+
+from jaxheads.report.figures import Figure, Rows
+
+
+def figure(
+    title: str,
+    note: str,
+    chart: Any,
+    height: int,
+    cells: int = 0,
+    *,
+    name: str = "",
+    data: Rows | None = None,
+) -> Figure:
+    """Finish a chart: as wide as its box, ``height`` pixels high.
+
+    Args:
+        title: printed above the chart.
+        note: a line below the title.
+        chart: of Altair, or a list of its layers, the lowest first.
+        height: in pixels.
+        cells: number of marks; very many are drawn on a canvas instead of as SVG.
+        name: as ``Figure.name``.
+        data: as ``Figure.data``.
+    """
+    chart = alt.layer(*chart) if isinstance(chart, list) else chart
+    sized = chart.properties(width="container", height=height)
+    spec = sized.to_dict(validate=False)  # against the schema takes as long as the rest
+    for unneeded in ("config", "$schema"):
+        spec.pop(unneeded, None)
+    spec["description"] = f"{title}. {note}"
+    return Figure(title, note, spec, "canvas" if cells > 2500 else "svg", name, data)
+
+
+def plain(value: Any, digits: int = 5) -> float | None:
+    """Round a number as the page keeps it; None: it is not finite."""
+    return float(f"{value:.{digits}g}") if np.isfinite(value) else None
+
+
+def named(rows: Rows, names: Mapping[str, str]) -> Rows:
+    """Take the fields out of rows that have a name for people, in the names' order."""
+    return [{names[key]: row[key] for key in names if key in row} for row in rows]
+
+
+def on(rows: Rows, **channels: Any) -> alt.Chart:
+    """Begin a layer, or what several share: its rows, and what they are drawn by."""
+    return alt.Chart(alt.Data(values=rows)).encode(**channels)
+
+
+def tips(names: Mapping[str, str]) -> list[alt.Tooltip]:
+    """Tell fields when pointed at: "s" a text, "x:Q" a number, "y:Q .3g" formatted."""
+    made = []
+    for key, title in names.items():
+        field, _, form = key.partition(" ")
+        field = field if ":" in field else f"{field}:N"
+        made.append(alt.Tooltip(field, title=title, format=form or alt.Undefined))
+    return made
+
+
+def colours(shades: Mapping[str, str], field: str = "s") -> alt.Color:
+    """Colour by name; the section has the legend."""
+    return alt.Color(f"{field}:N", legend=None, scale=_scale(shades, "@"))
+
+
+def shapes(marks: Mapping[str, str], field: str = "s") -> alt.Shape:
+    """Give a shape, or by ``dashes`` a stroke, by name."""
+    return alt.Shape(f"{field}:N", legend=None, scale=_scale(marks))
+
+
+def _scale(values: Mapping[Any, str], before: str = "") -> alt.Scale:
+    drawn = [f"{before}{value}" for value in values.values()]
+    return alt.Scale(domain=list(values), range=drawn)
+
+
+def gradient(
+    field: str, domain: Sequence[float], shades: Sequence[str], **legend: Any
+) -> alt.Color:
+    """Colour by number, from shade to shade, with a legend below the chart."""
+    look = {"gradientThickness": 8, "gradientLength": 160, "format": ".2~f"} | legend
+    scale = alt.Scale(
+        domain=list(domain), range=[f"@{shade}" for shade in shades], interpolate="rgb"
+    )
+    return alt.Color(
+        f"{field}:Q",
+        scale=scale,
+        legend=alt.Legend(orient="bottom", title=None, **look),
+    )
+
+
+def either(test: str, yes: Any, no: Any) -> Any:
+    """Look one way where an expression over ``datum`` holds, and else another."""
+    return alt.condition(test, alt.value(yes), alt.value(no))
+
+
+def level(value: float, y: Any = "y:Q", **look: Any) -> alt.Chart:
+    """Draw a dotted line across the chart at ``value`` of its vertical axis."""
+    look = {"color": "@ink", "strokeWidth": 1, "strokeDash": [1, 2]} | look
+    return on([{"y": value}], y=y).mark_rule(**look)
+
+
+def span(base: alt.Chart, axis: alt.X | alt.Y, ends: str = "ab") -> alt.Chart:
+    """Reach along an axis from one field to another: for rules, bars and bands."""
+    along = "x" if isinstance(axis, alt.X) else "y"
+    first = type(axis)(f"{ends[0]}:Q", title=axis["title"])
+    return base.encode(**{along: first, f"{along}2": f"{ends[1]}:Q"})
+
+
+def curves(
+    base: alt.Chart, y: Any, told: Sequence[alt.Tooltip], size: int = 34, **look: Any
+) -> list[alt.Chart]:
+    """Draw lines with dots over their bands from a to b."""
+    return [
+        span(base, y).mark_area(opacity=0.16, **look),
+        base.encode(y=y).mark_line(strokeWidth=2, **look),
+        base.encode(y=y, tooltip=told).mark_circle(size=size, opacity=1, **look),
+    ]
+
+
+def dashed(
+    base: alt.Chart, y: Any, told: Sequence[alt.Tooltip]
+) -> tuple[alt.Chart, alt.Chart]:
+    """Draw dashed lines and their small dots."""
+    line = base.encode(y=y).mark_line(strokeDash=[4, 3], strokeWidth=1.5)
+    return line, base.encode(y=y, tooltip=told).mark_circle(size=18, opacity=1)
+
+
+def texts(chart: alt.Chart, **place: Any) -> tuple[alt.Chart, alt.Chart]:
+    """Write a text beside its point, and clear the ground under it of lines.
+
+    Returns:
+        The ground, for below the marks, and the text.
+    """
+    place = {"dx": 8, "dy": -5, "align": "left", "fontSize": 11} | place
+    ground = chart.mark_text(stroke="@paper", strokeWidth=3, **place)
+    return ground, chart.mark_text(color="@ink", **place)
+
+
+def label(chart: alt.Chart) -> alt.Chart:
+    return texts(chart)[1]
+
+
+def halo(chart: alt.Chart) -> alt.Chart:
+    return texts(chart)[0]
