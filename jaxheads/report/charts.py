@@ -89,9 +89,8 @@ def gradient(
 ) -> alt.Color:
     """Colour by number, from shade to shade, with a legend below the chart."""
     look = {"gradientThickness": 8, "gradientLength": 160, "format": ".2~f"} | legend
-    scale = alt.Scale(
-        domain=list(domain), range=[f"@{shade}" for shade in shades], interpolate="rgb"
-    )
+    drawn = [f"@{shade}" for shade in shades]
+    scale = alt.Scale(domain=list(domain), range=drawn, interpolate="rgb", clamp=True)
     return alt.Color(
         f"{field}:Q",
         scale=scale,
@@ -134,6 +133,47 @@ def dashed(
     """Draw dashed lines and their small dots."""
     line = base.encode(y=y).mark_line(strokeDash=[4, 3], strokeWidth=1.5)
     return line, base.encode(y=y, tooltip=told).mark_circle(size=18, opacity=1)
+
+
+def steps(**scale: Any) -> alt.X:
+    """Set training steps out from left to right."""
+    scaled = alt.Scale(**scale) if scale else alt.Undefined
+    return alt.X("x:Q", title="training step", scale=scaled).axis(grid=False)
+
+
+def seed_lines(
+    rows: Rows,
+    title: str,
+    unit: str,
+    several: bool,
+    x: alt.X | None = None,
+    shades: Mapping[str, str] | None = None,
+) -> list[alt.Chart]:
+    """Draw a thin line for each seed n, and their mean, against the step.
+
+    Args:
+        rows: with n, x and y.
+        title: of what is drawn, when it is pointed at.
+        unit: of the vertical axis.
+        several: whether there is more than one seed, and so a mean.
+        x: the axis of steps, if it is a special one.
+        shades: of the arms s, where there are arms.
+    """
+    y = alt.Y("y:Q", title=unit, scale=alt.Scale(zero=False))
+    told = {"s": "arm"} if shades else {}
+    told |= {"n": "seed", "x:Q": "step", "y:Q .3g": title}
+    base = on(rows, x=x or steps(), y=y)
+    thin: dict[str, Any] = {"color": "@induction", "opacity": 0.55}
+    thick: dict[str, Any] = {"color": "@ink", "strokeWidth": 2}
+    if shades:
+        base = base.encode(color=colours(shades))
+        thin, thick = {"opacity": 0.4}, {"strokeWidth": 2.5}
+    lines = base.encode(detail="n:N", tooltip=tips(told))
+    layers = [lines.mark_line(strokeWidth=1, **thin)]
+    if several:
+        mean = base.encode(y=alt.Y("mean(y):Q", title=unit))
+        layers.append(mean.mark_line(**thick))
+    return layers
 
 
 def texts(chart: alt.Chart, **place: Any) -> tuple[alt.Chart, alt.Chart]:
