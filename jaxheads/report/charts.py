@@ -104,13 +104,12 @@ def either(test: str, yes: Any, no: Any) -> Any:
 
 
 def level(value: float, y: Any = "y:Q", **look: Any) -> alt.Chart:
-    """Draw a dotted line across the chart at ``value`` of its vertical axis."""
-    look = {"color": "@ink", "strokeWidth": 1, "strokeDash": [1, 2]} | look
-    return on([{"y": value}], y=y).mark_rule(**look)
+    """Draw a line across the chart at ``value`` of its vertical axis."""
+    return on([{"y": value}], y=y).mark_rule(**{"color": "@ink"} | look)
 
 
 def span(base: alt.Chart, axis: alt.X | alt.Y, ends: str = "ab") -> alt.Chart:
-    """Reach along an axis from one field to another: for rules, bars and bands."""
+    """Reach along an axis from field to field, as its title says: rules, bands."""
     along = "x" if isinstance(axis, alt.X) else "y"
     first = type(axis)(f"{ends[0]}:Q", title=axis["title"])
     return base.encode(**{along: first, f"{along}2": f"{ends[1]}:Q"})
@@ -128,11 +127,23 @@ def curves(
 
 
 def dashed(
-    base: alt.Chart, y: Any, told: Sequence[alt.Tooltip]
-) -> tuple[alt.Chart, alt.Chart]:
-    """Draw dashed lines and their small dots."""
+    base: alt.Chart, y: Any, told: Sequence[alt.Tooltip], size: int = 18
+) -> list[alt.Chart]:
+    """Draw dashed lines with small dots."""
     line = base.encode(y=y).mark_line(strokeDash=[4, 3], strokeWidth=1.5)
-    return line, base.encode(y=y, tooltip=told).mark_circle(size=18, opacity=1)
+    return [line, base.encode(y=y, tooltip=told).mark_circle(size=size, opacity=1)]
+
+
+def dots(
+    rows: Rows, x: alt.X, colour: alt.Color, told: Sequence[alt.Tooltip], limit: int
+) -> list[alt.Chart]:
+    """Draw a row for each text k, of ``limit`` pixels: a dot on its interval."""
+    y = alt.Y("k:N", title=None, sort=None).axis(
+        labelLimit=limit, ticks=False, domain=False, grid=True, labelPadding=8
+    )
+    base = on(rows, y=y, color=colour, tooltip=told)
+    ends = span(base, x).mark_rule(strokeWidth=2)
+    return [ends, base.encode(x=x).mark_circle(size=70, opacity=1)]
 
 
 def steps(**scale: Any) -> alt.X:

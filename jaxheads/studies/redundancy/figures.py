@@ -155,7 +155,9 @@ def paths(run: Run) -> Figure:
     texts = charts.tips({"s": "search", "x:Q": "heads kept", "t": "share (%) ± error"})
     band, line, dots = charts.curves(charts.on(drawn["share"], **axes), y, texts, 45)
     other, small = charts.dashed(charts.on(drawn["held_out_share"], **axes), y, texts)
-    goal = charts.level(100 * float(run.result["redundancy"]["share"]), y)
+    goal = charts.level(
+        100 * float(run.result["redundancy"]["share"]), y, strokeDash=[1, 2]
+    )
     return charts.figure(
         "Share that the sets of each search keep", "",
         [goal, band, other, line, small, dots], 260, name="searches", data=data,

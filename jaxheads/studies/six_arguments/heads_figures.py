@@ -15,7 +15,6 @@ from jaxheads.studies.six_arguments.ablation_and_mechanism import INDUCTION
 SHADES = ("induction", "fv", "other-1", "other-2", "other-3", "negative", "random")
 """Of the runs, in their order; after that they begin anew."""
 _HEIGHT = 230
-_ZERO = {"color": "@line", "strokeDash": [1, 0]}
 _NAMES = {"n": "seed", "h": "head", "p": "prefix matching at the last step"}
 
 
@@ -91,7 +90,7 @@ def _over_steps(
     texts = {"h": "head", "n": "seed", "x:Q": "step"}
     dots = base.encode(tooltip=charts.tips(texts | _shown(y)))
     layers = [
-        charts.level(0, **_ZERO),
+        charts.level(0, color="@line"),
         others.mark_line(color="@random", strokeWidth=1, opacity=0.5),
         matching.mark_line(strokeWidth=2).encode(color=shade),
         dots.mark_circle(size=26, opacity=0),
@@ -154,7 +153,7 @@ def _by_prefix_score(
         tooltip=charts.tips(texts),
     ).mark_point(filled=True, size=55, opacity=0.8)
     data = charts.named(rows, {"r": "run", "y": y} | _NAMES)
-    layers, name = [charts.level(0, **_ZERO), dots], name.replace("/", "-")
+    layers, name = [charts.level(0, color="@line"), dots], name.replace("/", "-")
     return charts.figure(title, "", layers, 280, name=name, data=data)
 
 
