@@ -69,13 +69,13 @@ def tips(names: Mapping[str, str]) -> list[alt.Tooltip]:
     return made
 
 
-def colours(shades: Mapping[str, str], field: str = "s") -> alt.Color:
+def colours(shades: Mapping[Any, str], field: str = "s") -> alt.Color:
     """Colour by name; the section has the legend."""
     return alt.Color(f"{field}:N", legend=None, scale=_scale(shades, "@"))
 
 
-def shapes(marks: Mapping[str, str], field: str = "s") -> alt.Shape:
-    """Give a shape, or by ``dashes`` a stroke, by name."""
+def shapes(marks: Mapping[Any, str], field: str = "s") -> alt.Shape:
+    """Give a shape by name."""
     return alt.Shape(f"{field}:N", legend=None, scale=_scale(marks))
 
 
@@ -196,11 +196,3 @@ def texts(chart: alt.Chart, **place: Any) -> tuple[alt.Chart, alt.Chart]:
     place = {"dx": 8, "dy": -5, "align": "left", "fontSize": 11} | place
     ground = chart.mark_text(stroke="@paper", strokeWidth=3, **place)
     return ground, chart.mark_text(color="@ink", **place)
-
-
-def label(chart: alt.Chart) -> alt.Chart:
-    return texts(chart)[1]
-
-
-def halo(chart: alt.Chart) -> alt.Chart:
-    return texts(chart)[0]
