@@ -25,7 +25,7 @@ pytest.importorskip("vl_convert")
 
 import altair as alt
 
-from jaxheads.report import export, figures, theme
+from jaxheads.report import charts, export, theme
 from jaxheads.report.export import write_exports
 from jaxheads.studies import page as sections
 from jaxheads.studies.report import render, write_report
@@ -240,7 +240,7 @@ def test_a_charts_own_data_is_named_by_axes_and_tooltips():
         base.encode(y=alt.Y("a:Q", title="accuracy"), y2="b:Q").mark_area(),
         base.encode(y=y, tooltip=[alt.Tooltip("t:N", title="value")]).mark_line(),
     )
-    drawn = figures.figure("Chart", "", chart, 100)
+    drawn = charts.figure("Chart", "", chart, 100)
     assert from_spec(drawn.spec, {}) == [
         {
             "heads (%)": 1, "accuracy, low": 2.0, "accuracy, high": 3.0,
@@ -252,7 +252,7 @@ def test_a_charts_own_data_is_named_by_axes_and_tooltips():
 def test_a_shared_data_set_is_read_by_its_name():
     chart = alt.Chart(alt.NamedData("heads")).mark_point()
     chart = chart.encode(x=alt.X("s0:Q", title="score"))
-    drawn = figures.figure("Chart", "", chart, 100)
+    drawn = charts.figure("Chart", "", chart, 100)
     rows = from_spec(drawn.spec, {"heads": [{"s0": 1.5, "h": "0.1"}]})
     assert rows == [{"score": 1.5}]
 

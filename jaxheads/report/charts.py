@@ -103,16 +103,17 @@ def either(test: str, yes: Any, no: Any) -> Any:
     return alt.condition(test, alt.value(yes), alt.value(no))
 
 
-def level(value: float, y: Any = "y:Q", **look: Any) -> alt.Chart:
+def level(value: float, y: Any = "y:Q", color: str = "@ink", **look: Any) -> alt.Chart:
     """Draw a line across the chart at ``value`` of its vertical axis."""
-    return on([{"y": value}], y=y).mark_rule(**{"color": "@ink"} | look)
+    return on([{"y": value}], y=y).mark_rule(color=color, **look)
 
 
 def span(base: alt.Chart, axis: alt.X | alt.Y, ends: str = "ab") -> alt.Chart:
     """Reach along an axis from field to field, as its title says: rules, bands."""
-    along = "x" if isinstance(axis, alt.X) else "y"
-    first = type(axis)(f"{ends[0]}:Q", title=axis["title"])
-    return base.encode(**{along: first, f"{along}2": f"{ends[1]}:Q"})
+    first, last = (f"{end}:Q" for end in ends)
+    if isinstance(axis, alt.X):
+        return base.encode(x=alt.X(first, title=axis["title"]), x2=last)
+    return base.encode(y=alt.Y(first, title=axis["title"]), y2=last)
 
 
 def curves(

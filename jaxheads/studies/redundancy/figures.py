@@ -38,7 +38,8 @@ def heat_map(run: Run) -> Figure:
             "o": int(clear[i, j]),
         }
         | {"t": words.with_error(pair[i, j], error[i, j])}
-        for i, j in np.ndindex(pair.shape)
+        for i in range(count)
+        for j in range(count)
         if i != j
     ]
     largest = float(np.nanmax(np.abs(pair))) or 1.0

@@ -66,7 +66,7 @@ def depth(run: Run, names: list[str], named: int = 3) -> Figure:
 
 def _by_layer(
     name: str, best: list[run_scores.Head], middle: float, layers: int, count: int
-) -> alt.LayerChart:
+) -> Any:
     shade = f"@{theme.colour(name)}"
     rows = [
         {"l": head.layer, "y": head.score, "h": head.name, "r": rank}
