@@ -21,8 +21,8 @@ def figure(
     height: int,
     cells: int = 0,
     *,
-    name: str = "",
-    data: Rows | None = None,
+    name: str,
+    data: Rows,
 ) -> Figure:
     """Finish a chart: as wide as its box, ``height`` pixels high.
 
