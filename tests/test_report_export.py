@@ -247,7 +247,8 @@ def test_files_are_replaced_whole_or_not_at_all(made, tmp_path: Path, monkeypatc
     write_exports([one], tmp_path, "csv")
     target = tmp_path / "strength-induction.csv"
     first = target.read_bytes()
-    changed = dataclasses.replace(one, rows=[{"a": 1}])
+    numbers = dataclasses.replace(one.figure, data=[{"a": 1}])
+    changed = dataclasses.replace(one, figure=numbers)
 
     def full(source, target):
         raise OSError(28, "No space left on device")
