@@ -1,0 +1,42 @@
+"""The pages of docs/: those made of records are up to date, and commands parse."""
+
+import re
+import shlex
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+
+from jaxheads.cli.options import parse
+
+DOCS = Path(__file__).parents[1] / "docs"
+WITH_COMMANDS = [DOCS / "first_hour.md", *sorted((DOCS / "studies").glob("*.md"))]
+
+
+def test_pages_made_of_records_are_up_to_date():
+    spec = spec_from_file_location("generate", DOCS / "generate.py")
+    assert spec and spec.loader
+    generate = module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    for name, text in generate.pages().items():
+        there = (generate.FOLDER / name).read_text(encoding="utf-8")
+        assert there == text, f"{name} is stale: run python docs/generate.py"
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: page.stem)
+def test_commands_and_their_options_exist(page: Path):
+    lines = re.findall(
+        r"^jaxheads (.*)", page.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert lines
+    for line in lines:
+        parse(shlex.split(line, comments=True))
+
+
+def test_the_script_of_the_first_hour_runs(model_folder, tmp_path, monkeypatch, capsys):
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (DOCS / "first_hour.md").read_text(), re.DOTALL
+    )
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("smollm2-135m-instruct", str(model_folder)), {})
+    assert "function_vector: head" in capsys.readouterr().out
