@@ -56,7 +56,7 @@ build: .venv/ready
 	$(BIN)/python -m build --outdir dist
 
 docs: .venv-docs/ready
-	NO_MKDOCS_2_WARNING=1 $(DOCS)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/mkdocs build --strict
 
 clean:
 	rm -rf .venv .venv-parity .venv-docs dist site .pytest_cache .ruff_cache
