@@ -134,8 +134,8 @@ def scores() -> str:
 
 A score is a number for every head, [L, H], with its standard error. Chance is what a
 head has that does nothing of the kind, the ceiling the most that one can have. Numbers
-are those of the default options, without BOS, and 10 shots; a run states its own. BOS,
-the token that begins a sequence, is explained in [Questions and traps](../faq.md).
+are those of the default options, without BOS (the token that begins a sequence, see
+[Questions and traps](../faq.md)) but where a score needs it; a run states its own.
 
 ## Always computed
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import jaxheads
 from jaxheads.cli.options import parse
+from jaxheads.studies import registry
 
 DOCS = Path(__file__).parents[1] / "docs"
 WITH_COMMANDS = [DOCS / "first_hour.md", *sorted((DOCS / "studies").glob("*.md"))]
@@ -21,6 +23,18 @@ def test_pages_made_of_records_are_up_to_date():
     for name, text in generate.pages().items():
         there = (generate.FOLDER / name).read_text(encoding="utf-8")
         assert there == text, f"{name} is stale: run python docs/generate.py"
+
+
+def test_the_reference_has_every_public_name_and_every_studys_config():
+    listed = {
+        name: re.findall(
+            r"^::: .*\.(\w+)$", (DOCS / "reference" / name).read_text(), re.M
+        )
+        for name in ("models.md", "studies.md")
+    }
+    assert sorted(listed["models.md"]) == sorted(jaxheads.__all__)
+    configs = {kind.__name__ for kind in registry.of_models().values()}
+    assert configs <= {*listed["studies.md"]}
 
 
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: page.stem)
