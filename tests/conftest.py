@@ -9,8 +9,10 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # What one test, worker, child or run has compiled, the others read.
-COMPILED = Path(__file__).parents[1] / ".pytest_cache" / "compiled"
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILED))
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    str(Path(__file__).parents[1] / ".pytest_cache" / "compiled"),
+)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
@@ -33,7 +35,7 @@ jax.config.update("jax_default_matmul_precision", "highest")
 def pytest_configure(config):
     """Drop what a killed process may have written half of, which ends with a page."""
     if not hasattr(config, "workerinput"):
-        for path in COMPILED.glob("*-cache"):
+        for path in Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).glob("*-cache"):
             if path.stat().st_size % 4096 == 0:
                 path.unlink(missing_ok=True)
 
