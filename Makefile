@@ -9,6 +9,7 @@ DOCS := .venv-docs/bin
 demo: .venv/ready
 	$(BIN)/jaxheads study --out runs/demo
 
+# The first run compiles; later ones read what it left in .pytest_cache/compiled.
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not parity"
 
