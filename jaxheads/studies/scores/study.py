@@ -2,8 +2,8 @@
 
 Question: how much does each head's output on a task restore the answer, and how much
 does each head attend as an induction head would? Source: Yin & Steinhardt 2025,
-section 3; Todd et al. 2024, section 2; Olsson et al. 2022. Scores that are computed
-when asked for stand in more_scores.py and text_scores.py.
+section 3; Todd et al. 2024, section 2; Olsson et al. 2022. `scores.catalogue`
+makes the scores that are computed when asked for.
 """
 
 import dataclasses
