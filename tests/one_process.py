@@ -1,4 +1,4 @@
-"""One process of several: test_processes.py runs it, nothing imports it.
+"""One process of several: engine/test_processes.py runs it, nothing imports it.
 
 python one_process.py PORT COUNT INDEX MODEL MESH OUT
 """

@@ -6,7 +6,7 @@ prompts that ask it, or a document. Every mean is the mean of the tasks' means; 
 vary within the given tasks, so an interval speaks of other queries of these tasks.
 Queries of two tasks count as two, also where their texts are equal.
 
-What the 95 % intervals cover, in percent, by simulation (``tests/test_coverage.py``):
+What the 95 % intervals cover, in percent, by simulation (``test_coverage.py``):
 
 | values | 19 tasks | one task |
 |---|---|---|

@@ -29,7 +29,7 @@ from torch_files import (
 from jaxheads.errors import UserError
 from jaxheads.weights.torch_bin import LEGACY_MAGIC, LEGACY_PROTOCOL, open_torch
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 
 def values(rows: int, columns: int, dtype: Any = np.float32) -> np.ndarray:

@@ -22,7 +22,7 @@ from jaxheads.studies.run import run_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 
 
 def free_port() -> int:

@@ -56,6 +56,7 @@ SMALL = StudyConfig(
     ),
     shots=2,
 )
+TESTS = Path(__file__).parents[2]
 CONFIG = llama.Config(3, 22, 6, 2, 10, 34, 600, 512, tied=True)
 STEPS = {0: 11, 8: 12, 64: 13, 512: 12, 1000: 14}
 """Steps, and the seeds of their weights: 8 and 512 are the same."""
@@ -206,7 +207,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(run, series, tmp_path)
     out = tmp_path / "killed"
     command = [sys.executable, "-c", CHILD, str(series), str(out)]
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([os.getcwd(), str(Path(__file__).parent)]),
+        "PYTHONPATH": os.pathsep.join([os.getcwd(), str(TESTS)]),
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
         # Each try compiles what the first one did.
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
@@ -463,7 +464,7 @@ def test_revisions_of_the_hub_are_fetched_one_by_one_and_deleted(
             "HF_ENDPOINT": hub.url,
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
-            "PYTHONPATH": os.pathsep.join([os.getcwd(), str(Path(__file__).parent)]),
+            "PYTHONPATH": os.pathsep.join([os.getcwd(), str(TESTS)]),
         }
         done = subprocess.run(
             [sys.executable, "-c", HUB_CHILD, str(out)],

@@ -28,7 +28,7 @@ from safetensors.numpy import save_file
 
 from jaxheads.weights.model import Model, load
 
-GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.npz"))
+GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*.npz"))
 IN_ALL_RESPECTS = ("llama-gqa", "gpt2", "gpt_neox")
 
 golden = pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: path.stem)

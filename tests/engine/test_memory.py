@@ -14,7 +14,7 @@ from jaxheads.engine import memory
 from jaxheads.engine.memory import Fit, Program, fit
 from jaxheads.errors import UserError
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 
 
 @jax.jit

@@ -4,7 +4,7 @@ A truth gives the numbers of each seed, as evaluations and comparisons would. Of
 argument and claim there are three: "none", nothing of the kind (with all dates shared
 by the seeds of a run, which see the same data); "there", a clear effect; and "tiny", an
 effect of a fiftieth of the least that counts (of argument 3: just not most).
-``PYTHONPATH=. python tests/test_simulated_trainings.py`` prints the table of
+``PYTHONPATH=. python tests/statistics/test_simulated_trainings.py`` prints the table of
 ``docs/verdicts_over_trainings.md``. The seeds of the simulations are 0, not chosen.
 """
 

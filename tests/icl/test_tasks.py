@@ -13,7 +13,7 @@ from jaxheads.errors import UserError
 from jaxheads.icl import generators
 from jaxheads.icl.tasks import load_task, load_tasks, task_names
 
-REFERENCE = Path(__file__).parents[2] / "shared" / "tasks"
+REFERENCE = Path(__file__).parents[3] / "shared" / "tasks"
 needs_reference = pytest.mark.skipif(
     not REFERENCE.is_dir(), reason="the reference studies' folders are not here"
 )

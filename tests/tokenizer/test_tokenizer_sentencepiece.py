@@ -9,7 +9,7 @@ import pytest
 from jaxheads.errors import UserError
 from jaxheads.tokenizer.tokenizer import Tokenizer
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 
 @pytest.fixture(scope="module")
