@@ -236,11 +236,6 @@ def singles(heads: np.ndarray) -> np.ndarray:
     return from_indices(np.flatnonzero(_set(heads))[:, None], np.shape(heads))
 
 
-def leave_one_out(heads: np.ndarray) -> np.ndarray:
-    """A set without each of its heads in turn: bool [L, H] -> [N, L, H]."""
-    return _set(heads) & ~singles(heads)
-
-
 def pairs(heads: np.ndarray) -> np.ndarray:
     """All pairs of heads of a set, as flat indices: bool [L, H] -> int32 [N, 2].
 
