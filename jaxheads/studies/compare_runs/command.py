@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from rich.text import Text
 
 from jaxheads.engine.progress import bars
 from jaxheads.report import words
-from jaxheads.runs import Run
+from jaxheads.runs import Run, default_folder
 from jaxheads.studies.compare_runs import study as comparison
 from jaxheads.studies.compare_runs.effects import Effect, title
 from jaxheads.studies.compare_runs.result import claims_of, effects_of
@@ -107,15 +106,9 @@ def run_command(command: "CompareRuns", console: Console, output: Console) -> Ru
         output: of the result.
     """
     command.arms.check()  # a mistake in it is told before runs are opened
-    out = command.out or _default_folder(command)
+    names = [Path(path).resolve().name for path in command.run]
+    out = command.out or default_folder(*names, "compare-runs")
     with UnitBar(console) as bar:
         run = compare_runs(command.run, command.arms, out, progress=bar.progress)
     print_comparison(run, output)
     return run
-
-
-def _default_folder(command: "CompareRuns") -> Path:
-    """Such as runs/toy-vanilla-train-toy-hapax-train-compare-runs."""
-    words = [Path(path).resolve().name for path in command.run]
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join([*words, "compare-runs"]))
-    return Path("runs") / safe
