@@ -22,6 +22,9 @@ By = Literal["largest", "smallest", "magnitude"]
 Rounding = Literal["down", "up"]
 """How a share of all heads is made whole, see ``count_of``."""
 
+MEANING = ("definition", "unit", "chance", "ceiling", "source")
+"""What says what a score is."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HeadScores:
@@ -49,13 +52,7 @@ class HeadScores:
 
     def describe(self) -> dict[str, str | float]:
         """Everything but the arrays, ready for JSON."""
-        return {
-            "definition": self.definition,
-            "unit": self.unit,
-            "chance": self.chance,
-            "ceiling": self.ceiling,
-            "source": self.source,
-        }
+        return {name: getattr(self, name) for name in MEANING}
 
 
 def from_samples(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

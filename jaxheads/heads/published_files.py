@@ -28,12 +28,11 @@ from typing import Any
 import numpy as np
 
 from jaxheads.errors import UserError, check_file
-from jaxheads.heads import HeadScores, from_samples, head_name
+from jaxheads.heads import MEANING, HeadScores, from_samples, head_name
 from jaxheads.heads.set_files import Shape, read_text
 from jaxheads.weights import torch_bin
 from jaxheads.weights.pickles import Array, open_pickle
 
-_MEANING = ("definition", "unit", "chance", "ceiling", "source")
 _BLANK = re.compile(r"(?:\s+|#[^\n]*)*")
 _OPENING = re.compile(r"(?:[A-Za-z_]\w*\s*=\s*)?[\[(]")
 _ENTRY = re.compile(
@@ -135,7 +134,7 @@ def completed(path: Path, listed: HeadList, shape: Shape) -> HeadScores:
 
 def meaning(said: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of ``HeadScores`` that are no arrays; unknown: "" and nan."""
-    found = {key: said.get(key) for key in _MEANING}
+    found = {key: said.get(key) for key in MEANING}
     for key in ("chance", "ceiling"):
         value = found[key]
         known = isinstance(value, int | float)
