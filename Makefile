@@ -2,12 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PARITY := .venv-parity/bin
+DOCS := .venv-docs/bin
 
-.PHONY: demo test test-all trust trust-fuzz parity goldens bench bench-sweeps bench-transformers bench-load bench-training lint types build clean
+.PHONY: demo test test-all trust trust-fuzz parity goldens bench bench-sweeps bench-transformers bench-load bench-training lint types build docs clean
 
 demo: .venv/ready
 	$(BIN)/jaxheads study --out runs/demo
 
+# The first run compiles; later ones read what it left in .pytest_cache/compiled.
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not parity"
 
@@ -54,12 +56,17 @@ build: .venv/ready
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
 
+docs: .venv-docs/ready
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/mkdocs build --strict
+
 clean:
-	rm -rf .venv .venv-parity dist .pytest_cache .ruff_cache
+	rm -rf .venv .venv-parity .venv-docs dist site .pytest_cache .ruff_cache
 
 # torch and transformers stand apart: the package and its other tests never see them.
 .venv/ready: PACKAGES := --editable '.[report,parquet]' --group dev
 .venv-parity/ready: PACKAGES := --editable . --group parity
+# The site reads the sources and runs none of them.
+.venv-docs/ready: PACKAGES := --group docs
 
 %/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -36,7 +36,9 @@ def main() -> None:
     # Before anything asks for devices.
     jax.distributed.initialize(given.coordinator, given.processes, given.process)
     model = jh.load(given.source, mesh=make_mesh(given.mesh))
-    config = StudyConfig(ScoresConfig(tasks=tuple(given.tasks)), shots=given.shots)
+    config = StudyConfig(
+        scores=ScoresConfig(tasks=tuple(given.tasks)), shots=given.shots
+    )
     run = run_study(model, config, given.out, parts=("scores",))
     if jax.process_index() == 0:
         scores = run.arrays["score/function_vector"]

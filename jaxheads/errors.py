@@ -1,6 +1,7 @@
 """The one error type whose message is written for the person at the terminal."""
 
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 
 MOST = 100_000
@@ -77,3 +78,31 @@ def check_file(path: Path) -> None:
     if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "a pipe or a device"
         raise UserError(f"{path} must be a file, but is {kind}: give a file")
+
+
+def check_shares(*shares: tuple[str, Iterable[float]]) -> None:
+    """Refuse shares of all heads that are not between 0 and 1.
+
+    Args:
+        shares: name and values.
+
+    Raises:
+        UserError: one is out of these bounds.
+    """
+    for name, values in shares:
+        if wrong := [value for value in values if not 0 <= value <= 1]:
+            raise UserError(
+                f"{name} takes shares of heads between 0 and 1, not {wrong[0]}"
+            )
+
+
+def check_tasks(name: str, tasks: Sequence[str], least: int = 1) -> None:
+    """Refuse tasks that are named twice, or fewer than there must be.
+
+    Raises:
+        UserError: it is so.
+    """
+    if len(tasks) < least or len(set(tasks)) < len(tasks):
+        raise UserError(
+            f"{name} takes one or more different tasks, not {' '.join(tasks)!r}"
+        )

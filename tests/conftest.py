@@ -2,14 +2,21 @@
 
 import os
 import signal
+from pathlib import Path
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What one test, worker, child or run has compiled, the others read.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    str(Path(__file__).parents[1] / ".pytest_cache" / "compiled"),
+)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import jax
 import pytest
@@ -23,6 +30,14 @@ if (
 ):  # so a job in the background has it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 jax.config.update("jax_default_matmul_precision", "highest")
+
+
+def pytest_configure(config):
+    """Drop what a killed process may have written half of, which ends with a page."""
+    if not hasattr(config, "workerinput"):
+        for path in Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).glob("*-cache"):
+            if path.stat().st_size % 4096 == 0:
+                path.unlink(missing_ok=True)
 
 
 @pytest.fixture(params=LLAMAS, scope="session")

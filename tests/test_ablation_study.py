@@ -16,7 +16,7 @@ from jaxheads.icl.tasks import load_task
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward
 from jaxheads.scores.config import ScoresConfig
-from jaxheads.studies.ablation import few_shot
+from jaxheads.studies.ablation import study as few_shot
 from jaxheads.studies.ablation.config import AblationConfig
 from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.run import run_study

@@ -27,6 +27,8 @@ from jaxheads.models.resuming import Clean, resume, run_clean
 from jaxheads.models.rope import Rope
 from jaxheads.models.steering import steer
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture(scope="module")
 def gqa() -> Tiny:

@@ -17,7 +17,7 @@ from jaxheads.statistics import Interval
 from jaxheads.statistics.claims import Claim, Definition, Measured, Rules, decide, judge
 from jaxheads.studies import claims
 
-ABLATION = [one for one in claims.CLAIMS if one.family == "few-shot accuracy"]
+ABLATION = [one for one in claims.definitions() if one.family == "few-shot accuracy"]
 BOTH = ("few-shot accuracy", "token loss")
 
 
@@ -49,7 +49,7 @@ def paper() -> Run:
 
 def test_planted_effects_are_found(paper: Run):
     found = {name: verdict for name, verdict in verdicts(paper).items()}
-    for definition in claims.CLAIMS:
+    for definition in claims.definitions():
         expected = "holds" if definition.family in BOTH else "not measured"
         assert found[definition.name] == expected, definition.name
 
@@ -78,7 +78,7 @@ def test_it_does_not_matter_which_normalisation_ranked_the_heads():
 
 def test_planted_reversals_are_refuted():
     found = verdicts(planted_run.make_run(1, prompts=40, **REVERSED))
-    named = [one.name for one in claims.CLAIMS if one.family in BOTH]
+    named = [one.name for one in claims.definitions() if one.family in BOTH]
     assert {name: found[name] for name in named} == dict.fromkeys(
         named, "does not hold"
     )
@@ -322,7 +322,7 @@ def test_one_ranking_has_no_comparison(paper: Run):
 @pytest.mark.parametrize("parts", [(), ("scores",), ("ablation",), ("token_loss",)])
 def test_a_part_alone_is_judged_alone(parts: tuple[str, ...]):
     rows = claims.to_rows(synthetic_run.make_run(parts=parts))
-    assert len(rows) == len(claims.CLAIMS)
+    assert len(rows) == len(claims.definitions())
     families = {row["family"] for row in rows if row["verdict"] != "not measured"}
     of_part = {"scores": "head scores", "ablation": "few-shot accuracy"}
     of_part |= {"token_loss": "token loss"}
@@ -331,10 +331,10 @@ def test_a_part_alone_is_judged_alone(parts: tuple[str, ...]):
 
 
 def test_every_claim_states_its_rule():
-    for definition in claims.CLAIMS:
+    for definition in claims.definitions():
         assert len(definition.rule) > 60 and definition.rule.endswith("."), definition
         assert inspect.getdoc(definition.measure)
-    names = [definition.name for definition in claims.CLAIMS]
+    names = [definition.name for definition in claims.definitions()]
     assert len(set(names)) == len(names)
     made = claims.of_run(planted_run.make_run(0))
     assert [claim.name for claim in made] == names

@@ -11,7 +11,9 @@ from jaxheads.studies import claims
 
 CLEAN = planted_run.CLEAN
 JUDGED = [
-    one for one in claims.CLAIMS if one.family in ("few-shot accuracy", "token loss")
+    one
+    for one in claims.definitions()
+    if one.family in ("few-shot accuracy", "token loss")
 ]
 KINDS = ("function_vector", "induction", "uniform", "layer_matched")
 EVEN = dict.fromkeys(KINDS, 0.3) | {

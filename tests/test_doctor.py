@@ -336,11 +336,11 @@ def test_a_study_of_values_that_are_no_numbers_does_not_begin(
     ],
 )
 def test_a_study_with_wrong_ids_does_not_begin(model_folder, tmp_path, change, said):
-    from jaxheads.studies.context import prepare
+    from jaxheads.studies.inputs import prepare
 
     model = load(model_folder)
     prepared = prepare(model, STUDY, ("scores",))
-    assert prepared.scores is not None
-    change(prepared.scores.clean["antonym"].tokens)
+    assert prepared.inputs["scores"] is not None
+    change(prepared.inputs["scores"].clean["antonym"].tokens)
     with pytest.raises(UserError, match=said):
         run_study(model, STUDY, tmp_path / "run", parts=("scores",), prepared=prepared)

@@ -181,24 +181,23 @@ def test_scores_of_text_are_refused():
 def test_inputs_are_of_the_sources_tokens():
     config = own_config(SMALL, SOURCE, 30)
     made = prepare_tokens(config, SOURCE, 30, ("scores", "ablation"))
-    assert made.scores and made.ablation and made.bos
-    text = np.arange(18, 29)
-    probe = made.scores.probe
+    scores, ablation = made.inputs["scores"], made.inputs["ablation"]
+    text, probe = np.arange(18, 29), scores.probe
+    assert made.bos
     assert probe.shape == (4, 17) and np.isin(probe[:, 1:], text).all()
     np.testing.assert_array_equal(probe[:, 1:9], probe[:, 9:])
-    assert (probe[:, 0] == 29).all() and made.scores.documents.shape == (3, 13)
+    assert (probe[:, 0] == 29).all() and scores.documents.shape == (3, 13)
     for task in task_names(SOURCE):
-        clean, corrupted = made.scores.clean[task], made.scores.corrupted[task]
+        clean, corrupted = scores.clean[task], scores.corrupted[task]
         np.testing.assert_array_equal(clean.targets[:3], corrupted.targets)
-        asked = made.ablation.prompts[f"{task}_test"]
-        assert asked.tokens.shape == (5, 10)
+        assert ablation.prompts[f"{task}_test"].tokens.shape == (5, 10)
     alone = prepare_tokens(config, SOURCE, 30, ("scores",))
-    assert alone.ablation is None
+    assert "ablation" not in alone.inputs
     zero = dataclasses.replace(
         config, ablation=dataclasses.replace(config.ablation, zero_shot=True)
     )
-    queries = prepare_tokens(zero, SOURCE, 30, ("scores", "ablation")).ablation
-    assert queries
+    both = prepare_tokens(zero, SOURCE, 30, ("scores", "ablation"))
+    queries = both.inputs["ablation"]
     batch, full = queries.zero_shot["shift-1_test"], queries.prompts["shift-1_test"]
     np.testing.assert_array_equal(batch.tokens, full.tokens[:, [0, -1]])
 

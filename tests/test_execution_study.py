@@ -19,10 +19,10 @@ from jaxheads.models import family, gpt2
 from jaxheads.models.forward import forward
 from jaxheads.runs import Arrays, RunFolder, load as load_run
 from jaxheads.studies.config import StudyConfig
-from jaxheads.studies.context import STUDY
 from jaxheads.studies.function_vectors import study
 from jaxheads.studies.function_vectors.config import ExecutionConfig
 from jaxheads.studies.function_vectors.execution import PROMPTS
+from jaxheads.studies.inputs import STUDY
 from jaxheads.studies.report import render
 from jaxheads.studies.run import run_study
 from jaxheads.weights.model import load

@@ -1,5 +1,7 @@
 """A value that is not finite is told where it is, and is never written."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -8,10 +10,11 @@ from jaxheads.errors import UserError
 from jaxheads.heads import parse_heads
 from jaxheads.runs import finite
 from jaxheads.scores.config import ScoresConfig
-from jaxheads.studies.ablation import few_shot
+from jaxheads.studies.ablation import study as few_shot
 from jaxheads.studies.ablation.config import AblationConfig
 from jaxheads.studies.config import StudyConfig
-from jaxheads.studies.context import prepare
+from jaxheads.studies.inputs import prepare
+from jaxheads.studies.job import Given, Job
 from jaxheads.studies.scores import study as head_scores
 from jaxheads.weights.model import load
 
@@ -141,9 +144,11 @@ def test_scores_stop_at_the_first_unit(prepared, tmp_path, quick_compilation):
     with pytest.raises(
         UserError, match=r"of scores-attention .* layer 1, head 4, prom"
     ):
-        head_scores.run(
-            inputs.scores, params, model.config, run, 10**9, lambda flops: None
+        job = Job(
+            *(params, model.config, None, Given({}, None), run, 10**9),
+            lambda flops: None,
         )
+        head_scores.run(inputs.inputs["scores"], job)
     assert not list((run.path / "units").iterdir())
 
 
@@ -153,18 +158,26 @@ def test_an_ablation_stops_where_only_a_set_overflows(
     """Answers are tokens, which cannot be NaN; they are told all the same."""
     model, inputs = prepared
     sets = []
-    for n, names in enumerate(([], ["0.1"], ["1.4", "2.0"])):
+    for n, names in enumerate((["0.1"], ["1.4", "2.0"])):
         heads = parse_heads(names, (3, 6))
         told = {"name": str(n), "ranking": "", "mode": "chosen", "count": len(names)}
         sets.append((told, heads))
     fill = np.zeros((3, 6, 10), np.float32)
     fill[1, 4] = 3e38  # its part of the stream is infinite
     run = folder(tmp_path, "float16")
+    # No set by a ranking: the empty one, and these.
+    asked = dataclasses.replace(
+        inputs.inputs["ablation"].settings,
+        **dict(rankings=(), fractions=(), keep_only=(), draws=0, matched_to=()),
+    )
+    own = dataclasses.replace(inputs.inputs["ablation"], settings=asked, own=sets)
+    given = Given({"function_vector": np.zeros((3, 6))}, fill)
+    job = Job(
+        *(model.params, model.config, model.tokenizer, given, run, 10**9),
+        lambda flops: None,
+    )
     with pytest.raises(UserError) as error:
-        few_shot.run(
-            inputs.ablation, model.params, model.config, model.tokenizer, sets, fill,
-            run, 10**9, lambda flops: None,
-        )  # fmt: skip
+        few_shot.run(own, job)
     assert "logits of ablation-synonym must be finite" in str(error.value)
     assert "at set 2, prompt 0, new token 0" in str(error.value)
     assert "float32" in str(error.value) and not list((run.path / "units").iterdir())

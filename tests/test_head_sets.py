@@ -224,6 +224,8 @@ def test_scores_that_do_not_depend_on_another_seldom_correlate():
     made = []
     for trial in range(20):
         run = run_of(random_scores(2 * trial), random_scores(2 * trial + 1))
-        definition = [one for one in claims.CLAIMS if one.name == "scores_correlate"]
+        definition = [
+            one for one in claims.definitions() if one.name == "scores_correlate"
+        ]
         made.append(claims.judge(definition, run, claims.Rules())[0].verdict == "holds")
     assert np.mean(made) <= 0.15

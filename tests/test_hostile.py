@@ -23,7 +23,7 @@ from jaxheads.report.page import _script_json
 from jaxheads.scores.config import ScoresConfig
 from jaxheads.studies.ablation.config import AblationConfig
 from jaxheads.studies.config import StudyConfig
-from jaxheads.studies.context import prepare
+from jaxheads.studies.inputs import prepare
 from jaxheads.studies.scores import page
 from jaxheads.tokenizer.tokenizer import Tokenizer
 from jaxheads.training.data.corpora import open_corpus

@@ -61,7 +61,7 @@ def test_masks_are_those_of_the_definition(objective, length):
         ends = rng.random(tokens.shape) < 0.12
         documents = np.cumsum(ends, axis=1).astype(np.int32)
         scored = rng.random((6, length)) < 0.9
-        embedding = rng.normal(size=(vocabulary, 5)).astype(np.float32)
+        embedding = rng.normal(size=(60, 5)).astype(np.float32)
         for segments in (None, documents):
             given = (objective, tokens, segments, scored, embedding, 0.3)
             np.testing.assert_array_equal(mask(*given), brute_force(*given))

@@ -73,7 +73,8 @@ def test_only_the_entry_and_the_studies_config_are_known_to_the_command_line():
         "jaxheads",  # stops
         "jaxheads.cli.options",
         "jaxheads.errors",
-        "jaxheads.studies.config",
+        "jaxheads.studies",  # registry
+        "jaxheads.studies.options",
     }
 
 

@@ -125,7 +125,7 @@ def test_the_example_for_a_tpu_vm_scores_as_one_device_does(model_folder, tmp_pa
     command = [script, model_folder, "--out", out, *options]
     said = run_all([[*command, "--process", index] for index in range(2)], 2)
     assert "leading head" in said[0] and "leading head" not in said[1]
-    config = StudyConfig(ScoresConfig(tasks=("antonym",)), shots=2)
+    config = StudyConfig(scores=ScoresConfig(tasks=("antonym",)), shots=2)
     one = run_study(jh.load(model_folder), config, tmp_path / "one", parts=("scores",))
     two = runs.load(out)
     assert sorted(os.listdir(out)) == ["arrays.npz", "result.json"]

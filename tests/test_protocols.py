@@ -11,14 +11,15 @@ from test_cli import SMALL, jaxheads
 
 from jaxheads import runs
 from jaxheads.cli.options import parse
-from jaxheads.cli.run import study_config
 from jaxheads.icl.task_names import TemplateName
 from jaxheads.icl.tasks import load_tasks
 from jaxheads.icl.templates import TEMPLATES
+from jaxheads.studies.ablation.study import Inputs
 from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.function_vectors.config import ExecutionConfig
-from jaxheads.studies.protocols import DEFAULT, DEVIATIONS, MEANING, PROTOCOLS, value_of
-from jaxheads.studies.run import ablation_sets
+from jaxheads.studies.job import Given
+from jaxheads.studies.options import DEFAULT_PROTOCOL
+from jaxheads.studies.protocols import DEVIATIONS, MEANING, PROTOCOLS, value_of
 
 TEXT, CODE = PROTOCOLS["yin2025"], PROTOCOLS["yin2025-code"]
 
@@ -46,14 +47,14 @@ def test_every_switch_in_which_the_two_differ_is_told():
         "execution.random_sets",
     }
     differ = set()
-    for field in dataclasses.fields(StudyConfig):
-        one, other = getattr(TEXT, field.name), getattr(CODE, field.name)
+    for name, one in TEXT.options().items():
+        other = CODE.options()[name]
         if not dataclasses.is_dataclass(one):
-            differ |= {field.name} if one != other else set()
+            differ |= {name} if one != other else set()
             continue
         for inner in dataclasses.fields(one):
             if getattr(one, inner.name) != getattr(other, inner.name):
-                differ.add(f"{field.name}.{inner.name}")
+                differ.add(f"{name}.{inner.name}")
     assert differ - amounts <= told
     same = {one.switch for one in DEVIATIONS if one.text_value == one.code_value}
     assert told - same <= differ
@@ -71,7 +72,7 @@ def test_the_papers_numbers_stand_in_the_protocols():
             assert part.rankings == ("function_vector", "induction_yin")
             assert part.exclusion == 0.02
     assert {config.protocol for config in PROTOCOLS.values()} == set(PROTOCOLS)
-    assert set(MEANING) == set(PROTOCOLS) and DEFAULT in PROTOCOLS
+    assert set(MEANING) == set(PROTOCOLS) and DEFAULT_PROTOCOL in PROTOCOLS
 
 
 def test_the_code_excludes_none_of_48_heads():
@@ -79,8 +80,8 @@ def test_the_code_excludes_none_of_48_heads():
     scores = {name: rng.normal(size=(6, 8)) for name in TEXT.ablation.rankings}
 
     def sets(config):
-        made = ablation_sets(config).build(scores)
-        return {told["name"]: heads for told, heads in made}
+        inputs = Inputs({}, {}, config.ablation, config.seed)
+        return {told["name"]: heads for told, heads in inputs.sets(Given(scores, None))}
 
     text, code = sets(TEXT), sets(CODE)
     with_all = "function_vector 0.2"
@@ -118,11 +119,11 @@ def test_the_templates_are_those_of_the_config():
 )
 def test_the_protocol_gives_the_defaults_and_options_override_it(written):
     command = parse(["score", "x", *written, "--scores.clean-prompts", "7"])
-    config, todd = study_config(command), PROTOCOLS["todd2024"]
+    config, todd = command.config(), PROTOCOLS["todd2024"]
     assert config.protocol == "todd2024" and config.bos is True
     assert config.scores == dataclasses.replace(todd.scores, clean_prompts=7)
-    assert study_config(parse(["study"])) == PROTOCOLS["quick"]
-    whole = study_config(parse(["study", *written]))
+    assert parse(["study"]).config() == PROTOCOLS["quick"]
+    whole = parse(["study", *written]).config()
     assert whole == todd
 
 

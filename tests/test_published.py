@@ -18,7 +18,7 @@ from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward
 from jaxheads.scores import induction_text
 from jaxheads.studies.config import StudyConfig
-from jaxheads.studies.context import prepare
+from jaxheads.studies.inputs import prepare
 from jaxheads.studies.protocols import PROTOCOLS
 from jaxheads.studies.run import run_study
 from jaxheads.weights.model import load
@@ -332,17 +332,14 @@ def test_no_demonstration_shows_the_answer_if_asked(model):
     few = dataclasses.replace(config.ablation, tasks=("sentiment",), prompts=6)
     config = dataclasses.replace(config, ablation=few, no_label_overlap=True)
     made = prepare(model, config, ("ablation",))
-    assert made.ablation is not None and made.scores is not None
-    batch = made.ablation.prompts["sentiment"]
-    for ids, length, answer in zip(
-        batch.tokens, batch.lengths, made.ablation.answers["sentiment"], strict=True
-    ):
+    evaluated = made.inputs["ablation"]
+    batch, answers = evaluated.prompts["sentiment"], evaluated.answers["sentiment"]
+    for ids, length, answer in zip(batch.tokens, batch.lengths, answers, strict=True):
         text = model.tokenizer.decode(ids[:length])
         assert f"A: {answer}" not in text and text.count("A: ") == 2
     same = dataclasses.replace(config, no_label_overlap=False)
-    plain = prepare(model, same, ("ablation",)).scores
-    assert plain is not None
-    for task, batch in made.scores.clean.items():
+    plain = prepare(model, same, ("ablation",)).inputs["scores"]
+    for task, batch in made.inputs["scores"].clean.items():
         assert (batch.tokens == plain.clean[task].tokens).all(), "scored as ever"
 
 

@@ -16,16 +16,14 @@ from synthetic_run import Sizes, make_run
 from test_report import hostile_run, payload
 
 from jaxheads.errors import UserError
-from jaxheads.report.figures import from_spec, to_csv
+from jaxheads.report.figures import to_csv
 from jaxheads.runs import Run
 from jaxheads.studies.ablation import outcomes
 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
 
-import altair as alt
-
-from jaxheads.report import export, figures, theme
+from jaxheads.report import export, theme
 from jaxheads.report.export import write_exports
 from jaxheads.studies import page as sections
 from jaxheads.studies.report import render, write_report
@@ -77,8 +75,8 @@ def test_every_figure_has_a_picture_and_its_numbers(made, files: Path):
         }  # fmt: skip
         assert one.title["text"].split()[0] in text
         rows = read(files / f"{one.name}.csv")
-        assert rows and len(rows) == len(one.rows)
-        for row, told in zip(rows, one.rows, strict=True):
+        assert rows and len(rows) == len(one.figure.data)
+        for row, told in zip(rows, one.figure.data, strict=True):
             for name, value in told.items():
                 if isinstance(value, (float, np.floating)):
                     text = row[name]
@@ -229,34 +227,6 @@ def test_text_stands_out_from_its_ground(dark: bool, text: str, ground: str):
     assert (high + 0.05) / (low + 0.05) >= 4.5
 
 
-# Charts that say nothing of their numbers are read from their specification.
-
-
-def test_a_charts_own_data_is_named_by_axes_and_tooltips():
-    rows = [{"x": 1, "y": 2.5, "a": 2.0, "b": 3.0, "t": "2.5 [2, 3]", "secret": 9}]
-    base = alt.Chart(alt.Data(values=rows)).encode(x=alt.X("x:Q", title="heads (%)"))
-    y = alt.Y("y:Q", title="accuracy")
-    chart = alt.layer(
-        base.encode(y=alt.Y("a:Q", title="accuracy"), y2="b:Q").mark_area(),
-        base.encode(y=y, tooltip=[alt.Tooltip("t:N", title="value")]).mark_line(),
-    )
-    drawn = figures.figure("Chart", "", chart, 100)
-    assert from_spec(drawn.spec, {}) == [
-        {
-            "heads (%)": 1, "accuracy, low": 2.0, "accuracy, high": 3.0,
-            "accuracy": 2.5, "value": "2.5 [2, 3]",
-        }
-    ]  # fmt: skip
-
-
-def test_a_shared_data_set_is_read_by_its_name():
-    chart = alt.Chart(alt.NamedData("heads")).mark_point()
-    chart = chart.encode(x=alt.X("s0:Q", title="score"))
-    drawn = figures.figure("Chart", "", chart, 100)
-    rows = from_spec(drawn.spec, {"heads": [{"s0": 1.5, "h": "0.1"}]})
-    assert rows == [{"score": 1.5}]
-
-
 def test_csv_cells_are_read_back_the_same():
     rows = [
         {"a": 0.1, "b": np.float32(0.1), "c": 'x, "y"\nz', "d": None},
@@ -277,7 +247,8 @@ def test_files_are_replaced_whole_or_not_at_all(made, tmp_path: Path, monkeypatc
     write_exports([one], tmp_path, "csv")
     target = tmp_path / "strength-induction.csv"
     first = target.read_bytes()
-    changed = dataclasses.replace(one, rows=[{"a": 1}])
+    numbers = dataclasses.replace(one.figure, data=[{"a": 1}])
+    changed = dataclasses.replace(one, figure=numbers)
 
     def full(source, target):
         raise OSError(28, "No space left on device")

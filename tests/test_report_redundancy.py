@@ -78,7 +78,7 @@ def redundancy_run(parts=("scores",), **settings) -> Run:
     run = make_run(parts=parts)
     return dataclasses.replace(
         run,
-        result=run.result | {"redundancy": result.describe()},
+        result=run.result | result.describe(),
         arrays=run.arrays | result.arrays(),
     )
 

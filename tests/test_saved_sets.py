@@ -13,8 +13,10 @@ from jaxheads.errors import UserError
 from jaxheads.heads import parse_heads, singles, uniform
 from jaxheads.heads.set_files import read_sets, write_sets
 from jaxheads.studies.ablation.config import AblationConfig
+from jaxheads.studies.ablation.study import Inputs, chosen_sets
 from jaxheads.studies.config import StudyConfig
-from jaxheads.studies.run import chosen_sets, stated_config
+from jaxheads.studies.inputs import Prepared
+from jaxheads.studies.run import stated_config
 from jaxheads.weights.model import load
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -142,9 +144,11 @@ def test_the_sets_and_not_their_file_decide_which_run_it_is(model_folder, tmp_pa
 
     def stated(path):
         config = StudyConfig(ablation=AblationConfig(sets=path, heads=("1.1",)))
-        own = chosen_sets(model, config)
+        own = chosen_sets(model, config.ablation)
         assert [one["name"] for one, _ in own][-1] == "1.1"
-        return stated_config(config, own, ("scores", "ablation"))
+        inputs = Inputs({}, {}, config.ablation, 0, own=own)
+        prepared = Prepared({"ablation": inputs}, {}, False)
+        return stated_config(config, ("scores", "ablation"), None, prepared)
 
     write_sets(file, sets)
     first = stated(file)
@@ -173,10 +177,10 @@ def test_a_study_refuses_a_file_before_it_runs(model_folder, scored, capfd, tmp_
 
 
 def test_a_run_states_the_options_of_its_parts_alone():
-    stated = stated_config(StudyConfig(), [], ("ablation",))
+    stated = stated_config(StudyConfig(), ("ablation",))
     assert "ablation" in stated and "scores" in stated, "it needs scores"
     assert not {"token_loss", "execution", "redundancy", "attribution"} & set(stated)
-    stated = stated_config(StudyConfig(), [], ("attribution",))
+    stated = stated_config(StudyConfig(), ("attribution",))
     assert "attribution" in stated and "scores" not in stated
     general = {"shots", "seed", "protocol", "drawing", "template", "no_label_overlap"}
     assert general < set(stated)

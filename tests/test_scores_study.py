@@ -15,7 +15,7 @@ from jaxheads.scores.config import EXTRA_SCORES, USUAL_SCORES, ScoresConfig
 from jaxheads.studies import page as sections
 from jaxheads.studies.ablation.config import AblationConfig
 from jaxheads.studies.config import StudyConfig
-from jaxheads.studies.context import prepare
+from jaxheads.studies.inputs import prepare
 from jaxheads.studies.run import run_study
 from jaxheads.weights.model import load
 
@@ -98,8 +98,8 @@ def test_the_plan_counts_the_further_scores(run, model):
         scores = dataclasses.replace(SMALL.scores, names=names)
         config = dataclasses.replace(SMALL, scores=scores)
         prepared = prepare(model, config, ("scores",))
-        assert prepared.scores is not None
-        return prepared.scores.cost(model.config).flops
+        assert prepared.inputs["scores"] is not None
+        return prepared.inputs["scores"].cost(model.config).flops
 
     usual = flops()
     assert flops("duplicate_token", "induction_value_weighted") == usual
@@ -112,8 +112,8 @@ def test_the_memory_budget_changes_no_score(model):
     names = ("prefix_matching", "relation_index")
     scores = dataclasses.replace(SMALL.scores, names=names)
     config = dataclasses.replace(SMALL, scores=scores)
-    prepared = prepare(model, config, ("scores",)).scores
-    assert prepared is not None and len(prepared.parts) == 2
+    prepared = prepare(model, config, ("scores",)).inputs["scores"]
+    assert len(prepared.parts) == 2
     for part in prepared.parts:
         chunks, made = [], []
         for budget in (1, 10**9):

@@ -8,6 +8,39 @@ import pytest
 from jaxheads import statistics
 
 
+def test_bootstrap_of_three_values_has_the_quantiles_of_all_27_resamples():
+    values = np.array([0.0, 1.0, 5.0])
+    every = [np.mean(pick) for pick in itertools.product(values, repeat=3)]
+    got = statistics.bootstrap_mean(values, seed=3, samples=20_000, level=0.8)
+    assert got.mean == 2.0
+    # The 27 means are discrete and the quantiles fall inside atoms: 11/3 has
+    # 3/27 above it by 5 (1/27), so 90 % is 11/3; 10 % is 1/3 (1/27 below it).
+    assert (got.low, got.high) == pytest.approx(
+        tuple(np.quantile(every, [0.1, 0.9], method="inverted_cdf"))
+    )
+
+
+def test_bootstrap_is_as_wide_as_the_normal_interval():
+    values = np.random.default_rng(0).normal(size=(4, 400))
+    got = statistics.bootstrap_mean(values, seed=1)
+    half = 1.96 * values.std(1) / 20
+    assert got.mean == pytest.approx(values.mean(1))
+    np.testing.assert_allclose(got.high - got.mean, half, rtol=0.12)
+    np.testing.assert_allclose(got.mean - got.low, half, rtol=0.12)
+
+
+def test_the_seed_decides_the_interval():
+    values = np.random.default_rng(2).random(30)
+    one, same, other = (statistics.bootstrap_mean(values, seed) for seed in (1, 1, 2))
+    assert one == same
+    assert one.mean == other.mean and one.low != other.low
+
+
+def test_nothing_to_resample_is_refused():
+    with pytest.raises(ValueError, match="nothing to resample"):
+        statistics.bootstrap_mean(np.zeros(0), seed=0)
+
+
 @pytest.mark.parametrize(
     ("a", "b", "expected"),
     [

@@ -21,7 +21,7 @@ from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward
 from jaxheads.scores.config import ScoresConfig
 from jaxheads.studies.ablation import outcomes
-from jaxheads.studies.ablation.config import AblationConfig, TokenLossConfig
+from jaxheads.studies.ablation.config import AblationConfig
 from jaxheads.studies.attribution.config import AttributionConfig
 from jaxheads.studies.compare_runs.config import ArmsConfig
 from jaxheads.studies.config import StudyConfig
@@ -29,6 +29,7 @@ from jaxheads.studies.function_vectors.config import ExecutionConfig
 from jaxheads.studies.redundancy.config import RedundancyConfig
 from jaxheads.studies.run import run_study
 from jaxheads.studies.six_arguments.config import ArgumentsConfig
+from jaxheads.studies.token_loss.config import TokenLossConfig
 from jaxheads.training.config import EvidenceConfig, TrainConfig
 from jaxheads.weights.model import load
 

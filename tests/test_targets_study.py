@@ -14,11 +14,12 @@ from jaxheads.icl.tasks import load_task
 from jaxheads.models.forward import forward
 from jaxheads.runs import RunFolder
 from jaxheads.scores.config import ScoresConfig
-from jaxheads.studies.ablation import few_shot, outcomes
+from jaxheads.studies.ablation import outcomes, study as few_shot
 from jaxheads.studies.ablation.config import AblationConfig
 from jaxheads.studies.config import StudyConfig
-from jaxheads.studies.context import prepare
 from jaxheads.studies.function_vectors.config import ExecutionConfig
+from jaxheads.studies.inputs import prepare
+from jaxheads.studies.job import Given, Job
 from jaxheads.studies.redundancy.config import RedundancyConfig
 from jaxheads.studies.run import run_study
 from jaxheads.tokenizer.tokenizer import Tokenizer
@@ -124,7 +125,7 @@ def test_the_published_choice_leaves_such_tasks_out_of_means(model, tmp_path):
 
 def test_f1_is_of_the_whole_answer_up_to_the_end_of_the_text(model, tmp_path):
     """Answers that are what the model says: whole, and cut at its control tokens."""
-    inputs = prepare(model, STUDY, ("ablation",), None).ablation
+    inputs = prepare(model, STUDY, ("ablation",), None).inputs["ablation"]
     assert inputs is not None
     (space,) = model.tokenizer.encode(" ")
     answers, ends = {}, 0
@@ -141,17 +142,21 @@ def test_f1_is_of_the_whole_answer_up_to_the_end_of_the_text(model, tmp_path):
     assert 0 < ends < 8
     told = dataclasses.replace(inputs, answers=answers, zero_shot={})
     shape = (model.config.num_layers, model.config.num_heads)
-    run = few_shot.run(
-        told,
+    nothing = np.zeros(shape)
+    given = Given(
+        {"function_vector": nothing, "induction": nothing},
+        np.zeros((*shape, model.config.head_dim), np.float32),
+    )
+    job = Job(
         model.params,
         model.config,
         model.tokenizer,
-        [({"name": "clean"}, np.zeros(shape, bool))],
-        np.zeros((*shape, model.config.head_dim), np.float32),
+        given,
         RunFolder(tmp_path / "run", "ablation", {}, {}),
         2**28,
         lambda flops: None,
     )
+    run = few_shot.run(told, job)
     assert run.few_shot.f1 is not None
     expected = [[token_f1(a, a) for a in of_task] for of_task in answers.values()]
     np.testing.assert_array_equal(run.few_shot.f1[0], expected)
@@ -161,7 +166,7 @@ def test_f1_is_of_the_whole_answer_up_to_the_end_of_the_text(model, tmp_path):
 @pytest.mark.parametrize("part", ["execution", "redundancy"])
 def test_what_counts_first_tokens_alone_needs_some_that_tell(model, part):
     made = prepare(model, STUDY, ("scores", part))
-    assert getattr(made, part) is not None
+    assert part in made.inputs
     message = rf"--{part}.tasks needs answers .* of word_length have the same one"
     with pytest.raises(UserError, match=message):
         prepare(model, PUBLISHED, ("scores", part))

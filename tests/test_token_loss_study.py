@@ -15,10 +15,11 @@ from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward
 from jaxheads.scores.config import ScoresConfig
 from jaxheads.studies.ablation import findings, outcomes
-from jaxheads.studies.ablation.config import TokenLossConfig
 from jaxheads.studies.config import StudyConfig
-from jaxheads.studies.context import prepare
-from jaxheads.studies.run import cost, planned_sets, run_study, token_loss_sets
+from jaxheads.studies.inputs import prepare
+from jaxheads.studies.job import Given
+from jaxheads.studies.run import cost, run_study, stand_in
+from jaxheads.studies.token_loss.config import TokenLossConfig
 from jaxheads.weights.model import load
 
 PARTS = ("scores", "token_loss")
@@ -82,9 +83,8 @@ def changed(study, **options):
 
 def losses(model, study, **options):
     """What would be scored under other options."""
-    made = prepare(model, changed(study, **options), ("token_loss",)).token_loss
-    assert made is not None
-    return made
+    made = prepare(model, changed(study, **options), ("token_loss",))
+    return made.inputs["token_loss"]
 
 
 def test_as_many_documents_as_there_are(run, model, study):
@@ -161,28 +161,23 @@ def test_further_values_are_tried_at_some_fractions_only(run, model, study):
     everywhere = changed(study, side_by_side=())
     for config in (study, everywhere):
         prepared = prepare(model, config, PARTS)
-        assert prepared.token_loss
-        sets = token_loss_sets(config).build(
-            {name: run.arrays[f"score/{name}"] for name in run.result["scores"]}
-        )
-        planned = planned_sets(prepared, model.config, config, [])["token_loss"]
-        rows = sum(
-            len(prepared.token_loss.of_value(value, sets)) for value in LOSS.values
-        )
+        inputs = prepared.inputs["token_loss"]
+        sets = inputs.sets(Given.of_arrays(run.arrays, run.result["scores"]))
+        rows = sum(len(inputs.of_value(value, sets)) for value in LOSS.values)
         assert rows == (len(told) if config is study else 13 + 12)
-        forwards = cost(prepared, model.config, config, [])["token_loss"].forwards
+        forwards = cost(prepared, model.config, config)["token_loss"].forwards
         assert forwards == 3 * rows + 2
-        fits = prepared.token_loss.fits(model.params, model.config, planned, 10**9)
+        given = stand_in(prepared, model.config, config)
+        fits = inputs.fits(model.params, model.config, given, 10**9)
         assert sum(fit.program.items for fit in fits if fit.program.items > 1) == rows
 
 
 def test_the_values_after_the_first_take_fewer_random_sets(model, study):
     config = changed(study, side_by_side=(), draws=4, draws_elsewhere=2)
-    inputs = prepare(model, config, PARTS).token_loss
-    assert inputs
+    inputs = prepare(model, config, PARTS).inputs["token_loss"]
     scores = {name: np.eye(2, 3) for name in config.token_loss.rankings}
-    plan = dataclasses.replace(token_loss_sets(config), fractions=(0.5,))
-    sets = plan.build(scores)
+    half = dataclasses.replace(config.token_loss, fractions=(0.5,))
+    sets = dataclasses.replace(inputs, settings=half).sets(Given(scores, None))
     drawn = {
         value: [d["draw"] for d, _ in inputs.of_value(value, sets) if d["draw"] > 0]
         for value in LOSS.values

@@ -19,9 +19,10 @@ from jaxheads.models.forward import forward
 from jaxheads.models.parameters import init_params, num_params
 from jaxheads.scores import attention, induction
 from jaxheads.scores.config import ScoresConfig
-from jaxheads.studies.ablation.config import AblationConfig, TokenLossConfig
+from jaxheads.studies.ablation.config import AblationConfig
 from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.run import run_study
+from jaxheads.studies.token_loss.config import TokenLossConfig
 from jaxheads.weights.convert import from_params
 from jaxheads.weights.model import load
 

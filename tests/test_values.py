@@ -11,9 +11,10 @@ from jaxheads.errors import UserError
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward
 from jaxheads.scores.config import ScoresConfig
-from jaxheads.studies.ablation.config import AblationConfig, TokenLossConfig
+from jaxheads.studies.ablation.config import AblationConfig
 from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.run import run_study
+from jaxheads.studies.token_loss.config import TokenLossConfig
 from jaxheads.weights.model import load
 
 VALUES = ("bos", "mean_by_position", "resample", "zero", "mean")

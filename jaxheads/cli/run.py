@@ -6,42 +6,39 @@ Nothing heavy is imported before a command runs, so that ``--help`` is quick.
 import dataclasses
 import logging
 import os
-import re
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
 from jaxheads import stops
 from jaxheads.cli.options import (
-    NAMES,
-    PARTS,
     Compare,
-    CompareRuns,
-    ComputingCommand,
     Convert,
     Doctor,
-    Dynamics,
-    Evidence,
     Export,
-    FigureFormat,
     Inspect,
     Models,
     Protocols,
-    RankedCommand,
     Report,
-    StudyCommand,
     Tasks,
-    Train,
+    name_of,
     parse,
 )
 from jaxheads.errors import UserError, check_local
-from jaxheads.studies.config import StudyConfig
+from jaxheads.studies import registry
+from jaxheads.studies.options import (
+    ComputingCommand,
+    FigureFormat,
+    RankedCommand,
+    StudyCommand,
+    default_folder,
+)
 
 if TYPE_CHECKING:
     from jaxheads import runs
@@ -68,8 +65,6 @@ def run(arguments: list[str] | None = None) -> None:
         stops.stop_after(command.stop_after)
         _foresee_page(command)
     match command:
-        case Dynamics():
-            _dynamics(command, console)
         case Report():
             _report(command, console)
         case Compare():
@@ -78,20 +73,6 @@ def run(arguments: list[str] | None = None) -> None:
             _export(command, console)
         case Convert():
             _convert(command, console)
-        case Train():
-            from jaxheads.studies.train.command import run_command
-
-            _write_report(run_command(command, console, _wide_console(120)), console)
-        case Evidence():
-            from jaxheads.studies.six_arguments.command import run_command
-
-            run = run_command(command, console, _wide_console(120))
-            _write_report(run, console, figures=command.figures)
-        case CompareRuns():
-            from jaxheads.studies.compare_runs.command import run_command
-
-            compared = run_command(command, console, _wide_console(140))
-            _write_report(compared, console, figures=command.figures)
         case Models():
             from jaxheads.weights.presets import table
 
@@ -109,7 +90,7 @@ def run(arguments: list[str] | None = None) -> None:
             _inspect(command, console)
         case Doctor():
             _doctor(command, console)
-        case StudyCommand():
+        case _:
             _run_study(command, console)
 
 
@@ -159,27 +140,24 @@ def _later(missing: str) -> str:
     )
 
 
-def study_config(command: StudyCommand) -> StudyConfig:
-    """The part of a command that decides the numbers."""
-    parts = {part for asked in PARTS.values() for part in asked}
-    given = {name: getattr(command, name) for name in parts if hasattr(command, name)}
-    return StudyConfig(
-        **given,
-        protocol=getattr(command, "protocol", None),
-        shots=command.shots,
-        seed=command.seed,
-        drawing=command.drawing,
-        targets=command.targets,
-        template=command.template,
-        no_label_overlap=command.no_label_overlap,
-        tasks=command.tasks,
-        text=command.text,
-        bos=command.bos,
-    )
+def _run_study(command: Any, console: Console) -> None:
+    """Run what the command of a study is of, and write its page."""
+    own = registry.owner(type(command))
+    does = registry.load(own, "command") if own else None
+    output = _wide_console(does.WIDTH if does else 120)
+    if does:
+        finished = does.run_command(command, console, output)
+    else:
+        finished = _run_on_model(command, console)
+        from jaxheads.cli.tables import print_run
+
+        print_run(finished, output)
+    _write_report(finished, console, figures=getattr(command, "figures", None))
 
 
-def _run_study(command: StudyCommand, console: Console) -> None:
-    config = study_config(command)  # a mistake in it is told before jax starts
+def _run_on_model(command: StudyCommand, console: Console) -> "runs.Run":
+    """Load the model and run the studies of a command."""
+    config = command.config()  # a mistake in it is told before jax starts
     ranking = None
     if isinstance(command, RankedCommand) and command.ranking is not None:
         from jaxheads import runs
@@ -191,13 +169,12 @@ def _run_study(command: StudyCommand, console: Console) -> None:
                 "compare` reads it, and --ablation.sets takes sets of heads"
             )
         ranking = runs.load(command.ranking)
-    parts = PARTS[type(command)]
+    parts = command.parts
     if not config.execution.tasks:  # as in a study, unless they are named
         parts = tuple(part for part in parts if part != "execution")
     if ranking is not None:
         parts = tuple(part for part in parts if part != "scores")
 
-    from jaxheads.cli.tables import print_run
     from jaxheads.engine.devices import make_mesh
     from jaxheads.engine.progress import StudyBars, status
     from jaxheads.studies.run import run_study
@@ -206,9 +183,9 @@ def _run_study(command: StudyCommand, console: Console) -> None:
     with status(console, f"loading {command.source}"):
         mesh = make_mesh(command.mesh)
         model = load(command.source, command.revision, command.dtype, mesh)
-    out = command.out or _default_folder(command)
+    out = command.out or default_folder(command, name_of(command))
     with StudyBars(console) as bars:
-        finished = run_study(
+        return run_study(
             model,
             config,
             out,
@@ -218,22 +195,6 @@ def _run_study(command: StudyCommand, console: Console) -> None:
             calibrate=True,
             progress=bars.progress,
         )
-    print_run(finished, _wide_console(120))
-    _write_report(finished, console, figures=command.figures)
-
-
-def _dynamics(command: Dynamics, console: Console) -> None:
-    if command.revision is not None:
-        raise UserError(
-            "dynamics takes --steps and --revision-pattern instead of --revision "
-            f"{command.revision}: leave it out"
-        )
-    config = study_config(command)
-    from jaxheads.studies.dynamics.command import run_command
-
-    out = command.out or _default_folder(command)
-    finished = run_command(command, config, out, console, _wide_console(120))
-    _write_report(finished, console, figures=command.figures)
 
 
 def _report(command: Report, console: Console) -> None:
@@ -365,14 +326,6 @@ def _doctor(command: Doctor, console: Console) -> None:
 def _wide_console(width: int = 180) -> Console:
     """Standard output; a file or a pipe is wide enough that no row is broken."""
     return _Console(width=None if sys.stdout.isatty() else width, markup=False)
-
-
-def _default_folder(command: StudyCommand) -> Path:
-    """Such as runs/pythia-160m-step1000-study."""
-    name = Path(command.source).name.removesuffix(".gguf")
-    words = [name, command.revision or "", NAMES[type(command)]]
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(filter(None, words)))
-    return Path("runs") / safe
 
 
 def _write_report(

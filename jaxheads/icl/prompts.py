@@ -211,6 +211,16 @@ def by_task(
     return np.stack([queries[task] for task in tasks]) if queries else None
 
 
+def named_tokens(kind: str, prompts: Mapping[str, Batch]) -> dict[str, np.ndarray]:
+    """Arrays of prompts as a run keeps them: "prompts/KIND/TASK", and what belongs."""
+    named = {}
+    for task, batch in prompts.items():
+        named[f"prompts/{kind}/{task}"] = batch.tokens
+        named[f"prompts/{kind}/{task}/lengths"] = batch.lengths
+        named[f"prompts/{kind}/{task}/targets"] = batch.targets
+    return named
+
+
 def encode_prompts(
     prompts: Sequence[Prompt],
     tokenizer: Tokenizer,

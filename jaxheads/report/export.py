@@ -8,7 +8,7 @@ from typing import Any, Literal
 from jaxheads import stops
 from jaxheads.errors import UserError
 from jaxheads.report import theme
-from jaxheads.report.figures import HEADS, Figure, Rows, from_spec, set_names, to_csv
+from jaxheads.report.figures import HEADS, Figure, Rows, to_csv
 from jaxheads.report.layout import Key, Section
 from jaxheads.runs import write_bytes
 
@@ -25,7 +25,6 @@ class Export:
     Attributes:
         name: of its files, without the suffix; no other figure of the page has it.
         figure: the chart.
-        rows: the numbers behind it.
         heading: of the figures that stand in a row with it.
         keys: the entries of the section's legend that are its own.
         width: of the plot, in pixels.
@@ -34,7 +33,6 @@ class Export:
 
     name: str
     figure: Figure
-    rows: Rows
     heading: str
     keys: list[Key]
     width: int
@@ -50,7 +48,7 @@ class Export:
     @property
     def csv(self) -> str:
         """The numbers, ready for a file."""
-        return to_csv(self.rows)
+        return to_csv(self.figure.data)
 
     @property
     def legend(self) -> dict[str, Any] | None:
@@ -61,8 +59,8 @@ class Export:
 def exports(sections: list[Section], head_rows: Rows) -> list[Export]:
     """Name the figures of a page, in order, and gather what each needs.
 
-    A name is made of the section's and the figure's own (or, where it has none, its
-    title's), never of its place, so that it stays when other figures come or go.
+    A name is made of the section's and the figure's own, never of its place, so that
+    it stays when other figures come or go.
 
     Args:
         sections: of the page.
@@ -72,18 +70,13 @@ def exports(sections: list[Section], head_rows: Rows) -> list[Export]:
     for section in sections:
         for beside in section.rows:
             for figure in beside.figures:
-                own = figure.name or f"{beside.title} {figure.title}"
-                name = _free(_slug(f"{section.anchor} {own}"), made)
-                sets = {HEADS: head_rows} if HEADS in set_names(figure.spec) else {}
-                rows = figure.data
-                if rows is None:
-                    rows = from_spec(figure.spec, sets)
-                keys = _own_keys(section.keys, rows)
+                name = _free(_slug(f"{section.anchor} {figure.name}"), made)
+                shared = figure.spec.get("data") == {"name": HEADS}
+                sets = {HEADS: head_rows} if shared else {}
+                keys = _own_keys(section.keys, figure.data)
                 columns = 1 if len(beside.figures) == 1 else min(beside.columns, 3)
                 made.append(
-                    Export(
-                        name, figure, rows, beside.title, keys, _WIDTHS[columns], sets
-                    )
+                    Export(name, figure, beside.title, keys, _WIDTHS[columns], sets)
                 )
     return made
 

@@ -1,6 +1,7 @@
 """The parts that a page is put together from."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from jaxheads.report.tables import Table
@@ -45,3 +46,25 @@ class Statement(NamedTuple):
 
     lead: str
     text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Topic:
+    """What one study tells of a run; nothing, where the run is not its own.
+
+    Attributes:
+        sections: in reading order.
+        verdict: answers the question at the head of the page; of several studies', the
+            last one's stands.
+        statements: for the head of the page.
+        last: sections that come after those of all studies.
+        tables: that stand open at the end.
+        folded: long ones, folded away.
+    """
+
+    sections: Sequence[Section | None] = ()
+    verdict: str | None = None
+    statements: Sequence[Statement] = ()
+    last: Sequence[Section | None] = ()
+    tables: Sequence[Table | None] = ()
+    folded: Sequence[Table | None] = ()

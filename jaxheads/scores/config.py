@@ -1,8 +1,10 @@
 """Scores and estimates by name; light to import, for the command line."""
 
 import dataclasses
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, get_args
 
+from jaxheads.errors import MOST_TOKENS, UserError, check_counts, check_tasks
 from jaxheads.icl.task_names import SCORING_TASKS
 
 ExtraScore = Literal[
@@ -74,3 +76,60 @@ class ScoresConfig:
     probe_vocabulary: Literal["tokenizer", "model"] = "tokenizer"
     """Where random tokens come from: the tokenizer's tokens, or all rows of the model's
     embedding, untrained padding included (what the reference study's code does)."""
+
+    needs_scores: ClassVar[bool] = False
+    shuffles_labels: ClassVar[bool] = True
+
+    def ranked_by(self) -> Mapping[str, tuple[str, ...]]:
+        """The scores that are taken, by option: none."""
+        return {}
+
+    def check(self, study: Any) -> None:
+        """Refuse what makes no sense, whatever the model.
+
+        Args:
+            study: the whole config, of which this is a part.
+
+        Raises:
+            UserError: says what.
+        """
+        strange = [name for name in self.names if name not in EXTRA_SCORES]
+        if strange:
+            raise UserError(
+                f"--scores.names takes scores of {', '.join(EXTRA_SCORES)}, not "
+                f"{strange[0]!r}"
+            )
+        on_ids = {"duplicate_token", "induction_value_weighted"} & {*self.names}
+        if self.probe_tokens == "retokenized" and on_ids:
+            raise UserError(
+                f"--scores.names {min(on_ids)} is measured on the induction probe of "
+                "token ids, not on one that went through text: leave it out, or give "
+                "--scores.probe-tokens ids"
+            )
+        check_shuffling(self.corrupt, study.drawing)
+        check_counts(
+            ("--scores.clean-prompts", self.clean_prompts, 1),
+            ("--scores.corrupted-prompts", self.corrupted_prompts, 2),
+            ("--scores.sequences", self.sequences, 2),
+            ("--scores.documents", self.documents, 2),
+            ("--scores.probe-sequences", self.probe_sequences, 2),
+            ("--scores.needles", self.needles, 2),
+            ("--scores.entities", self.entities, 2),
+            ("--scores.relation-texts", self.relation_texts, 2),
+        )
+        check_counts(
+            ("--scores.sequence-length", self.sequence_length, 2),
+            ("--scores.document-length", self.document_length, 2),
+            ("--scores.haystack-length", self.haystack_length, 1),
+            most=MOST_TOKENS,
+        )
+        check_tasks("--scores.tasks", self.tasks)
+
+
+def check_shuffling(corrupt: str, drawing: str) -> None:
+    """Refuse derangements where labels are shuffled as published."""
+    if drawing == "published" and corrupt == "derangement":
+        raise UserError(
+            "--drawing published shuffles labels by any permutation, as the code "
+            "that it follows: leave out the derangement"
+        )

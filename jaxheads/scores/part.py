@@ -2,7 +2,7 @@
 
 A part knows its token arrays, its cost and programs, how to measure, and how to turn
 what was measured into scores. Parts run one after the other, each kept as a unit of the
-run. They stand in ``catalogue``.
+run. `catalogue` makes them.
 """
 
 import dataclasses

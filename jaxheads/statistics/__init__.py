@@ -21,6 +21,37 @@ class Interval(NamedTuple):
     high: Any
 
 
+def bootstrap_mean(
+    values: np.ndarray, seed: int, samples: int = SAMPLES, level: float = LEVEL
+) -> Interval:
+    """Give the mean over the last axis with a percentile bootstrap interval.
+
+    The leading axes share the resamples, so differences between them stay paired.
+
+    Args:
+        values: [..., B]; to treat several axes as one population, ravel them first.
+        seed: of the resampling.
+        samples: number of resamples.
+        level: of the interval, 0.95 for 95 %.
+
+    Returns:
+        Mean, low and high, each [...] (floats where ``values`` is [B]).
+    """
+    values = np.asarray(values, np.float64)
+    count = values.shape[-1]
+    if not count:
+        raise ValueError(f"nothing to resample: values have shape {values.shape}")
+    # Drawing with replacement is a multinomial count of each value, so all the
+    # resamples of all the leading axes are one matrix product.
+    counts = np.random.default_rng(seed).multinomial(
+        count, np.full(count, 1 / count), size=samples
+    )
+    tail = 50 * (1 - level)
+    low, high = np.percentile(values @ counts.T / count, [tail, 100 - tail], axis=-1)
+    parts = (values.mean(-1), low, high)
+    return Interval(*(map(float, parts) if values.ndim == 1 else parts))
+
+
 def average_ranks(values: np.ndarray) -> np.ndarray:
     """Rank from 1 (smallest); equal values share the mean of their ranks.
 

@@ -5,34 +5,15 @@ import functools
 import json
 from typing import Any
 
-from jaxheads.report import export, receipt, theme
+from jaxheads.report import export, receipt, tables, theme
 from jaxheads.report.figures import Figure
 from jaxheads.report.layout import Section, Statement
 from jaxheads.report.tables import Table
 from jaxheads.runs import Run
-from jaxheads.studies import claims_page
-from jaxheads.studies.ablation import (
-    figures as ablation_figures,
-    findings,
-    first_tokens,
-    page as ablation_sections,
-    sentences,
-    tables as ablation_tables,
-)
-from jaxheads.studies.attribution import page as attribution
-from jaxheads.studies.claims import of_run as claims_of_run
-from jaxheads.studies.compare_runs import page as arms
-from jaxheads.studies.dynamics import page as dynamics, seeds_page
-from jaxheads.studies.function_vectors import page as execution
-from jaxheads.studies.redundancy import page as redundancy
-from jaxheads.studies.scores import (
-    figures as scores_figures,
-    page as score_sections,
-    tables as scores_tables,
-)
+from jaxheads.studies import claims, claims_page, registry
+from jaxheads.studies.ablation import findings
+from jaxheads.studies.scores.figures import head_rows
 from jaxheads.studies.scores.numbers import with_one_induction
-from jaxheads.studies.six_arguments import answers, page as evidence
-from jaxheads.studies.train import page as training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,73 +65,30 @@ class Page:
 def collect(run: Run) -> Page:
     """Put the page of a run together."""
     run = with_one_induction(run)
-    found = findings.find(run)
-    judged = claims_of_run(run)
+    found, judged = findings.find(run), claims.of_run(run)
+    topics = [
+        page.topic(run, found, judged) for page in registry.files("page").values()
+    ]
     made = [
         claims_page.section(judged),
-        score_sections.scores(run),
-        ablation_sections.accuracy(run),
-        *ablation_figures.sections(run),
-        ablation_sections.token_loss(run),
-        *redundancy.sections(run),
-        *attribution.sections(run),
-        *execution.sections(run),
-        *dynamics.sections(run),
-        *seeds_page.sections(run),
-        *training.sections(run),
-        *evidence.sections(run),
-        *arms.sections(run),
-        score_sections.places(run),
-        score_sections.strength(run),
-        score_sections.agreement(run, found),
-        score_sections.sizes(run, found),
-        score_sections.leading(run),
-        _tasks(run),
-        claims_page.sensitivity_section(run),
+        *(section for topic in topics for section in topic.sections),
+        *(section for topic in topics for section in topic.last),
     ]
+    open_tables = [table for topic in topics for table in topic.tables]
+    folded = [table for topic in topics for table in topic.folded]
+    folded = [*claims_page.rules(judged), *claims_page.figure_numbers(run), *folded]
     model, result = run.result["model"], run.result
     return Page(
         title=result.get("title") or "Which attention heads carry in-context learning?",
         model=str(model.get("name") or model["source"]),
         facts=receipt.model_facts(run),
-        verdict=redundancy.verdict(run, found)
-        or attribution.verdict(run, found)
-        or execution.verdict(run, found, judged)
-        or dynamics.verdict(run)
-        or seeds_page.verdict(run)
-        or training.verdict(run)
-        or answers.verdict(run)
-        or arms.verdict(run)
-        or sentences.verdict(found, judged),
+        verdict=[topic.verdict for topic in topics if topic.verdict][-1],
         headline=findings.headline(found),
-        statements=[
-            *sentences.say(run, found, judged),
-            *redundancy.say(run),
-            *attribution.say(run),
-            *execution.say(run, judged),
-            *dynamics.say(run),
-            *seeds_page.say(run),
-            *training.say(run),
-            *answers.say(run),
-            *arms.say(run),
-        ],
+        statements=[said for topic in topics for said in topic.statements],
         sections=[section for section in made if section],
         receipt=receipt.facts(run),
-        open_tables=ablation_tables.open_tables(run),
-        folded_tables=[
-            *claims_page.rules(judged),
-            *answers.rules(run),
-            *claims_page.figure_numbers(run),
-            *ablation_tables.folded_tables(run),
-        ],
+        open_tables=[table for table in (*open_tables, tables.plan(run)) if table],
+        folded_tables=[table for table in folded if table],
         config=json.dumps(result.get("config") or {}, indent=2, ensure_ascii=False),
-        head_rows=scores_figures.head_rows(run),
+        head_rows=head_rows(run),
     )
-
-
-def _tasks(run: Run) -> Section | None:
-    made = [ablation_tables.evaluation_tasks(run), scores_tables.scoring_tasks(run)]
-    listed, text = [table for table in made if table], first_tokens.say(run)
-    if not listed and not text:
-        return None
-    return Section("tasks", "Task by task", text, tables=listed)

@@ -16,12 +16,10 @@ from jaxheads.icl.task_names import (
     without_splits,
 )
 from jaxheads.scores.config import ScoresConfig
-from jaxheads.studies.ablation.config import AblationConfig, TokenLossConfig
+from jaxheads.studies.ablation.config import AblationConfig
 from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.function_vectors.config import ExecutionConfig
-
-DEFAULT = "quick"
-"""The protocol of a command that names none."""
+from jaxheads.studies.token_loss.config import TokenLossConfig
 
 _RANKINGS = ("function_vector", "induction_yin")
 _FRACTIONS = (0.01, 0.03, 0.05, 0.07, 0.09, 0.15, 0.20)

@@ -267,8 +267,10 @@ class Driver:
             before, ended = units(home), row.ended
             self._stop(command, home, seconds, changes, row, name)
             after = units(home)
-            if not (home / "out" / "result.json").exists():
-                row.lost += sum(after.get(path) != at for path, at in before.items())
+            row.lost += sum(
+                after.get(path) != at and not is_finished(path)
+                for path, at in before.items()
+            )
             if row.ended > ended:  # the next would find a finished folder
                 break
         code, error = self._run(command)
@@ -392,6 +394,14 @@ def content(home: Path) -> dict[str, str]:
             own = path.name == "report.html" or "params" in path.parts
             found[name] = "" if own else hashlib.sha256(path.read_bytes()).hexdigest()
     return found
+
+
+def is_finished(unit: Path) -> bool:
+    """Whether the run of a unit has ended, which needs no units any more.
+
+    Within a run there may be others: of each step of a training, of each seed.
+    """
+    return any((path / "result.json").exists() for path in unit.parents)
 
 
 def left_behind(home: Path) -> list[str]:

@@ -1,1 +1,1 @@
-"""Few-shot accuracy and token loss with heads replaced."""
+"""Few-shot accuracy with heads replaced."""

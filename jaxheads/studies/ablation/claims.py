@@ -1,4 +1,4 @@
-"""Claims about what replacing heads does, to few-shot answers and to token losses.
+"""Claims about what replacing heads does to few-shot answers.
 
 Each function measures one claim on a run; its docstring is the rule of its judgement.
 """
@@ -7,14 +7,12 @@ import numpy as np
 
 from jaxheads.report import words
 from jaxheads.runs import Run
-from jaxheads.statistics.claims import Measured, Rules
+from jaxheads.statistics.claims import Definition, Measured, Rules
 from jaxheads.statistics.paired_tests import equivalence
-from jaxheads.statistics.units import Estimate, of_means
+from jaxheads.statistics.units import of_means
 from jaxheads.studies.ablation.effects import (
     FV,
     INDUCTION,
-    NOUN,
-    OfSets,
     against,
     against_random,
     clean_mean,
@@ -26,14 +24,11 @@ from jaxheads.studies.ablation.effects import (
     place,
     random_sets,
     ranked,
-    set_means,
     share_of_clean,
-    token_loss,
     top_set,
     where,
     zero_shot,
 )
-from jaxheads.studies.ablation.outcomes import Outcome
 
 _EQUAL = {
     "equal": "they are",
@@ -162,63 +157,69 @@ def zero_shot_less_affected(run: Run, rules: Rules) -> Measured:
     )
 
 
-def induction_matters_more_for_loss(run: Run, rules: Rules) -> Measured:
-    """Token-loss difference left without FV heads minus that without induction heads.
-
-    Each set is taken without the other ranking's top heads, and replaced by its mean
-    where that was measured, at the share nearest to 5 %. p is the largest of three: a
-    sign-flip test over documents; Student's t of a difference between two random sets,
-    over the draws; and that the set which leaves less costs anything. The interval is
-    over documents and sets.
-    """
-    outcome = token_loss(run)
-    at = place(outcome, "exclusion", rules.fraction)
-    return gap(outcome, at, rules, sign=-1)
-
-
-def accuracy_and_loss_differ(run: Run, rules: Rules) -> Measured:
-    """How much more FV than induction heads cost: of the accuracy, minus of the loss.
-
-    A cost is the share of the clean value that replacing a set takes away; with
-    exclusion where that was measured. p is the larger of two: Student's t over queries
-    and documents, and over random sets. The interval is over all three.
-    """
-    costs, sets_of, said, shown = [], [], [], ""
-    for outcome in (few_shot(run), token_loss(run)):
-        clean_mean(outcome)
-        mode = "exclusion" if outcome.find(mode="exclusion") else "top"
-        at = place(outcome, mode, rules.fraction)
-        sets = [outcome.clean or 0, *(top_set(outcome, name, at) for name in NOUN)]
-        rows = outcome.values[sets]
-        costs.append(of_means(rows, _extra_cost, outcome.queries))
-        draws = set_means(outcome, random_sets(outcome, at, "uniform"))
-        sets_of.append(of_sets(draws / rows[0].mean(), share=2, chosen=2))
-        said.append(_costs(outcome, rows.reshape(3, -1).mean(1)))
-        shown = shown or where(outcome, at)
-    few, loss = costs
-    both = few.with_source(loss.variance, loss.freedom)
-    joined = Estimate(0.0, *sets_of[0][:2]).with_source(*sets_of[1][:2])
-    least = max(one.least_p for one in sets_of)
-    return share_of_clean(
-        both._replace(mean=few.mean - loss.mean),
-        OfSets(joined.variance, joined.freedom, least),
-        "queries, and documents",
-        f"{shown}, {' and '.join(said)}.",
-        rules,
-    )
-
-
-def _extra_cost(means: np.ndarray) -> float:
-    """What FV heads cost more than induction heads: [3] clean, FV, induction."""
-    return (means[2] - means[1]) / means[0]
-
-
-def _costs(outcome: Outcome, means: np.ndarray) -> str:
-    costs = [
-        words.percent(round(float(1 - left / means[0]), 2)).replace("-", words.MINUS)
-        for left in means[1:]
-    ]
-    return (
-        f"FV heads cost {costs[0]} of the {outcome.quantity}, induction heads "
-        f"{costs[1]}"
-    )
+_YIN = "Yin & Steinhardt 2025"
+_ABLATION = "few-shot accuracy"
+_ABLATED = "an ablation study of both rankings"
+_EXCLUDED = "an ablation study of both rankings, which has sets with exclusion"
+CLAIMS = (
+    Definition(
+        "fv_matters_more",
+        "Few-shot answers depend more on function-vector heads than on induction heads",
+        f"{_YIN}, section 4",
+        _ABLATION,
+        _ABLATED,
+        fv_matters_more,
+    ),
+    Definition(
+        "fv_matters_more_excluded",
+        "Few-shot answers depend more on function-vector heads than on induction heads"
+        ", neither set holding the other ranking's top heads",
+        f"{_YIN}, section 4",
+        _ABLATION,
+        _EXCLUDED,
+        fv_matters_more_excluded,
+    ),
+    Definition(
+        "fv_worse_than_random_excluded",
+        "Without the top induction heads, function-vector heads still cost more than "
+        "random heads",
+        f"{_YIN}, section 4",
+        _ABLATION,
+        f"{_EXCLUDED}, and two random draws or more",
+        fv_worse_than_random_excluded,
+    ),
+    Definition(
+        "induction_like_random_excluded",
+        "Without the top function-vector heads, replacing induction heads is no worse "
+        "than replacing random heads",
+        f"{_YIN}, section 4 (of models above 1B)",
+        _ABLATION,
+        f"{_EXCLUDED}, and random draws",
+        induction_like_random_excluded,
+    ),
+    Definition(
+        "fv_worse_than_layer_matched",
+        "Function-vector heads cost more than random heads of the same layers",
+        "Crosbie & Shutova 2024, section 3 (the control)",
+        _ABLATION,
+        "an ablation study with layer-matched draws (--ablation.matched-to)",
+        fv_worse_than_layer_matched,
+    ),
+    Definition(
+        "fv_alone_keeps_more",
+        "Function-vector heads alone keep more of the answers than random heads alone",
+        f"{_YIN}, section 4 (turned around)",
+        _ABLATION,
+        "an ablation study that keeps only some heads (--ablation.keep-only)",
+        fv_alone_keeps_more,
+    ),
+    Definition(
+        "zero_shot_less_affected",
+        "Function-vector heads matter less for the same queries without demonstrations",
+        f"{_YIN}, section 4",
+        _ABLATION,
+        "an ablation study that asks without demonstrations too (--ablation.zero-shot)",
+        zero_shot_less_affected,
+    ),
+)
+"""What a run may be asked of this study."""

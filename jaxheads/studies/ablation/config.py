@@ -1,11 +1,20 @@
 """What is asked of ablations."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
+from jaxheads.errors import (
+    MOST_TOKENS,
+    UserError,
+    check_counts,
+    check_shares,
+    check_tasks,
+)
 from jaxheads.icl.task_names import EVALUATION_TASKS
-from jaxheads.scores.config import ScoreName
+from jaxheads.scores.config import ScoreName, ScoresConfig
+from jaxheads.studies.options import ProtocolCommand, RankedCommand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,50 +64,60 @@ class AblationConfig:
     f1_style: Literal["fixed", "yin2025"] = "fixed"
     """How answers are parsed for F1; yin2025 has the published code's quirks."""
 
+    needs_scores: ClassVar[bool] = True
+    shuffles_labels: ClassVar[bool] = False
 
-TokenLossValue = Literal["mean", "zero", "mean_by_position", "resample", "bos"]
+    def ranked_by(self) -> Mapping[str, tuple[str, ...]]:
+        """The scores that are taken, by option."""
+        return {
+            "--ablation.rankings": self.rankings,
+            "--ablation.matched-to": self.matched_to,
+        }
+
+    def check(self, study: Any) -> None:
+        """Refuse what makes no sense; see ``ScoresConfig.check``."""
+        shared = sorted(set(study.scores.tasks) & set(self.tasks))
+        if shared:
+            raise UserError(
+                "scoring and evaluation tasks must be disjoint, but both have "
+                f"{', '.join(shared)}: drop them from --scores.tasks or "
+                "--ablation.tasks"
+            )
+        check_shares(
+            ("--ablation.fractions", self.fractions),
+            ("--ablation.keep-only", self.keep_only),
+            ("--ablation.exclusion", (self.exclusion,)),
+            ("--ablation.exclusions-at", self.exclusions_at),
+            ("--ablation.exclusions", self.exclusions),
+        )
+        same = {self.exclusion} & set(self.exclusions)
+        if same or len(set(self.exclusions)) < len(self.exclusions):
+            raise UserError(
+                "--ablation.exclusions takes different shares, none of them that of "
+                f"--ablation.exclusion, {self.exclusion:g}"
+            )
+        check_counts(
+            ("--ablation.prompts", self.prompts, 2),
+            ("--ablation.draws", self.draws, 0),
+            ("--ablation.draws-elsewhere", self.draws_elsewhere, 0),
+            ("--ablation.exclusion-least", self.exclusion_least, 0),
+        )
+        most = MOST_TOKENS
+        check_counts(("--ablation.max-new-tokens", self.max_new_tokens, 1), most=most)
+        check_tasks("--ablation.tasks", self.tasks)
+
+
+Config = AblationConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenLossConfig:
-    """Loss at an early token minus loss at a late one, heads replaced everywhere."""
+class Ablate(RankedCommand, ProtocolCommand):
+    """Few-shot accuracy while sets of heads are replaced at the last position."""
 
-    documents: int = 10
-    """Documents that are scored."""
-    allow_fewer: bool = False
-    """Score as many documents as the text has, where it has fewer."""
-    packing: Literal["documents", "stream"] = "documents"
-    """What is scored: the beginnings of documents, or pieces of all documents in one
-    stream (what the reference study's code does)."""
-    average: Literal["mean", "published"] = "mean"
-    """Of the documents; published: a sum over one more than it is divided by (what the
-    reference study's code does)."""
-    fill_documents: int = 4
-    """Other documents, which give the heads' mean outputs, pooled over positions."""
-    positions: tuple[int, int] = (50, 500)
-    """The early and the late token of a document, counted from 1, BOS not counted."""
-    window: int = 21
-    """Tokens around each of the two whose losses are averaged; 1: the papers'."""
-    rankings: tuple[ScoreName, ...] = (
-        "function_vector",
-        "induction",
-    )
-    """Scores by which heads are taken."""
-    fractions: tuple[float, ...] = (0.05,)
-    """Shares of all heads that are replaced."""
-    exclusion: float = 0.02
-    """Share of the other ranking's top heads that is dropped first."""
-    exclusion_least: int = 1
-    """Heads that are dropped at least, whatever the share; 0: none where the share is
-    less than a head (what the reference study's code does)."""
-    draws: int = 8
-    """Random sets at the share nearest to 5 %, which the claims take, under the first
-    value; fewer than of answers, for fewer claims share the level."""
-    draws_elsewhere: int = 1
-    """At most so many of them at the other shares, and under the other values."""
-    side_by_side: tuple[float, ...] = ()
-    """Fractions at which the values after the first are tried; none: at all."""
-    values: tuple[TokenLossValue, ...] = ("mean", "zero")
-    """What replaces a head: its mean over the other documents' positions, 0, its mean
-    at each position, its output in another document at the same position, or its output
-    on BOS (what the reference study's code does)."""
+    parts = ("scores", "ablation")
+
+    scores: ScoresConfig = ScoresConfig()
+    ablation: AblationConfig = AblationConfig()
+
+
+COMMANDS = {"ablate": Ablate}

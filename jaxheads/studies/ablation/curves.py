@@ -5,8 +5,8 @@ from typing import Any
 
 import altair as alt
 
-from jaxheads.report import words
-from jaxheads.report.figures import Figure, Rows, figure
+from jaxheads.report import charts, words
+from jaxheads.report.figures import Figure, Rows
 from jaxheads.studies.ablation import outcomes
 from jaxheads.studies.ablation.outcomes import Line, Outcome, Panel, Point
 
@@ -38,22 +38,27 @@ def _curves(
     title = panel.quantity + (f" ({unit})" if unit else "")
     axes = {
         "x": alt.X("x:Q", title=panel.axis).axis(grid=False),
-        "y": alt.Y("y:Q", title=title, scale=alt.Scale(domain=list(domain))),
-        "color": alt.Color("s:N", scale=_palette(panel.lines), legend=None),
+        "color": charts.colours(_shades(panel.lines)),
     }
+    y = alt.Y("y:Q", title=title, scale=alt.Scale(domain=list(domain)))
     layers: list[alt.Chart] = []
     if panel.clean:
-        level = alt.Chart(alt.Data(values=[{"y": panel.clean.value}]))
-        rule = level.mark_rule(color="@ink", strokeWidth=1, strokeDash=[1, 2])
-        layers.append(rule.encode(y=axes["y"]))
+        layers.append(charts.level(panel.clean.value, y, strokeDash=[1, 2]))
+    texts = {"s": "replaced", "x:Q .3~g": "share (%)", "n:Q": "heads", "t": "value"}
+    texts = charts.tips(texts | {"w": "in brackets"})
     for dashed in (True, False):
         lines = [line for line in panel.lines if line.dashed == dashed]
         if lines:
-            layers += _strokes(panel, lines, dashed, axes, title)
-    return figure(
-        panel.title, "", alt.layer(*layers), height,
-        name=panel.name, data=_data(panel, title),
-    )  # fmt: skip
+            rows = [row for line in lines for row in _line_rows(line, panel)]
+            base = charts.on(rows, **axes)
+            draw_lines = charts.dashed if dashed else charts.curves
+            *lines, dots = draw_lines(base, y, texts, 18 if dashed else 45)
+            if panel.lead:
+                dots = dots.transform_filter("datum.x > 0")
+            layers += [*lines, dots]
+    return charts.figure(
+        panel.title, "", layers, height, name=panel.name, data=_data(panel, title)
+    )
 
 
 def _data(panel: Panel, title: str) -> Rows:
@@ -68,47 +73,13 @@ def _data(panel: Panel, title: str) -> Rows:
     ]
 
 
-def _strokes(
-    panel: Panel, lines: list[Line], dashed: bool, axes: dict[str, Any], title: str
-) -> list[alt.Chart]:
-    """Draw lines with their dots; the solid ones over their bands."""
-    rows = [row for line in lines for row in _line_rows(line, panel)]
-    base = alt.Chart(alt.Data(values=rows)).encode(**axes)
-    measured = rows
-    if panel.lead:
-        measured = [row for row in rows if row["x"] > 0]
-    dots = alt.Chart(alt.Data(values=measured)).encode(**axes, tooltip=_tooltip())
-    if dashed:
-        stroke = base.mark_line(strokeDash=[4, 3], strokeWidth=1.5)
-        return [stroke, dots.mark_circle(size=18, opacity=1)]
-    band = base.encode(y=alt.Y("a:Q", title=title), y2="b:Q")
-    return [
-        band.mark_area(opacity=0.16),
-        base.mark_line(strokeWidth=2),
-        dots.mark_circle(size=45, opacity=1),
-    ]
-
-
-def _tooltip() -> list[alt.Tooltip]:
-    return [
-        alt.Tooltip("s:N", title="replaced"),
-        alt.Tooltip("x:Q", title="share (%)", format=".3~g"),
-        alt.Tooltip("n:Q", title="heads"),
-        alt.Tooltip("t:N", title="value"),
-        alt.Tooltip("w:N", title="in brackets"),
-    ]
-
-
 def _known(points: list[Point]) -> list[Point]:
     """Leave out the points where a quantity of a set is not defined."""
     return [point for point in points if math.isfinite(point.value)]
 
 
-def _palette(lines: list[Line]) -> alt.Scale:
-    return alt.Scale(
-        domain=[line.label for line in lines],
-        range=[f"@{line.colour}" for line in lines],
-    )
+def _shades(lines: list[Line]) -> dict[str, str]:
+    return {line.label: line.colour for line in lines}
 
 
 def _row(series: str, point: Point, spread: str) -> dict[str, Any]:
@@ -158,38 +129,15 @@ def kept(outcome: Outcome) -> Figure | None:
         for line in sorted(lines, key=lambda line: line.colour == "random")
         for point in line.points
     ]
-    palette = _palette([Line("all", "ink", False, "", []), *lines])
-    base = alt.Chart(alt.Data(values=rows)).encode(
-        y=alt.Y("k:N", title=None, sort=None).axis(
-            labelLimit=180, ticks=False, domain=False, grid=True, labelPadding=8
-        ),
-        color=alt.Color("s:N", scale=palette, legend=None),
-        tooltip=[
-            alt.Tooltip("k:N", title="kept"),
-            alt.Tooltip("n:Q", title="heads replaced"),
-            alt.Tooltip("t:N", title="value"),
-            alt.Tooltip("w:N", title="in brackets"),
-        ],
-    )
+    shades = {"all": "ink"} | _shades(lines)
     title = outcome.quantity
     axis = alt.Axis(tickCount=5, labelOverlap=True)
     x = alt.X("y:Q", title=title, scale=alt.Scale(zero=True), axis=axis)
-    chart = alt.layer(
-        base.encode(x=alt.X("a:Q", title=title, axis=axis), x2="b:Q").mark_rule(
-            strokeWidth=2
-        ),
-        base.encode(x=x).mark_circle(size=70, opacity=1),
-    )
-    data = [
-        {"kept": row["k"], "heads replaced": row["n"], title: row["y"]}
-        | {
-            f"{title}, low": row["a"],
-            f"{title}, high": row["b"],
-            "low to high": row["w"],
-        }
-        for row in rows
-    ]
-    return figure(
-        words.sentence(title), "", chart, 24 * len(rows) + 10,
-        name=f"kept-{outcome.name}", data=data,
+    texts = {"k": "kept", "n:Q": "heads replaced", "t": "value", "w": "in brackets"}
+    layers = charts.dots(rows, x, charts.colours(shades), charts.tips(texts), 180)
+    names = {"k": "kept", "n": "heads replaced", "y": title, "a": f"{title}, low"}
+    names |= {"b": f"{title}, high", "w": "low to high"}
+    return charts.figure(
+        words.sentence(title), "", layers, 24 * len(rows) + 10,
+        name=f"kept-{outcome.name}", data=charts.named(rows, names),
     )  # fmt: skip

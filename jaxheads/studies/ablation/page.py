@@ -1,12 +1,45 @@
 """The sections about what is left while heads are replaced."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from jaxheads.report import words
-from jaxheads.report.layout import Key, Row, Section
+from jaxheads.report.layout import Key, Row, Section, Topic
 from jaxheads.runs import Run
-from jaxheads.studies.ablation import curves, findings, first_tokens, outcomes
+from jaxheads.statistics.claims import Claim
+from jaxheads.studies import claims_page
+from jaxheads.studies.ablation import (
+    curves,
+    figures,
+    findings,
+    first_tokens,
+    outcomes,
+    sentences,
+    tables,
+)
+from jaxheads.studies.ablation.findings import Findings
 from jaxheads.studies.ablation.outcomes import Panel
+from jaxheads.studies.scores import tables as scores_tables
+
+
+def topic(run: Run, found: Findings, judged: Sequence[Claim]) -> Topic:
+    """What the page tells of few-shot accuracy, and what it says of the heads."""
+    answered = outcomes.accuracy(run) + outcomes.zero_shot(run)
+    return Topic(
+        sections=[accuracy(run), *figures.sections(run)],
+        verdict=sentences.verdict(found, judged),
+        statements=sentences.say(run, found, judged),
+        last=[_tasks(run), claims_page.sensitivity_section(run)],
+        folded=[tables.every_set(run, answered, "Every head set: few-shot accuracy")],
+    )
+
+
+def _tasks(run: Run) -> Section | None:
+    made = [tables.evaluation_tasks(run), scores_tables.scoring_tasks(run)]
+    listed, text = [table for table in made if table], first_tokens.say(run)
+    if not listed and not text:
+        return None
+    return Section("tasks", "Task by task", text, tables=listed)
 
 
 def accuracy(run: Run) -> Section | None:
@@ -47,74 +80,30 @@ def accuracy(run: Run) -> Section | None:
         f"Heads are replaced by {_fill(part)} at the {_positions(part)}, in {tasks}. "
         f"Bands: 95 % intervals over {measured[0].over}"
     )
-    text += _range_of_draws([panel for _, panels in drawn for panel in panels])
+    text += range_of_draws([panel for _, panels in drawn for panel in panels])
     if any(outcome.find(mode="exclusion") for outcome in measured):
         text += ". Exclusion leaves the heads at the top of the other ranking alone"
     return Section(
         "few-shot",
         "Few-shot accuracy while heads are replaced",
         " ".join(filter(None, [f"{text}.", first_tokens.left_out(run, names)])),
-        keys=_keys([panel for _, panels in drawn for panel in panels], curves.CLEAN),
+        keys=keys([panel for _, panels in drawn for panel in panels], curves.CLEAN),
         rows=rows,
     )
 
 
-def token_loss(run: Run) -> Section | None:
-    """Draw the token-loss difference while heads are replaced."""
-    outcome = outcomes.token_loss(run)
-    if outcome is None:
-        return None
-    values = dict.fromkeys(
-        outcome.sets[n].get("value")
-        for n in outcome.find(mode="top") + outcome.find(mode="exclusion")
-    )
-    grouped = [(v, outcomes.panels(outcome, value=v)) for v in values]
-    every = [panel for _, panels in grouped for panel in panels]
-    if not every:
-        return None
-    drawn = iter(curves.curve_figures(outcome, every))
-    rows = [
-        Row(
-            _ablation_by(str(value or "given")),
-            [next(drawn) for _ in panels],
-        )
-        for value, panels in grouped
-    ]
-    part = run.result["token_loss"]
-    first, last = part["positions"]
-    window = ""
-    if part.get("window", 1) > 1:
-        window = f"Each loss is the mean over {part['window']} tokens around it. "
-    documents = words.plural(part["documents"], "document")
-    read = "each read from its own start, not a stream"
-    if part.get("packing") == "stream":
-        documents = words.plural(part["documents"], "piece")
-        read = "cut from the stream without gap"
-    if part.get("divided_by", part["documents"]) < part["documents"]:
-        read += f"; their sum is divided by {part['divided_by']:,}, as published"
-    return Section(
-        "token-loss",
-        "Token-loss difference while heads are replaced",
-        f"Loss at token {first} minus loss at token {last}, in nats: positive means "
-        "that the model predicts better with more context. Heads are replaced at every "
-        f"position. {window}Text: {part['text']}, {documents} ({read}). "
-        "Bands: 95 % intervals of the change from no head replaced, over the "
-        f"same documents{_range_of_draws(every)}.{outcome.caution}",
-        keys=_keys(every, curves.CLEAN),
-        rows=rows,
-    )
-
-
-def _keys(panels: list[Panel], clean: str) -> list[Key]:
-    keys = {"": Key(clean, "ink", "dots")}
+def keys(panels: list[Panel], clean: str) -> list[Key]:
+    """Make the legend of some panels."""
+    made = {"": Key(clean, "ink", "dots")}
     for panel in panels:
         for line in panel.lines:
             mark = "dashes" if line.dashed else "line"
-            keys.setdefault(line.label, Key(line.label, line.colour, mark))
-    return list(keys.values())
+            made.setdefault(line.label, Key(line.label, line.colour, mark))
+    return list(made.values())
 
 
-def _range_of_draws(panels: list[Panel]) -> str:
+def range_of_draws(panels: list[Panel]) -> str:
+    """Say what the band around random heads is, where there is one."""
     lines = [line for panel in panels for line in panel.lines]
     if any(line.spread.startswith("range") for line in lines):
         return "; for random heads, the range of the draws"
@@ -129,8 +118,3 @@ def _fill(part: dict[str, Any]) -> str:
 def _positions(part: dict[str, Any]) -> str:
     positions = str(part.get("positions", "last"))
     return "last position" if positions == "last" else f"positions: {positions}"
-
-
-def _ablation_by(value: str) -> str:
-    named = {"bos": "BOS-value", "mean_by_position": "Mean-by-position"}
-    return f"{named.get(value, words.sentence(value))} ablation"

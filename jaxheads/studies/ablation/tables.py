@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable
 
-from jaxheads.report import tables, theme, words
+from jaxheads.report import theme, words
 from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run
-from jaxheads.studies.ablation import findings, outcomes, tables as ablation_tables
+from jaxheads.studies.ablation import findings, outcomes
 from jaxheads.studies.ablation.outcomes import Outcome
-from jaxheads.studies.scores import tables as scores_tables
 from jaxheads.studies.scores.tables import _task_cells
 
 
@@ -87,26 +86,3 @@ def every_set(run: Run, measured: Iterable[Outcome], caption: str) -> Table | No
     columns += [one.quantity for one in measured]
     columns += ["its median"] * len(by_document) + ["largest change"]
     return Table(caption, columns, rows, 4)
-
-
-def open_tables(run: Run) -> list[Table]:
-    """List the tables that stand open: definitions, and the plan with its times."""
-    return [
-        table for table in (scores_tables.definitions(run), tables.plan(run)) if table
-    ]
-
-
-def folded_tables(run: Run) -> list[Table]:
-    """List the long tables: every head set with its outcomes."""
-    loss = outcomes.token_loss(run)
-    made = [
-        ablation_tables.every_set(
-            run,
-            outcomes.accuracy(run) + outcomes.zero_shot(run),
-            "Every head set: few-shot accuracy",
-        ),
-        ablation_tables.every_set(
-            run, [loss] if loss else [], "Every head set: token loss"
-        ),
-    ]
-    return [table for table in made if table]

@@ -10,15 +10,17 @@ import numpy as np
 
 from jaxheads.engine import plan, programs
 from jaxheads.engine.memory import Fit, Program, fit
-from jaxheads.icl.prompts import Batch
+from jaxheads.icl.prompts import Batch, named_tokens
 from jaxheads.models.forward import prefill
 from jaxheads.models.metrics import Metric, log_probability, probability
+from jaxheads.runs import Arrays
 from jaxheads.studies.attribution.config import AttributionConfig
 from jaxheads.studies.attribution.gradients import (
     at_last_position,
     dropped_gradients,
     repatched,
 )
+from jaxheads.studies.job import Given
 
 METRICS: dict[str, Metric] = {
     "probability": probability,
@@ -108,8 +110,14 @@ class Inputs:
     seed: int
     queries: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
-    def cost(self, config) -> plan.Cost:
+    def tokens(self) -> Arrays:
+        """Everything that is fed to the model."""
+        clean = named_tokens("attribution_clean", self.clean)
+        return clean | named_tokens("attribution_corrupted", self.corrupted)
+
+    def cost(self, config, given: Given | None = None) -> plan.Cost:
         """What ``run`` will cost."""
+        del given
         total = plan.Cost()
         for task in self.clean:
             total += self.fill_cost(config, task)
@@ -158,7 +166,7 @@ class Inputs:
             sample = heads - top
         return top, sample
 
-    def tokens(self, config, method: str) -> dict[str, float]:
+    def tokens_run(self, config, method: str) -> dict[str, float]:
         """Tokens through all layers, ready for JSON; padding not counted.
 
         The exact sweep over all heads starts each at its own layer, and counts by the
@@ -176,8 +184,9 @@ class Inputs:
             "exact_sweep": whole + prompts * sweep,
         }
 
-    def fits(self, params, config, budget_bytes: int) -> list[Fit]:
+    def fits(self, params, config, given: Given | None, budget_bytes: int) -> list[Fit]:
         """What ``run`` will call, the same programs for tasks of one length."""
+        del given
         lengths = [batch.tokens.shape[1] for batch in self.clean.values()]
         tasks = dict(zip(lengths, self.clean, strict=True))
         found = []

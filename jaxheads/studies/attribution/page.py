@@ -1,20 +1,28 @@
 """Estimates from gradients beside exact effects: section and charts of the page."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
 import numpy as np
 
 from jaxheads.heads import head_name
-from jaxheads.report import words
-from jaxheads.report.figures import Figure, Rows, figure
-from jaxheads.report.layout import Key, Row, Section, Statement
+from jaxheads.report import charts, words
+from jaxheads.report.figures import Figure, Rows
+from jaxheads.report.layout import Key, Row, Section, Statement, Topic
 from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run
+from jaxheads.statistics.claims import Claim
 from jaxheads.studies.ablation.findings import Findings
 from jaxheads.studies.attribution import findings as told
 
-_KINDS = {"top": "@other-1", "sample": "@fv"}
+_KINDS = {"top": "other-1", "sample": "fv"}
+
+
+def topic(run: Run, found: Findings, judged: Sequence[Claim]) -> Topic:
+    """What the page tells of estimated effects."""
+    del judged
+    return Topic(sections(run), verdict(run, found), say(run))
 
 
 def sections(run: Run) -> list[Section]:
@@ -82,44 +90,32 @@ def scatter(run: Run, method: str) -> Figure:
     low, high = min([0.0, *ends]), max([0.0, *ends])
     x = alt.X("x:Q", title=f"exact effect ({unit})", scale=alt.Scale(zero=True))
     y = alt.Y("y:Q", title=f"estimate ({unit})", scale=alt.Scale(zero=True))
-    kinds, shades = list(_KINDS), list(_KINDS.values())
-    base = alt.Chart(alt.Data(values=rows)).encode(x=x, y=y)
+    base = charts.on(rows, x=x, y=y)
+    texts = {"h": "head", "t": "exact", "u": "estimate", "k": "verified as"}
     dots = base.mark_point(size=55, filled=True, opacity=0.85).encode(
-        color=alt.Color(
-            "k:N", legend=None, scale=alt.Scale(domain=kinds, range=shades)
-        ),
-        shape=alt.Shape(
-            "k:N",
-            legend=None,
-            scale=alt.Scale(domain=kinds, range=["circle", "cross"]),
-        ),
-        tooltip=[
-            alt.Tooltip("h:N", title="head"),
-            alt.Tooltip("t:N", title="exact"),
-            alt.Tooltip("u:N", title="estimate"),
-            alt.Tooltip("k:N", title="verified as"),
-        ],
+        color=charts.colours(_KINDS, "k"),
+        shape=charts.shapes({"top": "circle", "sample": "cross"}, "k"),
+        tooltip=charts.tips(texts),
     )
-    line = alt.Chart(alt.Data(values=[{"x": v, "y": v} for v in (low, high)]))
+    line = charts.on([{"x": v, "y": v} for v in (low, high)], x=x, y=y)
     # To the left of the middle a label runs to the right of its mark, and so inwards.
     left = bool(miss) and miss[0]["x"] > (low + high) / 2
-    side: dict[str, Any] = {"dx": -9, "align": "right"}
-    side = side if left else {"dx": 9, "align": "left"}
-    named = alt.Chart(alt.Data(values=miss)).encode(x=x, y=y, text="l:N")
-    chart = alt.layer(
-        line.mark_line(color="@ink", strokeDash=[4, 3], strokeWidth=1).encode(x=x, y=y),
-        base.encode(x=alt.X("a:Q"), x2="b:Q").mark_rule(color="@line"),
-        base.encode(y=alt.Y("c:Q"), y2="d:Q").mark_rule(color="@line"),
-        named.mark_text(dy=-9, fontSize=11, stroke="@paper", strokeWidth=3, **side),
+    side = {"dx": -9, "align": "right"} if left else {"dx": 9, "align": "left"}
+    ground, text = charts.texts(charts.on(miss, x=x, y=y, text="l:N"), dy=-9, **side)
+    layers = [
+        line.mark_line(color="@ink", strokeDash=[4, 3], strokeWidth=1),
+        charts.span(base, x).mark_rule(color="@line"),
+        charts.span(base, y, "cd").mark_rule(color="@line"),
+        ground,
         dots,
-        named.mark_text(dy=-9, fontSize=11, color="@ink", **side),
-    )
+        text,
+    ]
     note = (
         f"rank correlation {words.number(one['rank_agreement'])}; worst miss "
         f"{told.worst_miss(one)}"
     )
-    return figure(
-        words.sentence(told.TITLES[method]), note, chart, 260,
+    return charts.figure(
+        words.sentence(told.TITLES[method]), note, layers, 260,
         name=method, data=_data(run, method),
     )  # fmt: skip
 
@@ -154,23 +150,22 @@ def _rows(run: Run, method: str) -> list[dict[str, Any]]:
         np.asarray(run.arrays[f"attribution/{method}{name}"]) for name in names
     )
     rows = []
-    for layer, head in np.argwhere(np.isfinite(exact)):
-        at = (int(layer), int(head))
+    for layer, head in np.argwhere(np.isfinite(exact)).tolist():
+        at = (layer, head)
         value, guess = float(exact[at]), float(estimate[at])
         wide, guessed = (
             float(np.nan_to_num(spread[at])) for spread in (exact_error, error)
         )
-        row = {"h": head_name(*at), "x": value, "y": guess}
-        row |= {"a": value - wide, "b": value + wide}
-        row |= {"c": guess - guessed, "d": guess + guessed}
-        row = {
-            key: float(f"{inner:.5g}") if isinstance(inner, float) else inner
-            for key, inner in row.items()
-        }
-        row |= {"t": words.with_error(value, wide)}
-        row |= {"u": words.with_error(guess, guessed)}
-        row |= {"k": "top" if top[at] else "sample", "l": f"{row['h']} (worst miss)"}
-        rows.append(row)
+        numbers = {"x": value, "y": guess, "a": value - wide, "b": value + wide}
+        numbers |= {"c": guess - guessed, "d": guess + guessed}
+        name = head_name(*at)
+        rows.append(
+            {"h": name}
+            | {key: charts.plain(number) for key, number in numbers.items()}
+            | {"t": words.with_error(value, wide)}
+            | {"u": words.with_error(guess, guessed)}
+            | {"k": "top" if top[at] else "sample", "l": f"{name} (worst miss)"}
+        )
     return rows
 
 

@@ -14,7 +14,8 @@ models with very many heads. The result counts the tokens of both.
 In a script::
 
     import jaxheads as jh
-    from jaxheads.studies.config import AttributionConfig, StudyConfig
+    from jaxheads.studies.attribution.config import AttributionConfig
+    from jaxheads.studies.config import StudyConfig
     from jaxheads.studies.run import run_study
 
     model = jh.load("smollm2-135m-instruct")
@@ -37,8 +38,9 @@ import numpy as np
 from jaxheads.engine import sweeps
 from jaxheads.engine.chunks import chunks, over_prompts
 from jaxheads.engine.memory import fit
+from jaxheads.errors import UserError
 from jaxheads.icl.prompts import by_task
-from jaxheads.runs import Arrays, RunFolder
+from jaxheads.runs import Arrays
 from jaxheads.statistics.units import mean_and_error
 from jaxheads.studies.attribution.config import AttributionConfig
 from jaxheads.studies.attribution.inputs import (
@@ -51,7 +53,18 @@ from jaxheads.studies.attribution.inputs import (
     site_of,
 )
 from jaxheads.studies.attribution.verification import Verified, verify
+from jaxheads.studies.context import Context
+from jaxheads.studies.job import Job
 
+ARRAYS = {
+    "attribution/queries": ("A B", ""),
+    "attribution/*_top": ("L H", "true: verified"),
+    "attribution/*_sample": ("L H", "true: verified"),
+    "attribution/*": ("L H", "the metric's"),
+}
+"""Dims and unit of what a run gets, see ``receipt``."""
+ADVICE = "give fewer --shots"
+"""What makes the smallest step smaller."""
 UNITS = {"probability": "probability", "log_probability": "nats"}
 
 
@@ -64,7 +77,7 @@ class Estimated:
             mean over prompts, then tasks; of sizes for a method without a sign.
         error: float [L, H], standard error of the estimates over queries, tasks fixed.
         exact_error: float [L, H], of the exact effects; NaN where not verified.
-        tokens: see ``Inputs.tokens``.
+        tokens: see ``Inputs.tokens_run``.
         estimate_s: seconds of the estimates, compiling included.
         exact_s: seconds of the exact effects of the verified heads.
     """
@@ -116,7 +129,7 @@ class Result:
     def describe(self) -> dict[str, Any]:
         """Everything but the arrays, ready for JSON."""
         settings = self.settings
-        return {
+        told = {
             "metric": settings.metric,
             "unit": UNITS[settings.metric],
             "value": "mean",
@@ -143,26 +156,32 @@ class Result:
                 for method, one in self.estimated.items()
             },
         }
+        return {"attribution": told}
 
 
-def run(
-    inputs: Inputs, params, config, folder: RunFolder, budget_bytes: int, advance
-) -> Result:
+def prepare(context: Context) -> Inputs:
+    """Clean and shuffled prompts of every task."""
+    chosen, dims = context.config.attribution, context.model.config
+    if "graddrop" in chosen.methods and dims.num_layers < 2:
+        raise UserError(
+            "--attribution.methods graddrop leaves out one layer of several, but "
+            "this model has one: drop it"
+        )
+    clean, corrupted, queries = context.clean_and_corrupted(chosen)
+    queries = {task: queries[task]["corrupted"] for task in clean}
+    seed = context.config.seed
+    return Inputs(clean, corrupted, chosen, seed, queries)
+
+
+def run(inputs: Inputs, job: Job) -> Result:
     """Estimate every head's effect by each method, and verify it exactly.
 
-    Args:
-        inputs: from the study's configuration.
-        params: of the family of ``config``.
-        config: of the model.
-        folder: where finished units are kept: a method's estimates, or its exact
-            effects, on a task.
-        budget_bytes: memory for activations.
-        advance: told the FLOPs that are done.
+    A unit is a method's estimates, or its exact effects, on a task.
 
     Raises:
         RuntimeError: replacing heads changes nothing.
     """
-    study = _Study(inputs, params, config, folder, budget_bytes, advance)
+    study = _Study(inputs, job)
     estimated = {method: study.method(method) for method in inputs.settings.methods}
     return Result(estimated, inputs.settings, study.queries, study.fill_s)
 
@@ -170,18 +189,18 @@ def run(
 class _Study:
     """Runs units of the study; the arguments are those of ``run``."""
 
-    def __init__(self, inputs: Inputs, params, config, folder, budget_bytes, advance):
-        self._inputs, self._params, self._config = inputs, params, config
-        self._folder, self._budget, self._advance = folder, budget_bytes, advance
+    def __init__(self, inputs: Inputs, job: Job):
+        self._inputs, self._params, self._config = inputs, job.params, job.config
+        self._folder, self._budget, self._advance = job.folder, job.budget, job.advance
         self.queries = by_task(inputs.queries, inputs.corrupted)
         self._fills, self.fill_s = {}, 0.0
         for task in inputs.clean:
-            unit = folder.unit(
+            unit = job.folder.unit(
                 f"attribution-fill-{task}", lambda task=task: self._means(task), "LHK"
             )
             self._fills[task] = unit
             self.fill_s += unit["seconds"].item()
-            advance(inputs.fill_cost(config, task).flops)
+            job.advance(inputs.fill_cost(job.config, task).flops)
 
     def method(self, method: str) -> Estimated:
         """Estimates by one method, verified."""
@@ -211,7 +230,7 @@ class _Study:
             verified,
             error,
             exact_error,
-            inputs.tokens(config, method),
+            inputs.tokens_run(config, method),
             float(sum(unit["seconds"] for unit in units)),
             exact_s,
         )

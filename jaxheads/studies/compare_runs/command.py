@@ -3,7 +3,6 @@
 import contextlib
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -13,12 +12,13 @@ from jaxheads.engine.progress import bars
 from jaxheads.report import words
 from jaxheads.runs import Run, default_folder
 from jaxheads.studies.compare_runs import study as comparison
+from jaxheads.studies.compare_runs.config import CompareRuns
 from jaxheads.studies.compare_runs.effects import Effect, title
 from jaxheads.studies.compare_runs.result import claims_of, effects_of
 from jaxheads.studies.compare_runs.study import compare_runs
 
-if TYPE_CHECKING:
-    from jaxheads.cli.options import CompareRuns
+WIDTH = 140
+"""Of what is printed where no terminal says."""
 
 
 class UnitBar(contextlib.AbstractContextManager):
@@ -97,7 +97,7 @@ def _row(one: Effect) -> list[str]:
     ]
 
 
-def run_command(command: "CompareRuns", console: Console, output: Console) -> Run:
+def run_command(command: CompareRuns, console: Console, output: Console) -> Run:
     """Compare trainings as the options say, and print what differs.
 
     Args:

@@ -2,8 +2,13 @@
 
 import dataclasses
 import math
+from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from jaxheads.errors import UserError, check_counts
+from jaxheads.studies.options import ComputingCommand, FiguresCommand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,3 +61,17 @@ class ArmsConfig:
         ):
             if not 0 < value < math.inf:
                 raise UserError(f"{name} must be above 0, but is {value}")
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareRuns(FiguresCommand, ComputingCommand):
+    """Compare trainings on the same data and seeds, such as hapax against vanilla."""
+
+    run: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders that `jaxheads train` wrote, two or more, the reference first."""
+    arms: Annotated[ArmsConfig, tyro.conf.arg(name="")] = ArmsConfig()
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """The run's folder; default: runs/REFERENCE-OTHER-compare-runs."""
+
+
+COMMANDS = {"compare-runs": CompareRuns}

@@ -1,14 +1,13 @@
 """Charts of a comparison of trainings: both arms over steps, and at the end."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
 import numpy as np
 
-from jaxheads.report import words
-from jaxheads.report.figures import Figure, Rows, figure
+from jaxheads.report import charts, words
+from jaxheads.report.figures import Figure, Rows
 from jaxheads.runs import Run
 from jaxheads.statistics.paired_tests import estimate
 from jaxheads.studies.compare_runs.effects import (
@@ -20,6 +19,7 @@ from jaxheads.studies.compare_runs.effects import (
 from jaxheads.studies.compare_runs.result import config_of
 
 _HEIGHT = 210
+_ENDS = {"a": "low", "b": "high"}
 _COLOURS = ("induction", "fv", "other-1", "other-2", "other-3")
 CURVES = {
     "repetition_accuracy": "share right",
@@ -68,28 +68,23 @@ def curve(run: Run, arm: int, name: str) -> np.ndarray | None:
 
 def over_training(run: Run) -> list[Figure]:
     """Draw every arm's seeds, thin, and their mean, against the step."""
-    made = []
-    for name, unit in CURVES.items():
-        each = [curve(run, arm, name) for arm in range(len(names(run)))]
-        known = [one for one in each if one is not None]
-        if known and len(known) == len(each):
-            made.append(
-                _lines(run, name, words.sentence(words.curve(name)), unit, known)
-            )
-    return made
+    return [_lines(run, name, known) for name in CURVES if (known := _known(run, name))]
 
 
 def differences(run: Run) -> list[Figure]:
     """Draw every arm minus the reference, with the interval over seeds."""
-    made = []
     if len(run.result["arms"][0]["seeds"]) < 2:
-        return made
-    for name in DIFFERENCES:
-        each = [curve(run, arm, name) for arm in range(len(names(run)))]
-        known = [one for one in each if one is not None]
-        if known and len(known) == len(each):
-            made.append(_bands(run, name, known))
-    return made
+        return []
+    return [
+        _bands(run, name, known) for name in DIFFERENCES if (known := _known(run, name))
+    ]
+
+
+def _known(run: Run, name: str) -> list[np.ndarray]:
+    """A curve [E, N] of every arm; nothing where an arm lacks it."""
+    each = [curve(run, arm, name) for arm in range(len(names(run)))]
+    known = [one for one in each if one is not None]
+    return known if len(known) == len(each) else []
 
 
 def shots(run: Run) -> Figure | None:
@@ -105,30 +100,16 @@ def shots(run: Run) -> Figure | None:
             if where.any():
                 by_seed = correct[:, where].mean(axis=1)
                 rows.append({"x": pairs} | _share(label, by_seed))
-    base = alt.Chart(alt.Data(values=rows)).encode(
-        x=alt.X("x:Q", title="pairs before").axis(grid=False, tickMinStep=1),
-        color=_palette(run),
-    )
+    x = alt.X("x:Q", title="pairs before").axis(grid=False, tickMinStep=1)
     y = alt.Y("y:Q", title="share right", scale=alt.Scale(zero=True))
-    tooltip = [
-        alt.Tooltip("s:N", title="arm"),
-        alt.Tooltip("x:Q", title="pairs before"),
-        alt.Tooltip("t:N", title="share right"),
-    ]
-    chart = alt.layer(
-        base.mark_area(opacity=0.16).encode(
-            y=alt.Y("a:Q", title="share right"), y2="b:Q"
-        ),
-        base.mark_line(strokeWidth=2).encode(y=y),
-        base.mark_circle(size=34, opacity=1).encode(y=y, tooltip=tooltip),
-    )
-    data = [
-        {"arm": row["s"], "pairs before": row["x"], "share right": row["y"]}
-        | {"low": row["a"], "high": row["b"]}
-        for row in rows
-    ]
-    title = "Answers by the pairs before them"
-    return figure(title, "", chart, _HEIGHT, name="shots", data=data)
+    texts = {"s": "arm", "x:Q": "pairs before", "t": "share right"}
+    base = charts.on(rows, x=x, color=charts.colours(_shades(run)))
+    layers = charts.curves(base, y, charts.tips(texts))
+    known = {"s": "arm", "x": "pairs before", "y": "share right"} | _ENDS
+    return charts.figure(
+        "Answers by the pairs before them", "", layers, _HEIGHT,
+        name="shots", data=charts.named(rows, known),
+    )  # fmt: skip
 
 
 def accuracies(run: Run, effects: Sequence[Effect]) -> Figure:
@@ -144,34 +125,26 @@ def accuracies(run: Run, effects: Sequence[Effect]) -> Figure:
             if arm or one.arm == 1:
                 place = {"k": label, "o": arm}
                 rows.append(place | _share(names(run)[arm], values) | {"p": p})
-    y = alt.Y("k:N", title=None, sort=None).axis(
-        labelLimit=260, ticks=False, domain=False
+    y = alt.Y("k:N", title=None, sort=None)
+    base = charts.on(
+        rows,
+        y=y.axis(labelLimit=260, ticks=False, domain=False),
+        yOffset=alt.YOffset("o:N", sort=None),
+        color=charts.colours(_shades(run)),
     )
-    base = alt.Chart(alt.Data(values=rows)).encode(
-        y=y, yOffset=alt.YOffset("o:N", sort=None), color=_palette(run)
-    )
-    tooltip = [
-        alt.Tooltip("s:N", title="arm"),
-        alt.Tooltip("k:N", title="of"),
-        alt.Tooltip("t:N", title="share right"),
-    ]
     x = alt.X("y:Q", title="share right", scale=alt.Scale(domain=[0, 1]))
-    chart = alt.layer(
-        base.mark_bar(opacity=0.85).encode(x=x, tooltip=tooltip),
-        base.mark_rule(strokeWidth=1.5).encode(
-            x=alt.X("a:Q", title="share right"),
-            x2="b:Q",
-            color=alt.value("@ink"),
-        ),
-    )
-    data = [
-        {"of": row["k"], "arm": row["s"], "share right": row["y"]}
-        | {"low": row["a"], "high": row["b"], "p over seeds, Holm": row["p"]}
-        for row in rows
+    texts = charts.tips({"s": "arm", "k": "of", "t": "share right"})
+    ends = charts.span(base, x).encode(color=alt.value("@ink"))
+    layers = [
+        base.mark_bar(opacity=0.85).encode(x=x, tooltip=texts),
+        ends.mark_rule(strokeWidth=1.5),
     ]
+    known = {"k": "of", "s": "arm", "y": "share right"} | _ENDS
     height = (12 * len(names(run)) + 8) * len({row["k"] for row in rows})
-    title = "What is right at the end"
-    return figure(title, "", chart, height, name="accuracies", data=data)
+    return charts.figure(
+        "What is right at the end", "", layers, height, name="accuracies",
+        data=charts.named(rows, known | {"p": "p over seeds, Holm"}),
+    )  # fmt: skip
 
 
 def _by_seed(run: Run, arm: int, name: str) -> np.ndarray:
@@ -188,101 +161,61 @@ def _by_seed(run: Run, arm: int, name: str) -> np.ndarray:
 def _point(label: str, by_seed: np.ndarray) -> dict[str, Any]:
     """A mean over seeds with Student's t interval; of one seed without."""
     mean, low, high = estimate(by_seed).interval()
-    known = math.isfinite(low)
+    known = np.isfinite(low)
     text = words.with_interval(mean, low, high) if known else words.number(mean)
-    return {"s": label, "y": _plain(mean), "t": text, "a": _plain(low)} | {
-        "b": _plain(high)
-    }
+    ends = {"a": charts.plain(low), "b": charts.plain(high)}
+    return {"s": label, "y": charts.plain(mean), "t": text} | ends
 
 
 def _share(label: str, by_seed: np.ndarray) -> dict[str, Any]:
     """The same of a share, whose interval ends at 0 and 1."""
     point = _point(label, by_seed)
-    clipped = {
-        end: None if point[end] is None else min(max(point[end], 0.0), 1.0)
-        for end in "ab"
-    }
-    return point | clipped
+    for end in "ab":
+        if point[end] is not None:
+            point[end] = min(max(point[end], 0.0), 1.0)
+    return point
 
 
-def _plain(value: float) -> float | None:
-    return float(f"{value:.5g}") if math.isfinite(value) else None
+def _shades(run: Run) -> dict[str, str]:
+    return {name: colour(arm) for arm, name in enumerate(names(run))}
 
 
-def _palette(run: Run) -> alt.Color:
-    shades = [f"@{colour(arm)}" for arm in range(len(names(run)))]
-    scale = alt.Scale(domain=names(run), range=shades)
-    return alt.Color("s:N", scale=scale, legend=None)
-
-
-def _lines(
-    run: Run, name: str, title: str, unit: str, each: Sequence[np.ndarray]
-) -> Figure:
+def _lines(run: Run, name: str, each: Sequence[np.ndarray]) -> Figure:
     """One thin line a seed, and means; values [E, N] of every arm."""
+    title, unit = words.sentence(words.curve(name)), CURVES[name]
     steps, seeds = run.arrays["train/step"], run.result["arms"][0]["seeds"]
     rows: Rows = [
-        {"x": float(step), "y": _plain(value), "s": label, "n": str(seed)}
+        {"x": float(step), "y": charts.plain(value), "s": label, "n": str(seed)}
         for label, values in zip(names(run), each, strict=True)
         for n, seed in enumerate(seeds)
         for step, value in zip(steps, values[:, n], strict=True)
         if np.isfinite(value)
     ]
-    y = alt.Y("y:Q", title=unit, scale=alt.Scale(zero=False))
-    base = alt.Chart(alt.Data(values=rows)).encode(
-        x=alt.X("x:Q", title="training step").axis(grid=False), y=y, color=_palette(run)
-    )
-    tooltip = [
-        alt.Tooltip("s:N", title="arm"),
-        alt.Tooltip("n:N", title="seed"),
-        alt.Tooltip("x:Q", title="step"),
-        alt.Tooltip("y:Q", title=title, format=".3g"),
-    ]
-    thin = base.mark_line(strokeWidth=1, opacity=0.4)
-    layers = [thin.encode(detail="n:N", tooltip=tooltip)]
-    if len(seeds) > 1:
-        thick = base.mark_line(strokeWidth=2.5)
-        layers.append(thick.encode(y=alt.Y("mean(y):Q", title=unit)))
-    data = [
-        {"arm": row["s"], "seed": row["n"], "step": row["x"]}
-        | {f"{title} ({unit})": row["y"]}
-        for row in rows
-    ]
-    return figure(title, "", alt.layer(*layers), _HEIGHT, name=name, data=data)
+    layers = charts.seed_lines(rows, title, unit, len(seeds) > 1, shades=_shades(run))
+    known = {"s": "arm", "n": "seed", "x": "step", "y": f"{title} ({unit})"}
+    data = charts.named(rows, known)
+    return charts.figure(title, "", layers, _HEIGHT, name=name, data=data)
 
 
 def _bands(run: Run, name: str, each: Sequence[np.ndarray]) -> Figure:
     """Every arm minus the reference, mean and interval over seeds."""
-    title, unit = words.sentence(words.curve(name)), CURVES[name]
+    steps, quantity = run.arrays["train/step"], f"difference ({CURVES[name]})"
     rows: Rows = [
         {"x": float(step)} | _point(label, difference)
         for label, values in zip(names(run)[1:], each[1:], strict=True)
-        for step, difference in zip(
-            run.arrays["train/step"], values - each[0], strict=True
-        )
+        for step, difference in zip(steps, values - each[0], strict=True)
         if np.isfinite(difference).all()
     ]
-    y_title = f"difference ({unit})"
-    base = alt.Chart(alt.Data(values=rows)).encode(
-        x=alt.X("x:Q", title="training step").axis(grid=False), color=_palette(run)
-    )
-    y = alt.Y("y:Q", title=y_title)
-    tooltip = [
-        alt.Tooltip("s:N", title="arm"),
-        alt.Tooltip("x:Q", title="step"),
-        alt.Tooltip("t:N", title=y_title),
+    y = alt.Y("y:Q", title=quantity)
+    base = charts.on(rows, x=charts.steps(), color=charts.colours(_shades(run)))
+    texts = charts.tips({"s": "arm", "x:Q": "step", "t": quantity})
+    layers = [
+        charts.level(0, y, strokeDash=[1, 2]),
+        charts.span(base, y).mark_area(opacity=0.16),
+        base.mark_line(strokeWidth=2).encode(y=y, tooltip=texts),
     ]
-    level = alt.Chart(alt.Data(values=[{"y": 0}])).mark_rule(
-        color="@ink", strokeWidth=1, strokeDash=[1, 2]
-    )
-    chart = alt.layer(
-        level.encode(y=alt.Y("y:Q", title=y_title)),
-        base.mark_area(opacity=0.16).encode(y=alt.Y("a:Q", title=y_title), y2="b:Q"),
-        base.mark_line(strokeWidth=2).encode(y=y, tooltip=tooltip),
-    )
-    data = [
-        {"arm": row["s"], "step": row["x"], y_title: row["y"]}
-        | {"low": row["a"], "high": row["b"]}
-        for row in rows
-    ]
-    note = f"minus {names(run)[0]}"
-    return figure(title, note, chart, _HEIGHT, name=f"difference-{name}", data=data)
+    known = {"s": "arm", "x": "step", "y": quantity} | _ENDS
+    return charts.figure(
+        words.sentence(words.curve(name)), f"minus {names(run)[0]}", layers, _HEIGHT,
+        name=f"difference-{name}", data=charts.named(rows, known),
+    )  # fmt: skip

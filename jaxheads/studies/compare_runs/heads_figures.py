@@ -1,13 +1,11 @@
 """Charts of single heads of trainings that are compared: effects, and patching."""
 
-from typing import Any
-
 import altair as alt
 import numpy as np
 
 from jaxheads.heads import head_name
-from jaxheads.report import words
-from jaxheads.report.figures import Figure, figure, halo, label
+from jaxheads.report import charts, words
+from jaxheads.report.figures import Figure, Rows
 from jaxheads.runs import Run
 from jaxheads.studies.compare_runs.head_tests import what_it_does
 
@@ -62,61 +60,36 @@ def effects(run: Run, group: str) -> list[Figure]:
 
 
 def _scatter(run: Run, at: int, group: str, domain: list[float]) -> Figure:
-    arm = run.result["arms"][at]
     rows = _effect_rows(run, at, group)
-    x = alt.X("x:Q", title="prefix matching (share of attention)").axis(grid=False)
     scale = alt.Scale(domain=domain, nice=False)
-    y = alt.Y("y:Q", title="P(correct) without the head, minus with it", scale=scale)
-    base = alt.Chart(alt.Data(values=rows))
-    kinds = list(KINDS)
-    shades = [f"@{shade}" for shade in KINDS.values()]
+    base = charts.on(
+        rows,
+        x=alt.X("x:Q", title="prefix matching (share of attention)").axis(grid=False),
+        y=alt.Y("y:Q", title="P(correct) without the head, minus with it", scale=scale),
+    )
+    texts = {"h": "head", "s": "seed", "x:Q .3f": "prefix matching"}
     dots = base.mark_point(filled=True, opacity=0.85).encode(
-        x=x,
-        y=y,
-        color=alt.Color(
-            "k:N", legend=None, scale=alt.Scale(domain=kinds, range=shades)
-        ),
-        shape=alt.Shape(
-            "k:N", legend=None, scale=alt.Scale(domain=kinds, range=_SHAPES)
-        ),
-        size=alt.condition("datum.k == 'unclear'", alt.value(26), alt.value(70)),
-        tooltip=[
-            alt.Tooltip("h:N", title="head"),
-            alt.Tooltip("s:N", title="seed"),
-            alt.Tooltip("x:Q", title="prefix matching", format=".3f"),
-            alt.Tooltip("t:N", title="effect"),
-            alt.Tooltip("p:N", title="p"),
-        ],
+        color=charts.colours(KINDS, "k"),
+        shape=charts.shapes(dict(zip(KINDS, _SHAPES, strict=True)), "k"),
+        size=charts.either("datum.k == 'unclear'", 26, 70),
+        tooltip=charts.tips(texts | {"t": "effect", "p": "p"}),
     )
-    named = base.transform_filter("datum.n").encode(x=x, y=y, text="h:N")
-    zero = alt.Chart(alt.Data(values=[{"y": 0}])).mark_rule(color="@ink")
-    chart = alt.layer(
-        zero.encode(y=alt.Y("y:Q", title="")), halo(named), dots, label(named)
-    )
+    ground, text = charts.texts(base.transform_filter("datum.n").encode(text="h:N"))
+    zero = charts.level(0, alt.Y("y:Q", title=""))
     counts = {name: sum(row["k"] == name for row in rows) for name in KINDS}
     note = (
         f"{counts['helps']} of {words.plural(len(rows), 'head')} help, "
         f"{counts['harms']} stand in the way"
     )
-    data = [
-        {
-            "seed": row["s"],
-            "head": row["h"],
-            "prefix matching": row["x"],
-            "effect": row["y"],
-            "effect, standard error": row["e"],
-            "p, Holm": row["q"],
-            "does": row["k"],
-        }
-        for row in rows
-    ]
-    return figure(
-        arm["name"], note, chart, _HEIGHT, len(rows),
-        name=f"effects-{group}-{at}", data=data,
+    names = {"s": "seed", "h": "head", "x": "prefix matching", "y": "effect"}
+    names |= {"e": "effect, standard error", "q": "p, Holm", "k": "does"}
+    return charts.figure(
+        run.result["arms"][at]["name"], note, [zero, ground, dots, text], _HEIGHT,
+        len(rows), name=f"effects-{group}-{at}", data=charts.named(rows, names),
     )  # fmt: skip
 
 
-def _effect_rows(run: Run, at: int, group: str) -> list[dict[str, Any]]:
+def _effect_rows(run: Run, at: int, group: str) -> Rows:
     """One row a head of every seed; those farthest from 0 are named."""
     parts = ("effect", "effect_se", "effect_p")
     effect, error, p = (
@@ -131,24 +104,13 @@ def _effect_rows(run: Run, at: int, group: str) -> list[dict[str, Any]]:
         value, spread, q = (float(part[place]) for part in (effect, error, p))
         does = what_it_does(value, q)
         rows.append(
-            {
-                "h": head_name(*place[1:]),
-                "s": str(seeds[place[0]]),
-                "x": _plain(float(prefix[place])),
-                "y": _plain(value),
-                "e": _plain(spread),
-                "q": _plain(q),
-                "t": words.with_error(value, spread),
-                "p": words.p_value(q),
-                "k": does,
-                "n": n in ends and does != "unclear",
-            }
+            {"h": head_name(*place[1:]), "s": str(seeds[place[0]])}
+            | {"x": charts.plain(prefix[place]), "y": charts.plain(value)}
+            | {"e": charts.plain(spread), "q": charts.plain(q)}
+            | {"t": words.with_error(value, spread), "p": words.p_value(q)}
+            | {"k": does, "n": n in ends and does != "unclear"}
         )
     return rows
-
-
-def _plain(value: float) -> float | None:
-    return float(f"{value:.5g}") if np.isfinite(value) else None
 
 
 def patched(run: Run, at: int, n: int) -> Figure:
@@ -161,45 +123,26 @@ def patched(run: Run, at: int, n: int) -> Figure:
     """
     rows = _patch_rows(run, at, n)
     places = list(dict.fromkeys(row["y"] for row in rows))
-    names = list(dict.fromkeys(row["h"] for row in rows))
-    scale = alt.Scale(
-        domain=[0, highest_patched(run)],
-        range=["@cell", "@induction", "@induction-deep"],
-        interpolate="rgb",
-    )
-    legend = alt.Legend(
-        orient="bottom", gradientThickness=8, gradientLength=160, title=None,
-        format=".2~f",
-    )  # fmt: skip
-    axis: dict[str, Any] = {"ticks": False}
-    heads = names[:: max(1, -(-len(names) // 24))]
-    chart = (
-        alt.Chart(alt.Data(values=rows))
-        .mark_rect()
-        .encode(
-            x=alt.X("h:N", title="head", sort=names).axis(
-                values=heads, labelAngle=-60, **axis
-            ),
-            y=alt.Y("y:N", title=None, sort=places).axis(labelLimit=160, **axis),
-            color=alt.Color("v:Q", scale=scale, legend=legend),
-            tooltip=[
-                alt.Tooltip("h:N", title="head"),
-                alt.Tooltip("y:N", title="what runs"),
-                alt.Tooltip("t:N", title="prefix matching"),
-                alt.Tooltip("c:N", title="patched from other tokens"),
-            ],
-        )
-    )
+    heads = list(dict.fromkeys(row["h"] for row in rows))
+    shades = ("cell", "induction", "induction-deep")
+    some = heads[:: max(1, -(-len(heads) // 24))]
+    texts = {"h": "head", "y": "what runs", "t": "prefix matching"}
+    chart = charts.on(
+        rows,
+        x=alt.X("h:N", title="head", sort=heads).axis(
+            values=some, labelAngle=-60, ticks=False
+        ),
+        y=alt.Y("y:N", title=None, sort=places).axis(labelLimit=160, ticks=False),
+        color=charts.gradient("v", [0, highest_patched(run)], shades),
+        tooltip=charts.tips(texts | {"c": "patched from other tokens"}),
+    ).mark_rect()
     arm = run.result["arms"][at]
-    data = [
-        {"what runs": row["y"], "head": row["h"], "prefix matching": row["v"]}
-        | {"patched from other tokens": row["d"]}
-        for row in rows
-    ]
-    return figure(
+    names = {"y": "what runs", "h": "head", "v": "prefix matching"}
+    return charts.figure(
         f"{arm['name']}, seed {arm['seeds'][n]}", "share of attention", chart,
         round(len(places) * min(34, max(12, 320 / len(places)))), len(rows),
-        name=f"patching-{at}-{n}", data=data,
+        name=f"patching-{at}-{n}",
+        data=charts.named(rows, names | {"d": "patched from other tokens"}),
     )  # fmt: skip
 
 
@@ -227,7 +170,7 @@ def highest_patched(run: Run) -> float:
     return max([_LEAST, *found])
 
 
-def _patch_rows(run: Run, at: int, n: int) -> list[dict[str, Any]]:
+def _patch_rows(run: Run, at: int, n: int) -> Rows:
     """Cells: the recipient as it is, each layer patched, and the donor."""
     part = lambda name: of_arm(run, at, f"patching/{name}")[n]
     own, given, away = part("baseline"), part("prefix_matching"), control(run, at)[n]
@@ -240,9 +183,9 @@ def _patch_rows(run: Run, at: int, n: int) -> list[dict[str, Any]]:
         for l, h in np.ndindex(values.shape):
             if l == 0 or not np.isfinite(values[l, h]):
                 continue  # nothing before the first layer can be patched
-            row = {"h": head_name(l, h), "y": name, "v": _plain(values[l, h])}
+            row = {"h": head_name(l, h), "y": name, "v": charts.plain(values[l, h])}
             row["t"] = words.number(values[l, h])
-            row["d"] = None if other is None else _plain(other[l, h])
+            row["d"] = None if other is None else charts.plain(other[l, h])
             row["c"] = words.NONE if other is None else words.number(other[l, h])
             rows.append(row)
     return rows

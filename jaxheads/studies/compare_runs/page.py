@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 
 from jaxheads.report import words
-from jaxheads.report.layout import Key, Row, Section, Statement
+from jaxheads.report.layout import Key, Row, Section, Statement, Topic
 from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run
 from jaxheads.statistics.claims import Claim
 from jaxheads.statistics.seeds import NOTE
+from jaxheads.studies.ablation.findings import Findings
 from jaxheads.studies.claims_page import SYMBOLS, effect
 from jaxheads.studies.compare_runs import figures as drawn, heads_page
 from jaxheads.studies.compare_runs.claims import heads_formed
@@ -22,6 +23,12 @@ _TESTS = (
     "models on other windows. Both are adjusted by Holm's method over all rows of the "
     "kind."
 )
+
+
+def topic(run: Run, found: Findings, judged: Sequence[Claim]) -> Topic:
+    """What the page tells of trainings side by side."""
+    del found, judged
+    return Topic(sections(run), verdict(run), say(run))
 
 
 def is_comparison(run: Run) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxheads.report import words
 from jaxheads.runs import Run
-from jaxheads.statistics.claims import Measured, Rules, Untested
+from jaxheads.statistics.claims import Definition, Measured, Rules, Untested
 from jaxheads.statistics.seeds import FEWEST, p_of_zero
 from jaxheads.statistics.units import Estimate
 
@@ -164,3 +164,25 @@ def _dynamics(run: Run) -> dict[str, Any]:
 
 def _octaves(late: int, early: int) -> float:
     return math.log2(max(late, 1) / max(early, 1))
+
+
+_YIN = "Yin & Steinhardt 2025"
+CLAIMS = (
+    Definition(
+        "induction_emerges_first",
+        "Induction heads emerge earlier in training than function-vector heads",
+        f"{_YIN}, section 5",
+        "training",
+        "the checkpoints of a training (jaxheads dynamics)",
+        induction_emerges_first,
+    ),
+    Definition(
+        "fv_heads_were_induction_heads",
+        "Many function-vector heads were induction heads first",
+        f"{_YIN}, section 5",
+        "training",
+        "the checkpoints of a training (jaxheads dynamics)",
+        fv_heads_were_induction_heads,
+    ),
+)
+"""What a run may be asked of this study."""

@@ -2,8 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -15,13 +14,14 @@ from jaxheads.engine.progress import bars
 from jaxheads.errors import UserError
 from jaxheads.report import words
 from jaxheads.runs import Run
-from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.dynamics import findings, seeds_page
+from jaxheads.studies.dynamics.config import Dynamics
 from jaxheads.studies.dynamics.run import StepProgress, run_dynamics
 from jaxheads.studies.dynamics.trained import is_training, run_trained
+from jaxheads.studies.options import default_folder
 
-if TYPE_CHECKING:
-    from jaxheads.cli.options import Dynamics
+WIDTH = 120
+"""Of what is printed where no terminal says."""
 
 
 class StepBars(contextlib.AbstractContextManager):
@@ -136,22 +136,21 @@ def print_dynamics(run: Run, console: Console) -> None:
         console.print(f"{lead}: {text}", soft_wrap=True, highlight=False)
 
 
-def run_command(
-    command: "Dynamics",
-    config: StudyConfig,
-    out: Path,
-    console: Console,
-    output: Console,
-) -> Run:
+def run_command(command: Dynamics, console: Console, output: Console) -> Run:
     """Score checkpoints as the options say, and print what was found.
 
     Args:
         command: the options.
-        config: the part of them that decides the numbers.
-        out: the run's folder.
         console: of progress.
         output: of the result.
     """
+    if command.revision is not None:
+        raise UserError(
+            "dynamics takes --steps and --revision-pattern instead of --revision "
+            f"{command.revision}: leave it out"
+        )
+    config = command.config()
+    out = command.out or default_folder(command, "dynamics")
     common: dict[str, Any] = dict(
         steps=command.steps,
         few_shot=command.few_shot,

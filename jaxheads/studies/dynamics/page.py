@@ -1,12 +1,25 @@
 """A training on the page: when scores emerge, heads followed, steps and their flags."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from jaxheads.report import words
-from jaxheads.report.layout import Key, Row, Section, Statement
+from jaxheads.report.layout import Key, Row, Section, Statement, Topic
 from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run
-from jaxheads.studies.dynamics import figures as drawn, findings as told
+from jaxheads.statistics.claims import Claim
+from jaxheads.studies.ablation.findings import Findings
+from jaxheads.studies.dynamics import figures as drawn, findings as told, seeds_page
+
+
+def topic(run: Run, found: Findings, judged: Sequence[Claim]) -> Topic:
+    """What the page tells of a training."""
+    del found, judged
+    return Topic(
+        [*sections(run), *seeds_page.sections(run)],
+        verdict(run) or seeds_page.verdict(run),
+        [*say(run), *seeds_page.say(run)],
+    )
 
 
 def sections(run: Run) -> list[Section]:

@@ -33,7 +33,6 @@ from jaxheads.engine.progress import Progress
 from jaxheads.errors import UserError
 from jaxheads.icl.tasks import load_tasks
 from jaxheads.studies.config import StudyConfig
-from jaxheads.studies.context import Prepared
 from jaxheads.studies.dynamics.result import Step, gather
 from jaxheads.studies.dynamics.series import (
     PATTERN,
@@ -45,6 +44,7 @@ from jaxheads.studies.dynamics.series import (
     is_missing,
     open_series,
 )
+from jaxheads.studies.inputs import Prepared
 from jaxheads.studies.run import run_study, stated_config
 from jaxheads.weights.model import Model, load
 
@@ -215,7 +215,7 @@ def run_dynamics(
         for tasks in (config.scores.tasks, config.ablation.tasks)[: len(parts)]:
             # A mistake is told before anything is fetched.
             load_tasks(tasks, config.tasks, min_items=config.shots + 1)
-    stated = stated_config(config, [], parts)
+    stated = stated_config(config, parts)
     stated = {"source": series.name, "revision_pattern": pattern} | stated
     with runs.RunFolder(
         out, "dynamics", stated | {"parts": list(parts)}, {"dtype": dtype}

@@ -1,14 +1,11 @@
 """Charts of several seeds of a training: a line a seed, and their mean."""
 
-from typing import Any
-
-import altair as alt
 import numpy as np
 
-from jaxheads.report import words
-from jaxheads.report.figures import Figure, figure
+from jaxheads.report import charts, words
+from jaxheads.report.figures import Figure, Rows
 from jaxheads.runs import Run
-from jaxheads.studies.dynamics.figures import SHADES, named_rows, places, step_axis
+from jaxheads.studies.dynamics.figures import SHADES, places, step_axis, up
 from jaxheads.studies.dynamics.findings import answered
 
 _MEAN = "mean of the seeds"
@@ -43,25 +40,26 @@ def _lines(
     steps = [int(step) for step in run.arrays["dynamics/step"]]
     seeds = [one["seed"] for one in run.result["dynamics_seeds"]["seeds"]]
     named = {f"seed {seed}": line for seed, line in zip(seeds, values, strict=True)}
-    rows: list[dict[str, Any]] = [
+    rows: Rows = [
         {"k": label, "x": place, "s": f"{step:,}", "y": float(f"{value:.5g}")}
         | {"t": words.number(float(value)), "m": int(label == _MEAN)}
         for label, line in (named | {_MEAN: values.mean(axis=0)}).items()
         for place, step, value in zip(places(steps), steps, line, strict=True)
     ]
-    base = alt.Chart(alt.Data(values=rows)).encode(
-        x=step_axis(run),
-        y=alt.Y("y:Q", title=unit, scale=alt.Scale(zero=True)),
-        detail="k:N",
-        color=alt.condition("datum.m > 0", alt.value("@ink"), alt.value(f"@{shade}")),
-        opacity=alt.condition("datum.m > 0", alt.value(1), alt.value(0.65)),
-        strokeWidth=alt.condition("datum.m > 0", alt.value(2.2), alt.value(1.3)),
-        tooltip=[
-            alt.Tooltip("k:N", title="line"),
-            alt.Tooltip("s:N", title="step"),
-            alt.Tooltip("t:N", title="value"),
-        ],
+    colour, seen, wide = (
+        charts.either("datum.m > 0", *looks)
+        for looks in (("@ink", f"@{shade}"), (1, 0.65), (2.2, 1.3))
     )
-    data = named_rows(rows, {"k": "line", "y": "value"})
-    chart = alt.layer(base.mark_line(), base.mark_circle(size=22))
-    return figure(title, "", chart, _HEIGHT, name=name, data=data)
+    base = charts.on(
+        rows,
+        x=step_axis(run),
+        y=up(unit),
+        detail="k:N",
+        color=colour,
+        opacity=seen,
+        strokeWidth=wide,
+        tooltip=charts.tips({"k": "line", "s": "step", "t": "value"}),
+    )
+    data = charts.named(rows, {"s": "training step", "k": "line", "y": "value"})
+    layers = [base.mark_line(), base.mark_circle(size=22)]
+    return charts.figure(title, "", layers, _HEIGHT, name=name, data=data)

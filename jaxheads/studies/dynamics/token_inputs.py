@@ -15,9 +15,9 @@ from jaxheads.errors import UserError
 from jaxheads.icl.prompts import Batch
 from jaxheads.scores import catalogue, induction
 from jaxheads.scores.config import ScoresConfig
-from jaxheads.studies.ablation import few_shot
+from jaxheads.studies.ablation import study as few_shot
 from jaxheads.studies.config import StudyConfig
-from jaxheads.studies.context import Prepared
+from jaxheads.studies.inputs import Prepared
 from jaxheads.studies.scores import study
 from jaxheads.training.data.function_mixture import (
     FunctionMixture,
@@ -143,16 +143,10 @@ def prepare_tokens(
         UserError: a score that needs text, or a probe that does not fit.
     """
     maker = _Maker(config, source, context_length)
-    return Prepared(
-        scores=maker.scores(),
-        ablation=maker.evaluation() if "ablation" in parts else None,
-        token_loss=None,
-        redundancy=None,
-        attribution=None,
-        execution=None,
-        tasks=maker.tasks,
-        bos=source.bos,
-    )
+    inputs: dict[str, Any] = {"scores": maker.scores()}
+    if "ablation" in parts:
+        inputs["ablation"] = maker.evaluation()
+    return Prepared(inputs, maker.tasks, source.bos)
 
 
 class _Maker:
@@ -235,14 +229,7 @@ class _Maker:
             prompts[task] = made
             if chosen.zero_shot:
                 alone[task] = _queries(made, self.source.bos)
-        return few_shot.Inputs(
-            prompts,
-            {},
-            chosen.max_new_tokens,
-            chosen.f1_style,
-            self.config.seed if chosen.value == "resample" else None,
-            alone,
-        )
+        return few_shot.Inputs(prompts, {}, chosen, self.config.seed, alone)
 
     def _draw(self, task: str, count: int, **keywords: Any) -> Batch:
         shots, seed = self.config.shots, self.config.seed

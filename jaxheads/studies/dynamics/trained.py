@@ -20,7 +20,6 @@ from jaxheads import runs
 from jaxheads.errors import UserError
 from jaxheads.runs.files import read_json_object
 from jaxheads.studies.config import StudyConfig
-from jaxheads.studies.context import Prepared
 from jaxheads.studies.dynamics import emergence
 from jaxheads.studies.dynamics.run import StepProgress, run_dynamics
 from jaxheads.studies.dynamics.seeds import DEFINITIONS, count, order
@@ -30,6 +29,7 @@ from jaxheads.studies.dynamics.token_inputs import (
     require_tasks,
 )
 from jaxheads.studies.dynamics.transitions import Trajectories
+from jaxheads.studies.inputs import Prepared
 from jaxheads.studies.run import stated_config
 from jaxheads.training.data.text_windows import TextWindows
 from jaxheads.training.trained import Trained, open_trained
@@ -104,7 +104,7 @@ def run_trained(
 
     if len(chosen) == 1:
         return of_seed(chosen[0], Path(out))
-    stated = stated_config(config, [], parts) | {"parts": list(parts)}
+    stated = stated_config(config, parts) | {"parts": list(parts)}
     stated = {"source": str(Path(source).resolve())} | stated
     with runs.RunFolder(out, "dynamics of seeds", stated, {"dtype": dtype}) as folder:
         each = {seed: of_seed(seed, folder.path / f"seed_{seed}") for seed in chosen}

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxheads.report import words
 from jaxheads.runs import Run
-from jaxheads.statistics.claims import Measured, Rules, Untested
+from jaxheads.statistics.claims import Definition, Measured, Rules, Untested
 from jaxheads.statistics.paired_tests import sign_flip_p
 from jaxheads.statistics.units import DIFFERENCES, estimate
 from jaxheads.studies.ablation import first_tokens
@@ -119,3 +119,35 @@ def _clean(run: Run) -> float:
             "undecided", "The model answers no prompt of these tasks: nothing to raise."
         )
     return clean
+
+
+_YIN = "Yin & Steinhardt 2025"
+_TODD = "Todd et al. 2024"
+CLAIMS = (
+    Definition(
+        "vector_raises_zero_shot",
+        "A task's function vector makes the model do the task without demonstrations",
+        f"{_TODD}, section 3",
+        "function vectors",
+        "function vectors added to prompts",
+        vector_raises_zero_shot,
+    ),
+    Definition(
+        "vector_raises_shuffled",
+        "A task's function vector makes up for shuffled labels",
+        f"{_TODD}, section 3; {_YIN}, appendix A.6",
+        "function vectors",
+        "function vectors added to prompts",
+        vector_raises_shuffled,
+    ),
+    Definition(
+        "random_vectors_do_not",
+        "Vectors of random heads do not make the model do the task without "
+        "demonstrations",
+        f"{_TODD}, section 3",
+        "function vectors",
+        "function vectors of random heads added to prompts",
+        random_vectors_do_not,
+    ),
+)
+"""What a run may be asked of this study."""

@@ -1,10 +1,14 @@
 """What is asked of function vectors at work."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
+from jaxheads.errors import UserError, check_counts, check_tasks
 from jaxheads.icl.task_names import EXECUTION_TASKS
-from jaxheads.scores.config import ScoreName
+from jaxheads.scores.config import ScoreName, ScoresConfig
+from jaxheads.studies.config import StudyConfig
+from jaxheads.studies.options import ProtocolCommand, RankedCommand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,3 +41,52 @@ class ExecutionConfig:
     """Vectors of as many random heads, for control."""
     read_out: int = 10
     """Tokens that are named in a vector's read-out through the unembedding."""
+
+    needs_scores: ClassVar[bool] = True
+    shuffles_labels: ClassVar[bool] = True
+
+    def ranked_by(self) -> Mapping[str, tuple[str, ...]]:
+        """The scores that are taken, by option."""
+        return {"--execution.ranking-by": (self.ranking_by,)}
+
+    def check(self, study: Any) -> None:
+        """Refuse what makes no sense; see ``ScoresConfig.check``."""
+        del study
+        sizes = (("size", self.size), *(("sizes", size) for size in self.sizes))
+        for name, size in sizes:
+            if not 0 < size <= 1:
+                raise UserError(
+                    f"--execution.{name} takes shares of heads above 0 and at most 1, "
+                    f"not {size}"
+                )
+        check_counts(
+            ("--execution.prompts", self.prompts, 2),
+            ("--execution.clean-prompts", self.clean_prompts, 1),
+            ("--execution.random-sets", self.random_sets, 0),
+            ("--execution.read-out", self.read_out, 1),
+        )
+        # A study without function vectors at work names no tasks for them.
+        check_tasks("--execution.tasks", self.tasks, least=0)
+
+
+Config = ExecutionConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution(RankedCommand, ProtocolCommand):
+    """Carry tasks out by function vectors: added to prompts that do not show them."""
+
+    parts = ("scores", "execution")
+
+    scores: ScoresConfig = ScoresConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+
+    @classmethod
+    def of_protocol(cls, config: StudyConfig, **others: Any) -> Self:
+        """As of any command; but it runs this study if the protocol does not, too."""
+        if not config.execution.tasks:
+            others = {"execution": ExecutionConfig()} | others
+        return super().of_protocol(config, **others)
+
+
+COMMANDS = {"execution": Execution}

@@ -9,9 +9,12 @@ from jaxheads.engine.memory import Fit, Program, fit
 from jaxheads.engine.sweeps import subset_chunk
 from jaxheads.heads import count_of, top, uniform
 from jaxheads.heads.sets import Described
-from jaxheads.icl.prompts import Batch
+from jaxheads.icl.prompts import Batch, named_tokens
+from jaxheads.runs import Arrays
 from jaxheads.studies.function_vectors.config import ExecutionConfig
+from jaxheads.studies.function_vectors.execution import PROMPTS
 from jaxheads.studies.function_vectors.vectors import Rows, answer, starts_of
+from jaxheads.studies.job import Given
 
 KINDS = ("shuffled", "zero_shot")
 """Of prompts that vectors are added to."""
@@ -44,8 +47,17 @@ class Inputs:
         own = "the first half" if self.vector_prompts else "those of the scoring tasks"
         return f"{said}; vectors: {own}"
 
-    def cost(self, config) -> plan.Cost:
+    def tokens(self) -> Arrays:
+        """Everything that is fed to the model."""
+        named = named_tokens("execution/vector", self.vector_prompts)
+        for kind in PROMPTS:
+            of_kind = {task: made[kind] for task, made in self.conditions.items()}
+            named |= named_tokens(f"execution/{kind}", of_kind)
+        return named
+
+    def cost(self, config, given: Given | None = None) -> plan.Cost:
         """What ``run`` will cost."""
+        del given
         total = plan.Cost()
         for task in self.conditions:
             total += self.task_cost(config, task)
@@ -73,8 +85,9 @@ class Inputs:
         flops += len(after) * plan.unembed_flops(config)
         return plan.Cost(len(after), layers / config.num_layers, flops) * count
 
-    def fits(self, params, config, budget_bytes: int) -> list[Fit]:
+    def fits(self, params, config, given: Given | None, budget_bytes: int) -> list[Fit]:
         """What ``run`` will call, the same programs for prompts of one length."""
+        del given
         found = []
         for kind, batches in self._batches().items():
             lengths = [batch.tokens.shape[1] for batch in batches]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxheads.report import words
-from jaxheads.report.layout import Key, Row, Section, Statement
+from jaxheads.report.layout import Key, Row, Section, Statement, Topic
 from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run
 from jaxheads.statistics.claims import Claim
@@ -14,6 +14,11 @@ from jaxheads.studies.ablation.findings import Findings
 from jaxheads.studies.claims_page import quotes
 from jaxheads.studies.function_vectors import figures as drawn, findings as told
 from jaxheads.studies.function_vectors.findings import KINDS, Executed
+
+
+def topic(run: Run, found: Findings, judged: Sequence[Claim]) -> Topic:
+    """What the page tells of function vectors at work."""
+    return Topic(sections(run), verdict(run, found, judged), say(run, judged))
 
 
 def sections(run: Run) -> list[Section]:

@@ -13,6 +13,7 @@ Source: Todd et al. 2024, section 3; Yin & Steinhardt 2025, appendix A.6.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -22,10 +23,14 @@ import numpy as np
 from jaxheads.engine.chunks import over_prompts
 from jaxheads.engine.devices import gather, mesh_of, replicate
 from jaxheads.engine.sweeps import last_heads
+from jaxheads.errors import UserError
 from jaxheads.heads import head_names
 from jaxheads.heads.sets import Described
-from jaxheads.runs import Arrays, RunFolder
+from jaxheads.icl.prompts import query_numbers, unchanged_share
+from jaxheads.runs import Arrays
+from jaxheads.studies.context import QUERY_MULTIPLE, Context
 from jaxheads.studies.function_vectors.config import ExecutionConfig
+from jaxheads.studies.function_vectors.execution import PROMPTS
 from jaxheads.studies.function_vectors.inputs import KINDS, Inputs
 from jaxheads.studies.function_vectors.vectors import (
     Answers,
@@ -33,9 +38,29 @@ from jaxheads.studies.function_vectors.vectors import (
     function_vector,
     read_out,
 )
+from jaxheads.studies.job import Job
 from jaxheads.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["Inputs", "Result", "run"]
+ARRAYS = {
+    "execution/vectors": ("U W D", "residual stream"),
+    "execution/heads": ("W L H", "true: in the vector"),
+    "execution/layers": ("X", "layer"),
+    "execution/queries": ("U B", ""),
+    **{
+        f"execution/{what}/*{condition}": (dims, unit)
+        for what, unit in (("right", "true: right"), ("probability", "probability"))
+        for condition, dims in (
+            ("_vector", "U X B"),
+            ("_random", "U Y X B"),
+            ("_random_sizes", "U Y Z B"),
+            ("_sizes", "U Z B"),
+            ("", "U B"),
+        )
+    },
+}
+"""Dims and unit of what a run gets, see ``receipt``."""
+ADVICE = "give fewer --shots"
+"""What makes the smallest step smaller."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +112,7 @@ class Result:
         """Everything but the arrays, ready for JSON."""
         asked: ExecutionConfig = self.inputs.settings
         answered = self.answers["clean"].right.sum(axis=1)
-        return {
+        told = {
             "tasks": list(asked.tasks),
             "prompts": asked.prompts,
             "items": self.inputs.items,
@@ -112,48 +137,62 @@ class Result:
                 for at, task in enumerate(asked.tasks)
             },
         }
+        return {"execution": told}
 
 
-def run(
-    inputs: Inputs,
-    params,
-    config,
-    tokenizer: Tokenizer,
-    ranking: np.ndarray,
-    mean_heads: np.ndarray,
-    folder: RunFolder,
-    budget_bytes: int,
-    advance,
-) -> Result:
+def prepare(context: Context) -> Inputs:
+    """Prompts of every task and kind, and those that its vector is made of."""
+    chosen = context.config.execution
+    if not chosen.tasks:
+        raise UserError("--execution.tasks is empty: name one task or more")
+    overlap = {"no_label_overlap": context.config.no_label_overlap}
+    own = chosen.clean_prompts if chosen.mean == "task" else 0
+    vector, conditions, queries = {}, {}, {}
+    for task in context.load(chosen.tasks):
+        draw = functools.partial(context.draw, task, **overlap)
+        clean = draw(chosen.prompts, pool="second")
+        shuffled = draw(chosen.prompts, pool="second", corrupt="permutation")
+        alone = [context.without_shots(prompt) for prompt in clean]
+        # Together, so that all with demonstrations are padded to one length.
+        made = context.encode_prompts([*clean, *shuffled, *draw(own, pool="first")])
+        kinds = (
+            made.part(slice(len(clean))),
+            made.part(slice(len(clean), 2 * len(clean))),
+            context.encode_prompts(alone, multiple=QUERY_MULTIPLE),
+        )
+        conditions[task.name] = dict(zip(PROMPTS, kinds, strict=True))
+        if own:
+            vector[task.name] = made.part(slice(2 * len(clean), None))
+        queries[task.name] = query_numbers(clean)
+        context.tasks[task.name]["unchanged_share"] = unchanged_share(shuffled)
+    context.require_telling(queries, "--execution.tasks")
+    return Inputs(vector, conditions, queries, chosen, context.config.seed)
+
+
+def run(inputs: Inputs, job: Job) -> Result:
     """Add the vectors of every task to its prompts, and see what is answered.
 
-    Args:
-        inputs: from the study's configuration.
-        params: of the family of ``config``.
-        config: of the model.
-        tokenizer: to name the tokens of the read-outs.
-        ranking: [L, H], by which heads are chosen.
-        mean_heads: [L, H, K], over the scoring tasks' clean prompts, for vectors that
-            are made of these.
-        folder: where finished units are kept: a task is one.
-        budget_bytes: memory for activations.
-        advance: told the FLOPs that are done.
+    Heads are chosen by a ranking of the job, and its mean heads make the vectors where
+    the task's own do not. A task is a unit.
 
     Raises:
         RuntimeError: a vector is zero.
     """
+    params, config, tokenizer = job.params, job.config, job.tokenizer
+    assert tokenizer is not None  # it made the inputs
+    ranking = job.given.rankings[inputs.settings.ranking_by]
     sets = inputs.sets(config, ranking)
     heads = np.stack([chosen for _, chosen in sets])
-    runner = _Runner(inputs, params, config, heads, mean_heads, budget_bytes)
+    runner = _Runner(inputs, params, config, heads, job.given.mean_heads, job.budget)
     units = []
     for task in inputs.conditions:
-        unit = folder.unit(
+        unit = job.folder.unit(
             f"execution-{task}",
             lambda task=task: runner.task(task),
             {"vectors": "WD"},
         )
         units.append(unit)
-        advance(inputs.task_cost(config, task).flops)
+        job.advance(inputs.task_cost(config, task).flops)
     vectors = np.stack([unit["vectors"] for unit in units])
     if not np.linalg.norm(vectors, axis=-1).all():
         raise RuntimeError("a function vector is zero: adding it would change nothing")

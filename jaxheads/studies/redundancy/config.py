@@ -1,9 +1,13 @@
 """What is asked of heads that stand in for each other."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
+from jaxheads.errors import UserError, check_counts, check_tasks
 from jaxheads.icl.task_names import EVALUATION_TASKS
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.studies.options import RankedCommand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,3 +42,41 @@ class RedundancyConfig:
     """Random orders of the heads, for the Shapley values."""
     antithetic: bool = True
     """Run each order backwards too: less noise, and twice the orders."""
+
+    needs_scores: ClassVar[bool] = True
+    shuffles_labels: ClassVar[bool] = False
+
+    def ranked_by(self) -> Mapping[str, tuple[str, ...]]:
+        """The scores that are taken, by option."""
+        return {"--redundancy.ranking-by": (self.ranking_by,)}
+
+    def check(self, study: Any) -> None:
+        """Refuse what makes no sense; see ``ScoresConfig.check``."""
+        del study
+        if not 0 < self.share <= 1:
+            raise UserError(
+                "--redundancy.share takes a share above 0 and at most 1, not "
+                f"{self.share}"
+            )
+        check_counts(
+            ("--redundancy.prompts", self.prompts, 2),
+            ("--redundancy.top", self.top, 2),
+            ("--redundancy.permutations", self.permutations, 2),
+        )
+        check_tasks("--redundancy.tasks", self.tasks)
+
+
+Config = RedundancyConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Redundancy(RankedCommand):
+    """How the top heads work together: pairs, smallest sets, Shapley values."""
+
+    parts = ("scores", "redundancy")
+
+    scores: ScoresConfig = ScoresConfig()
+    redundancy: RedundancyConfig = RedundancyConfig()
+
+
+COMMANDS = {"redundancy": Redundancy}

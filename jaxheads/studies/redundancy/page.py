@@ -1,15 +1,23 @@
 """How the chosen heads work together: sections, sentences and tables of the page."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from jaxheads.report import words
-from jaxheads.report.layout import Key, Row, Section, Statement
+from jaxheads.report.layout import Key, Row, Section, Statement, Topic
 from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run
+from jaxheads.statistics.claims import Claim
 from jaxheads.studies.ablation.findings import Findings
 from jaxheads.studies.redundancy import figures as drawn, findings as told
 
 PAIRS = 12  # in the table
+
+
+def topic(run: Run, found: Findings, judged: Sequence[Claim]) -> Topic:
+    """What the page tells of heads that work together."""
+    del judged
+    return Topic(sections(run), verdict(run, found), say(run))
 
 
 def sections(run: Run) -> list[Section]:

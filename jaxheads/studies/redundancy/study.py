@@ -16,10 +16,13 @@ from typing import Any
 import numpy as np
 
 from jaxheads.engine import plan
+from jaxheads.engine.memory import Fit
 from jaxheads.errors import UserError
 from jaxheads.heads.sets import largest_changes
-from jaxheads.icl.prompts import Batch
-from jaxheads.runs import Arrays, RunFolder
+from jaxheads.icl.prompts import Batch, Prompt, named_tokens, query_numbers
+from jaxheads.runs import Arrays
+from jaxheads.studies.context import Context, check_disjoint
+from jaxheads.studies.job import Given, Job
 from jaxheads.studies.redundancy import greedy, shapley as redundancy
 from jaxheads.studies.redundancy.config import RedundancyConfig
 from jaxheads.studies.redundancy.greedy import Found, Path, Scale, finite
@@ -27,6 +30,29 @@ from jaxheads.studies.redundancy.shapley import Interactions, Memo, Shapley, Uni
 from jaxheads.studies.redundancy.values import METRICS, SubsetValues, describe_work
 
 PATHS = {"backward": greedy.greedy_backward, "forward": greedy.greedy_forward}
+
+
+ARRAYS = {
+    "redundancy/heads": ("C P", "layer and head"),
+    "redundancy/interaction*": ("C C", "the metric's"),
+    "redundancy/shapley_samples": ("R C", "the metric's"),
+    "redundancy/shapley*": ("C", "the metric's"),
+    "redundancy/effect*": ("C", "the metric's"),
+    "redundancy/*queries": ("E S", ""),
+    "redundancy/clean": ("B", "the metric's"),
+    "redundancy/floor": ("B", "the metric's"),
+    **{
+        f"redundancy/{name}": (f"{steps}{dims}", unit)
+        for path, steps in (("backward", "I"), ("forward", "J"))
+        for name, dims, unit in (
+            (f"{path}_replaced", " L H", "true: replaced"),
+            (f"{path}_share*", "", "share of the clean value"),
+            (f"{path}_held_out_share*", "", "share of the clean value"),
+            (f"{path}_*", " B", "the metric's"),
+        )
+    },
+}
+"""Dims and unit of what a run gets, see ``receipt``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +76,19 @@ class Inputs:
     queries: np.ndarray | None = None
     held_out_queries: np.ndarray | None = None
 
-    def cost(self, config) -> plan.Cost:
+    def tokens(self) -> Arrays:
+        """Everything that is fed to the model."""
+        kinds = {"selection": self.prompts, "held_out": self.held_out}
+        return named_tokens("redundancy", kinds)
+
+    def fits(self, params, config, given: Given | None, budget_bytes: int) -> list[Fit]:
+        """No programs in advance: which subsets run is not known."""
+        del params, config, given, budget_bytes
+        return []
+
+    def cost(self, config, given: Given | None = None) -> plan.Cost:
         """What ``run`` will cost, at most: greedy searches may end early."""
+        del given
         total = plan.Cost()
         for batch, subsets in (
             (self.prompts, self._most_subsets(config)),
@@ -147,7 +184,7 @@ class Result:
     def describe(self) -> dict[str, Any]:
         """Everything but the arrays, ready for JSON."""
         settings, shapley = self.settings, self.shapley
-        return {
+        told = {
             "metric": settings.metric,
             "value": settings.value,
             "positions": "last",
@@ -167,34 +204,48 @@ class Result:
             "none": finite(shapley.none.mean()),
             "work": self.work,
         } | {name: found.describe() for name, found in self.found.items()}
+        return {"redundancy": told}
 
 
-def run(
-    inputs: Inputs,
-    params,
-    config,
-    chosen: np.ndarray,
-    fill: np.ndarray | None,
-    folder: RunFolder,
-    budget_bytes: int,
-    advance,
-) -> Result:
-    """Measure how the chosen heads work together.
+def prepare(context: Context) -> Inputs:
+    """Prompts to choose sets by, and others to measure them on."""
+    chosen, dims = context.config.redundancy, context.model.config
+    made_with = context.scoring_tasks()
+    check_disjoint(made_with, chosen.tasks, "--redundancy.tasks")
+    shape = (dims.num_layers, dims.num_heads)
+    redundancy.choose_heads(shape, chosen.heads, np.zeros(shape), chosen.top)
+    # Two halves of the items: sets are chosen on one and measured on the other.
+    halves: dict[str, list[Prompt]] = {"first": [], "second": []}
+    queries: dict[str, list[np.ndarray]] = {"first": [], "second": []}
+    for task in context.load(chosen.tasks):
+        context.require_telling([task.name], "--redundancy.tasks")
+        for pool, made in halves.items():
+            drawn = context.draw(
+                task,
+                chosen.prompts,
+                pool=pool,
+                no_label_overlap=context.config.no_label_overlap,
+            )
+            made += drawn
+            queries[pool].append(query_numbers(drawn))
+    return Inputs(
+        context.encode_prompts(halves["first"]),
+        context.encode_prompts(halves["second"]),
+        chosen,
+        context.config.seed,
+        np.stack(queries["first"]),
+        np.stack(queries["second"]),
+    )
 
-    Args:
-        inputs: from the study's configuration.
-        params: of the family of ``config``.
-        config: of the model.
-        chosen: of ``jaxheads.studies.redundancy.shapley.choose_heads``, int [C, 2].
-        fill: [L, H, K], what replaces a head; None: zeros.
-        folder: where finished units are kept: each batch of subsets is one.
-        budget_bytes: memory for activations and caches.
-        advance: told the FLOPs that are done.
+
+def run(inputs: Inputs, job: Job) -> Result:
+    """Measure how the chosen heads work together; each batch of subsets is a unit.
 
     Raises:
         UserError: one head, or a clean value of 0.
         RuntimeError: replacing a chosen head changes nothing.
     """
+    params, config, advance = job.params, job.config, job.advance
     settings = inputs.settings
     done = 0.0
 
@@ -209,14 +260,16 @@ def run(
             params,
             config,
             batch,
-            fill,
+            job.given.mean_heads if settings.value == "mean" else None,
             METRICS[settings.metric],
-            folder,
-            budget_bytes,
+            job.folder,
+            job.budget,
             count,
         )
 
     shape = (config.num_layers, config.num_heads)
+    ranking = job.given.rankings[settings.ranking_by]
+    chosen = redundancy.choose_heads(shape, settings.heads, ranking, settings.top)
     universe = Universe(chosen, shape, settings.others)
     searched = universe
     if settings.universe == "all":

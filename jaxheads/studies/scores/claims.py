@@ -13,7 +13,7 @@ from jaxheads.heads.run_scores import top_count
 from jaxheads.report import words
 from jaxheads.runs import Run
 from jaxheads.scores.config import PAIR
-from jaxheads.statistics.claims import Measured, Rules, Untested
+from jaxheads.statistics.claims import Definition, Measured, Rules, Untested
 from jaxheads.statistics.units import student_t_quantile
 from jaxheads.studies.scores.uncertainty import (
     SAMPLES,
@@ -209,3 +209,34 @@ def _within_layers(a: np.ndarray, b: np.ndarray) -> float:
     ]
     scale = math.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum())
     return float((ranks[0] * ranks[1]).sum() / scale) if scale else math.nan
+
+
+_YIN = "Yin & Steinhardt 2025"
+CLAIMS = (
+    Definition(
+        "top_sets_differ",
+        "The top function-vector and induction heads are different heads: fewer than "
+        "half are shared",
+        f"{_YIN}, section 3",
+        "head scores",
+        "both scores",
+        top_sets_differ,
+    ),
+    Definition(
+        "scores_correlate",
+        "Heads with a higher induction score have a higher function-vector score",
+        f"{_YIN}, section 3",
+        "head scores",
+        "both scores",
+        scores_correlate,
+    ),
+    Definition(
+        "fv_heads_deeper",
+        "Function-vector heads lie deeper than induction heads",
+        f"{_YIN}, section 3",
+        "head scores",
+        "both scores",
+        fv_heads_deeper,
+    ),
+)
+"""What a run may be asked of this study."""

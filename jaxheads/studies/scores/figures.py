@@ -6,8 +6,8 @@ import altair as alt
 import numpy as np
 
 from jaxheads.heads import run_scores
-from jaxheads.report import theme, words
-from jaxheads.report.figures import HEADS, Figure, Rows, figure, halo, label
+from jaxheads.report import charts, theme, words
+from jaxheads.report.figures import HEADS, Figure, Rows
 from jaxheads.runs import Run
 
 
@@ -37,9 +37,7 @@ def head_rows(run: Run) -> list[dict[str, Any]]:
 def _plain(value: Any) -> Any:
     if isinstance(value, np.integer):
         return int(value)
-    if isinstance(value, str):
-        return value
-    return float(f"{value:.5g}") if np.isfinite(value) else None
+    return value if isinstance(value, str) else charts.plain(value)
 
 
 def _signed(values: np.ndarray) -> bool:
@@ -61,38 +59,26 @@ def _heat_map(run: Run, n: int, name: str) -> Figure:
     values = run_scores.score(run, name)
     layers, width = values.shape
     count = run_scores.top_count(values.size)
-    step = max(1, -(-layers // 16))
-    outline = {"strokeWidth": alt.value(1.5)}
-    if width * layers > 600:
-        outline = {"strokeWidth": alt.value(1)}
-    chart = (
-        alt.Chart(alt.NamedData(HEADS))
-        .mark_rect()
-        .encode(
-            x=alt.X("l:O", title="layer").axis(
-                values=list(range(0, layers, step)), labelAngle=0, ticks=False
-            ),
-            y=alt.Y("i:O", title="head").axis(
-                values=list(range(0, width, max(1, -(-width // 8)))), ticks=False
-            ),
-            color=_shade(n, name, values),
-            stroke=alt.condition(
-                f"datum.r{n} <= {count}", alt.value("@ink"), alt.value("transparent")
-            ),
-            tooltip=[
-                alt.Tooltip("h:N", title="head"),
-                alt.Tooltip(f"t{n}:N", title="score"),
-                alt.Tooltip(f"r{n}:Q", title="rank"),
-            ],
-            **outline,
-        )
+    every = {"l": max(1, -(-layers // 16)), "i": max(1, -(-width // 8))}
+    chart = alt.Chart(alt.NamedData(HEADS)).mark_rect()
+    chart = chart.encode(
+        x=alt.X("l:O", title="layer").axis(
+            values=list(range(0, layers, every["l"])), labelAngle=0, ticks=False
+        ),
+        y=alt.Y("i:O", title="head").axis(
+            values=list(range(0, width, every["i"])), ticks=False
+        ),
+        color=_shade(n, name, values),
+        stroke=charts.either(f"datum.r{n} <= {count}", "@ink", "transparent"),
+        strokeWidth=alt.value(1 if width * layers > 600 else 1.5),
+        tooltip=charts.tips({"h": "head", f"t{n}": "score", f"r{n}:Q": "rank"}),
     )
     best = run_scores.top_heads(run, name, 3)
     note = "highest: " + ", ".join(
         f"{head.name} ({words.number(head.score)})" for head in best
     )
     height = round(width * min(18, max(5, 400 / width)))
-    return figure(
+    return charts.figure(
         words.title(name), note, chart, height, values.size,
         name=name, data=score_data(run, [name]),
     )  # fmt: skip
@@ -117,36 +103,16 @@ def score_data(run: Run, names: list[str]) -> Rows:
 def _shade(n: int, name: str, values: np.ndarray) -> alt.Color:
     shade = {"function_vector": "fv"}.get(name, "other-1")
     shade = "induction" if name.startswith("induction") else shade
-    legend = alt.Legend(
-        orient="bottom",
-        gradientThickness=8,
-        gradientLength=160,
-        title=None,
-        format=".2~f",
-    )
     if not _signed(values):
-        scale = alt.Scale(
-            domain=[0, float(values.max()) or 1.0],
-            range=["@cell", f"@{shade}", f"@{shade}-deep"],
-            interpolate="rgb",
-        )
-        return alt.Color(f"c{n}:Q", scale=scale, legend=legend)
+        domain = [0, float(values.max()) or 1.0]
+        return charts.gradient(f"c{n}", domain, ["cell", shade, f"{shade}-deep"])
     largest = float(np.abs(values).max())
-    legend = alt.Legend(
-        orient="bottom",
-        gradientThickness=8,
-        gradientLength=220,
-        title=None,
-        values=[-1, 0, 0.5, 1],
+    return charts.gradient(
+        f"c{n}", [-1, 0, 1], ["negative", "cell", shade],
+        gradientLength=220, values=[-1, 0, 0.5, 1],
         # The colour is the signed square root: square it back for the label.
         labelExpr=f"format(datum.value * abs(datum.value) * {largest!r}, '.2~g')",
-    )
-    scale = alt.Scale(
-        domain=[-1, 0, 1],
-        range=["@negative", "@cell", f"@{shade}"],
-        interpolate="rgb",
-    )
-    return alt.Color(f"c{n}:Q", scale=scale, legend=legend)
+    )  # fmt: skip
 
 
 def scatter(run: Run, x_name: str, y_name: str) -> Figure:
@@ -162,45 +128,32 @@ def scatter(run: Run, x_name: str, y_name: str) -> Figure:
         "x": alt.X(f"s{a}:Q", title=words.title(x_name), scale=alt.Scale(zero=True)),
         "y": alt.Y(f"s{b}:Q", **_spread_axis(run, y_name, y_values)),
     }
-    shades = [
-        "@random",
-        f"@{theme.colour(x_name)}",
-        f"@{theme.colour(y_name)}",
-        "@other-2",
-    ]
+    shades = ("random", theme.colour(x_name), theme.colour(y_name), "other-2")
+    marks = ("circle", "circle", "cross", "diamond")
+    short = [words.short(name) for name in (x_name, y_name)]
+    texts = {"h": "head", f"t{a}": short[0], f"r{a}:Q": f"rank by {short[0]}"}
+    texts |= {f"t{b}": short[1], f"r{b}:Q": f"rank by {short[1]}"}
     dots = chart.mark_point(filled=True, opacity=0.85).encode(
         **position,
-        color=alt.Color(
-            "k:N", legend=None, scale=alt.Scale(domain=[0, 1, 2, 3], range=shades)
-        ),
-        shape=alt.Shape(
-            "k:N",
-            legend=None,
-            scale=alt.Scale(
-                domain=[0, 1, 2, 3], range=["circle", "circle", "cross", "diamond"]
-            ),
-        ),
-        size=alt.condition("datum.k > 0", alt.value(70), alt.value(26)),
-        tooltip=[
-            alt.Tooltip("h:N", title="head"),
-            alt.Tooltip(f"t{a}:N", title=words.short(x_name)),
-            alt.Tooltip(f"r{a}:Q", title=f"rank by {words.short(x_name)}"),
-            alt.Tooltip(f"t{b}:N", title=words.short(y_name)),
-            alt.Tooltip(f"r{b}:Q", title=f"rank by {words.short(y_name)}"),
-        ],
+        color=charts.colours(dict(enumerate(shades)), "k"),
+        shape=charts.shapes(dict(enumerate(marks)), "k"),
+        size=charts.either("datum.k > 0", 70, 26),
+        tooltip=charts.tips(texts),
     )
     named = chart.transform_filter(f"datum.r{a} <= 3 || datum.r{b} <= 3")
-    named = named.encode(**position, text="h:N")
-    chart = alt.layer(halo(named), dots, label(named))
+    ground, text = charts.texts(named.encode(**position, text="h:N"))
     rows = score_data(run, [x_name, y_name])
     tops = [
         run_scores.top_mask(values, count).ravel() for values in (x_values, y_values)
     ]
-    titles = [f"top {words.short(name)}" for name in (x_name, y_name)]
+    titles = [f"top {name}" for name in short]
     for row, in_x, in_y in zip(rows, *tops, strict=True):
         which = [t for t, inside in zip(titles, (in_x, in_y), strict=True) if inside]
         row["set"] = which[0] if len(which) == 1 else "both" if which else "neither"
-    return figure("Each head by both scores", "", chart, 320, name="scatter", data=rows)
+    return charts.figure(
+        "Each head by both scores", "", [ground, dots, text], 320,
+        name="scatter", data=rows,
+    )  # fmt: skip
 
 
 def _spread_axis(run: Run, name: str, values: np.ndarray) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """The sections about the scores of heads, and about what ranks first."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from jaxheads.heads import run_scores
 from jaxheads.report import words
-from jaxheads.report.layout import Key, Row, Section
+from jaxheads.report.layout import Key, Row, Section, Topic
 from jaxheads.runs import Run
+from jaxheads.statistics.claims import Claim
 from jaxheads.studies.ablation import findings
 from jaxheads.studies.ablation.findings import Findings
 from jaxheads.studies.scores import (
@@ -15,6 +17,22 @@ from jaxheads.studies.scores import (
     tables as scores_tables,
     top_figures,
 )
+
+
+def topic(run: Run, found: Findings, judged: Sequence[Claim]) -> Topic:
+    """What the page tells of scores, and of the heads that lead."""
+    del judged
+    return Topic(
+        sections=[scores(run)],
+        last=[
+            places(run),
+            strength(run),
+            agreement(run, found),
+            sizes(run, found),
+            leading(run),
+        ],
+        tables=[scores_tables.definitions(run)],
+    )
 
 
 def scores(run: Run) -> Section | None:

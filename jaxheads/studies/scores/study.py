@@ -2,13 +2,14 @@
 
 Question: how much does each head's output on a task restore the answer, and how much
 does each head attend as an induction head would? Source: Yin & Steinhardt 2025,
-section 3; Todd et al. 2024, section 2; Olsson et al. 2022. Scores that are computed
-when asked for stand in more_scores.py and text_scores.py.
+section 3; Todd et al. 2024, section 2; Olsson et al. 2022. `scores.catalogue`
+makes the scores that are computed when asked for.
 """
 
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,18 +18,37 @@ from jaxheads.engine import plan, programs, sweeps as engine_sweeps
 from jaxheads.engine.chunks import over_prompts
 from jaxheads.engine.memory import Fit, Program, fit
 from jaxheads.heads import HeadScores
-from jaxheads.icl.prompts import Batch, by_task
-from jaxheads.runs import Arrays, RunFolder
+from jaxheads.icl.prompts import Batch, by_task, named_tokens
+from jaxheads.runs import Arrays
 from jaxheads.scores import (
     attention,
+    catalogue,
     duplicate_token,
     function_vector,
     induction,
+    induction_text,
     previous_token,
     value_weighted,
 )
 from jaxheads.scores.induction_text import TextProbe
 from jaxheads.scores.part import Part
+from jaxheads.studies.context import Context
+from jaxheads.studies.job import Given, Job
+
+ARRAYS = {
+    "score/*": ("L H", "the score's"),
+    "fv/effects_by_prompt": ("A L H B", "probability"),
+    "fv/effects": ("A L H", "probability"),
+    "fv/mean_heads": ("L H K", "activation"),
+    "fv/queries": ("A B", ""),
+}
+"""Dims and unit of what a run gets, see ``receipt``."""
+ADVICE = (
+    "give fewer --shots, a shorter --scores.sequence-length or a shorter "
+    "--scores.document-length"
+)
+"""What makes the smallest step smaller."""
+
 
 _ON_PROBE = {
     "duplicate_token": duplicate_token,
@@ -77,8 +97,21 @@ class Inputs:
         read = self.probe_lengths
         return None if read is None else TextProbe(self.probe, read)
 
-    def cost(self, config) -> plan.Cost:
+    def tokens(self) -> Arrays:
+        """Everything that is fed to the model."""
+        named = named_tokens("clean", self.clean)
+        named |= named_tokens("corrupted", self.corrupted)
+        named["prompts/induction"] = self.probe
+        if self.probe_lengths is not None:
+            named["prompts/induction/lengths"] = self.probe_lengths
+        named["prompts/previous_token"] = self.documents
+        for part in self.parts:
+            named |= part.tokens()
+        return named
+
+    def cost(self, config, given: Given | None = None) -> plan.Cost:
         """What ``run`` will cost."""
+        del given
         total = self._attention_cost(config)
         for task in self.clean:
             total += self._task_cost(config, task)
@@ -86,8 +119,9 @@ class Inputs:
             total += part.cost(config)
         return total
 
-    def fits(self, params, config, budget_bytes: int) -> list[Fit]:
+    def fits(self, params, config, given: Given | None, budget_bytes: int) -> list[Fit]:
         """What ``run`` will call, the same programs for tasks of one length."""
+        del given
         lengths = [batch.tokens.shape[1] for batch in self.clean.values()]
         tasks = dict(zip(lengths, self.clean, strict=True))
         programs = [
@@ -177,6 +211,7 @@ class Result:
     Attributes:
         scores: "function_vector", "induction", "induction_yin", "previous_token", then
             those that were asked for.
+        tasks: that heads are scored by, A.
         mean_heads: [L, H, K], mean head output at the last position of clean prompts,
             over prompts, then tasks: the ablation value.
         effects: [A, L, H, B], effect by task and prompt, probability.
@@ -185,20 +220,22 @@ class Result:
     """
 
     scores: dict[str, HeadScores]
+    tasks: tuple[str, ...]
     mean_heads: np.ndarray
     effects: np.ndarray
     queries: np.ndarray | None
     seconds: float
 
-    def describe(self) -> dict[str, dict]:
+    def describe(self) -> dict[str, Any]:
         """What the scores mean, ready for JSON; a ceiling that is infinite is None."""
-        return {
+        means = {
             name: {
                 key: None if isinstance(value, float) and math.isinf(value) else value
                 for key, value in score.describe().items()
             }
             for name, score in self.scores.items()
         }
+        return {"scores": means, "scoring_tasks": list(self.tasks)}
 
     def arrays(self) -> Arrays:
         """Named arrays for the run folder."""
@@ -214,19 +251,79 @@ class Result:
         return named
 
 
-def run(
-    inputs: Inputs, params, config, folder: RunFolder, budget_bytes: int, advance
-) -> Result:
-    """Score every head.
+def prepare(context: Context) -> Inputs:
+    """Prompts, probes and documents that heads are scored on."""
+    chosen = context.config.scores
+    begin = int(context.bos)
+    lengths = {
+        "sequence-length": 2 * chosen.sequence_length + begin,
+        "document-length": chosen.document_length + begin,
+    }
+    if {"retrieval", "retrieval_teacher_forced"} & set(chosen.names):
+        lengths["haystack-length"] = chosen.haystack_length + begin
+    for name, length in lengths.items():  # before anything so long is made
+        context.require_room(length, f"--scores.{name}")
+    clean, corrupted, queries = context.clean_and_corrupted(chosen)
+    asked = {task: queries[task]["clean"] for task in clean}
+    queries = {task: queries[task]["corrupted"] for task in clean}
+    probe, lengths = _induction_probe(context)
+    context.require_room(probe.shape[1], "--scores.sequence-length")
+    documents, text = context.documents(
+        chosen.document_length + context.bos, chosen.documents
+    )
+    return Inputs(
+        clean,
+        corrupted,
+        probe,
+        chosen.sequence_length,
+        context.bos,
+        documents,
+        text,
+        context.config.shots,
+        chosen.names,
+        _more_scores(context, clean, asked),
+        lengths,
+        queries,
+    )
 
-    Args:
-        inputs: from the study's configuration.
-        params: of the family of ``config``.
-        config: of the model.
-        folder: where finished units are kept.
-        budget_bytes: memory for activations.
-        advance: told the FLOPs that are done.
-    """
+
+def _induction_probe(context: Context) -> tuple[np.ndarray, np.ndarray | None]:
+    """Random tokens, repeated; and their lengths, if they went through text."""
+    chosen = context.config.scores
+    count, length = chosen.sequences, chosen.sequence_length
+    if chosen.probe_tokens == "retokenized":
+        return induction_text.probe(
+            count,
+            length,
+            context.vocabulary,
+            context.tokenizer.decode,
+            context.encode,
+            context.bos_id,
+            context.seed,
+        )
+    made = induction.probe(
+        count, length, context.vocabulary, context.bos_id, context.seed
+    )
+    return made, None
+
+
+def _more_scores(
+    context: Context, clean: dict[str, Batch], queries: dict[str, np.ndarray]
+) -> tuple[Part, ...]:
+    """What computes the further scores that are asked for."""
+    chosen = context.config.scores
+    made = catalogue.parts(chosen, context, clean, context.config.shots, queries)
+    for part in made:
+        for name, ids in part.tokens().items():
+            if ids.ndim == 2:
+                context.require_room(ids.shape[1], f"what {name} is made of")
+    return made
+
+
+def run(inputs: Inputs, job: Job) -> Result:
+    """Score every head."""
+    params, config, folder = job.params, job.config, job.folder
+    budget_bytes, advance = job.budget, job.advance
     seen = folder.unit(
         "scores-attention",
         lambda: _attention(inputs, params, config, budget_bytes),
@@ -270,6 +367,7 @@ def run(
         scores += part.scores(unit)
     return Result(
         scores={score.name: score for score in scores},
+        tasks=(*inputs.clean,),
         mean_heads=mean_heads,
         effects=samples,
         queries=queries,

@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxheads import statistics
 from jaxheads.heads import run_scores
-from jaxheads.report import theme, words
-from jaxheads.report.figures import Figure, Rows, figure, label
+from jaxheads.report import charts, theme, words
+from jaxheads.report.figures import Figure, Rows
 from jaxheads.report.layout import Key
 from jaxheads.runs import Run
 
@@ -56,7 +56,7 @@ def depth(run: Run, names: list[str], named: int = 3) -> Figure:
         panels.append(_by_layer(name, best, middle, len(values), named))
         shown = f"{middle:.1f}" if math.isfinite(middle) else words.NONE
         middles.append(f"{shown} ({words.short(name)})")
-    return figure(
+    return charts.figure(
         "Top heads by layer",
         f"dashed: score-weighted mean layer, {' and '.join(middles)}",
         alt.layer(*panels).resolve_scale(y="independent"), 250,
@@ -69,32 +69,23 @@ def _by_layer(
 ) -> Any:
     shade = f"@{theme.colour(name)}"
     rows = [
-        {
-            "l": head.layer,
-            "y": head.score,
-            "h": head.name,
-            "t": words.head_score(head),
-            "r": rank,
-        }
+        {"l": head.layer, "y": head.score, "h": head.name, "r": rank}
+        | {"t": words.head_score(head)}
         for rank, head in enumerate(best)
     ]
-    span = alt.Scale(domain=[0, max(layers - 1, 1)], nice=False)
-    x = alt.X("l:Q", title="layer", scale=span).axis(grid=False, tickMinStep=1)
+    x = alt.X("l:Q", title="layer").axis(grid=False, tickMinStep=1)
+    x = x.scale(domain=[0, max(layers - 1, 1)], nice=False)
     y = alt.Y("y:Q", title=words.title(name), scale=alt.Scale(zero=True)).axis(
         titleColor=shade, grid=False, tickCount=5
     )
-    base = alt.Chart(alt.Data(values=rows)).encode(x=x, y=y)
+    base = charts.on(rows, x=x, y=y)
     named = base.transform_filter(f"datum.r < {count}").encode(text="h:N")
-    rule = alt.Chart(alt.Data(values=[{"l": middle}])).encode(x=x)
-    dots = base.mark_point(
+    dots = base.encode(tooltip=charts.tips({"h": "head", "t": "score"})).mark_point(
         shape=_shape(name), filled=True, size=80, color=shade, opacity=0.9
     )
-    tooltip = [alt.Tooltip("h:N", title="head"), alt.Tooltip("t:N", title="score")]
-    return alt.layer(
-        rule.mark_rule(color=shade, strokeDash=[4, 3], strokeWidth=1.5),
-        dots.encode(tooltip=tooltip),
-        label(named),
-    )
+    rule = charts.on([{"l": middle}], x=x)
+    rule = rule.mark_rule(color=shade, strokeDash=[4, 3], strokeWidth=1.5)
+    return alt.layer(rule, dots, charts.texts(named)[1])
 
 
 def strength(run: Run, name: str) -> Figure:
@@ -122,7 +113,7 @@ def strength(run: Run, name: str) -> Figure:
     data: Rows = [{"of": key, title: value} for key, value in told.items()]
     top = {"set": f"top 2 % by {words.short(name)}"}
     data += [{"of": f"head {head.name}", title: head.score} | top for head in best]
-    return figure(
+    return charts.figure(
         words.title(name),
         f"median {words.number(told['median'])}, mean "
         f"{words.number(told['mean over heads'])}, mean of the top 2 % "
@@ -134,39 +125,33 @@ def strength(run: Run, name: str) -> Figure:
 
 def _box_plot(
     name: str, title: str, told: dict[str, float], best: list[run_scores.Head]
-) -> Any:
+) -> list[alt.Chart]:
     shade = f"@{theme.colour(name)}"
-    row = dict(zip("iabmcdent", told.values(), strict=True))
     x = alt.X("a:Q", title=title, scale=alt.Scale(zero=True)).axis(
         grid=False, tickCount=6
     )
-    base = alt.Chart(alt.Data(values=[row]))
+    base = charts.on([dict(zip("iabmcdent", told.values(), strict=True))])
     points = [
         {"x": head.score, "h": head.name, "t": words.head_score(head)} for head in best
     ]
-    dots = alt.Chart(alt.Data(values=points)).encode(
+    dots = charts.on(
+        points,
         x=alt.X("x:Q", title=title),
-        tooltip=[alt.Tooltip("h:N", title="head"), alt.Tooltip("t:N", title="score")],
+        tooltip=charts.tips({"h": "head", "t": "score"}),
     )
-    tick: dict[str, Any] = {"thickness": 2, "color": "@ink"}
-    return alt.layer(
+    look: dict[str, Any] = {"filled": True, "size": 55, "color": shade, "opacity": 0.8}
+    return [
         base.encode(x=x, x2="d:Q").mark_rule(color="@muted"),
-        base.encode(x=alt.X("b:Q"), x2="c:Q").mark_bar(
+        base.encode(x="b:Q", x2="c:Q").mark_bar(
             size=20, color="@cell", stroke="@muted", strokeWidth=1
         ),
-        base.encode(x=alt.X("m:Q")).mark_tick(size=20, **tick),
-        base.encode(x=alt.X("e:Q")).mark_point(
+        base.encode(x="m:Q").mark_tick(size=20, thickness=2, color="@ink"),
+        base.encode(x="e:Q").mark_point(
             shape="diamond", filled=True, size=45, color="@ink", opacity=1
         ),
-        base.encode(x=alt.X("n:Q")).mark_tick(size=34, thickness=2, color=shade),
-        dots.mark_point(
-            shape=_shape(name),
-            filled=True,
-            size=55,
-            color=shade,
-            opacity=0.8,
-        ),
-    )
+        base.encode(x="n:Q").mark_tick(size=34, thickness=2, color=shade),
+        dots.mark_point(shape=_shape(name), **look),
+    ]
 
 
 def agreement(run: Run, names: tuple[str, str]) -> list[Figure]:
@@ -281,37 +266,29 @@ def _against_size(
     title: str, series: str, shade: str, quantity: str, placed: list[Placed], name: str
 ) -> Figure:
     """Draw a quantity, and what random sets have, against the size of the sets."""
-    points = [
-        {"n": one.size, "x": 100 * one.size / one.total, "y": one.value}
-        | {"r": one.random, "a": one.low, "b": one.high}
-        for one in placed
-    ]
+    points, data = [], []
+    for one in placed:
+        share = 100 * one.size / one.total
+        points.append(
+            {"n": one.size, "x": share, "y": one.value}
+            | {"r": one.random, "a": one.low, "b": one.high}
+        )
+        at = {"heads in the set": one.size, "heads in the set (%)": share}
+        data += [
+            {"set": series, **at, quantity: one.value},
+            {"set": RANDOM, **at, quantity: one.random}
+            | {f"{quantity}, low": one.low, f"{quantity}, high": one.high},
+        ]
     x = alt.X("x:Q", title="heads in the set (%)").axis(grid=False)
     y = alt.Y("y:Q", title=quantity, scale=alt.Scale(domain=[0, 100])).axis(tickCount=5)
-    base = alt.Chart(alt.Data(values=points)).encode(x=x)
-    tooltip = [
-        alt.Tooltip("n:Q", title="heads"),
-        alt.Tooltip("y:Q", title=quantity, format=".3~g"),
-        alt.Tooltip("r:Q", title="random sets, mean", format=".3~g"),
+    texts = {"n:Q": "heads", "y:Q .3~g": quantity, "r:Q .3~g": "random sets, mean"}
+    base, colour = charts.on(points, x=x), f"@{shade}"
+    mean = base.encode(y=alt.Y("r:Q", title=quantity))
+    dots = base.encode(y=y, tooltip=charts.tips(texts))
+    layers = [
+        charts.span(base, y).mark_area(color="@random", opacity=0.25),
+        mean.mark_line(color="@random", strokeDash=[4, 3], strokeWidth=1.5),
+        base.encode(y=y).mark_line(color=colour, strokeWidth=2),
+        dots.mark_circle(color=colour, size=30, opacity=1),
     ]
-    chart = alt.layer(
-        base.encode(y=alt.Y("a:Q", title=quantity), y2="b:Q").mark_area(
-            color="@random", opacity=0.25
-        ),
-        base.encode(y=alt.Y("r:Q", title=quantity)).mark_line(
-            color="@random", strokeDash=[4, 3], strokeWidth=1.5
-        ),
-        base.encode(y=y).mark_line(color=f"@{shade}", strokeWidth=2),
-        base.encode(y=y, tooltip=tooltip).mark_circle(
-            color=f"@{shade}", size=30, opacity=1
-        ),
-    )
-    data: Rows = []
-    for point in points:
-        at = {"heads in the set": point["n"], "heads in the set (%)": point["x"]}
-        data.append({"set": series, **at, quantity: point["y"]})
-        data.append(
-            {"set": RANDOM, **at, quantity: point["r"]}
-            | {f"{quantity}, low": point["a"], f"{quantity}, high": point["b"]}
-        )
-    return figure(title, "", chart, 190, name=name, data=data)
+    return charts.figure(title, "", layers, 190, name=name, data=data)

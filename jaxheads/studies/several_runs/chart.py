@@ -7,8 +7,8 @@ from typing import Any, Literal
 import altair as alt
 import numpy as np
 
-from jaxheads.report import words
-from jaxheads.report.figures import Figure, Rows, figure
+from jaxheads.report import charts, words
+from jaxheads.report.figures import Figure, Rows
 from jaxheads.studies.several_runs.members import Member
 
 _HEIGHT = 220
@@ -105,8 +105,9 @@ def against(
     chance = {one.label for one in series if one.dashed}
     rows, each = _summarised(told, along, chance)
     known = [one for one in series if any(row["s"] == one.label for row in rows)]
-    chart = alt.layer(*_layers(rows, each, along, known, label or quantity, domain))
-    return figure(title, "", chart, _HEIGHT, name=name, data=_data(told, quantity))
+    layers = _layers(rows, each, along, known, label or quantity, domain)
+    data = _data(told, quantity)
+    return charts.figure(title, "", layers, _HEIGHT, name=name, data=data)
 
 
 def _summarised(
@@ -154,45 +155,36 @@ def _layers(
     quantity: str,
     domain: tuple[float, float] | None,
 ) -> list[Any]:
-    labels = [one.label for one in series]
-    scale = alt.Scale(domain=labels, range=[f"@{one.colour}" for one in series])
-    y_scale = alt.Scale(domain=list(domain)) if domain else alt.Scale(zero=True)
     axes: dict[str, Any] = {
         "x": _x(rows, along),
-        "color": alt.Color("s:N", scale=scale, legend=None),
+        "color": charts.colours({one.label: one.colour for one in series}),
     }
     if along.kind == "model":
+        labels = [one.label for one in series]
         axes["xOffset"] = alt.XOffset("s:N", sort=labels, scale=alt.Scale(padding=0.6))
+    y_scale = alt.Scale(domain=list(domain)) if domain else alt.Scale(zero=True)
     y = alt.Y("y:Q", title=quantity, scale=y_scale)
-    tooltip = [
-        alt.Tooltip("m:N", title="model"),
-        alt.Tooltip("s:N", title="series"),
-        alt.Tooltip("t:N", title=quantity),
-        alt.Tooltip("w:N", title="in brackets"),
-    ]
+    texts = {"m": "model", "s": "series", "t": quantity, "w": "in brackets"}
     layers = []
     for dashed in (True, False):
         own = [one.label for one in series if one.dashed == dashed]
         listed = [row for row in rows if row["s"] in own]
         if not listed:
             continue
-        base = alt.Chart(alt.Data(values=listed)).encode(**axes)
+        base = charts.on(listed, **axes)
         ranges = [row for row in listed if "a" in row]
         if ranges:
-            bars = alt.Chart(alt.Data(values=ranges)).encode(**axes)
-            bars = bars.encode(y=alt.Y("a:Q", title=quantity), y2="b:Q")
+            bars = charts.span(charts.on(ranges, **axes), y)
             layers.append(bars.mark_rule(strokeWidth=1.5, opacity=0.6))
         if _is_line(listed):
             stroke: dict[str, Any] = {"strokeDash": [4, 3]} if dashed else {}
             layers.append(base.encode(y=y).mark_line(strokeWidth=1.8, **stroke))
-        dots = base.encode(y=y, tooltip=tooltip)
+        dots = base.encode(y=y, tooltip=charts.tips(texts))
         layers.append(dots.mark_circle(size=26 if dashed else 60, opacity=1))
     if runs:
-        base = alt.Chart(alt.Data(values=runs)).encode(**axes, y=y)
         named = [alt.Tooltip("m:N", title="run"), alt.Tooltip("y:Q", format=".3~g")]
-        layers.append(
-            base.encode(tooltip=named).mark_point(size=26, strokeWidth=1, opacity=0.9)
-        )
+        each = charts.on(runs, **axes, y=y, tooltip=named)
+        layers.append(each.mark_point(size=26, strokeWidth=1, opacity=0.9))
     return layers
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -15,15 +14,11 @@ from jaxheads.engine.progress import bars
 from jaxheads.runs import Run
 from jaxheads.statistics.seeds import NOTE
 from jaxheads.studies.doctor import examine_trained
-from jaxheads.studies.six_arguments.config import ArgumentsConfig
+from jaxheads.studies.six_arguments.config import ArgumentsConfig, Evidence
 from jaxheads.studies.six_arguments.curves import check_comparable, read_curves
 from jaxheads.studies.six_arguments.measured import choose_steps, measure, units
 from jaxheads.studies.six_arguments.result import gather
 from jaxheads.training.trained import open_all
-
-if TYPE_CHECKING:
-    from jaxheads.cli.options import Evidence
-
 
 _COLOURS = {
     "holds": "green",
@@ -31,6 +26,9 @@ _COLOURS = {
     "too small to matter": "red",
     "undecided": "yellow",
 }
+
+WIDTH = 120
+"""Of what is printed where no terminal says."""
 
 
 def print_arguments(run: Run, console: Console) -> None:
@@ -68,7 +66,7 @@ def print_arguments(run: Run, console: Console) -> None:
     console.print(table)
 
 
-def run_command(command: "Evidence", console: Console, output: Console) -> Run:
+def run_command(command: Evidence, console: Console, output: Console) -> Run:
     """Ask the arguments as the options say, and print the answers.
 
     Args:

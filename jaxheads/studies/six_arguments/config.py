@@ -2,8 +2,13 @@
 
 import dataclasses
 import math
+from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from jaxheads.errors import UserError, check_counts
+from jaxheads.studies.options import ComputingCommand, FiguresCommand
 
 MOST_STEPS = 12
 """Steps at which models are run, where none are named."""
@@ -38,3 +43,18 @@ class ArgumentsConfig:
                 "--attribution-steps are steps whose models are run, but "
                 "--no-ablations runs none: leave one of them out"
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence(FiguresCommand, ComputingCommand):
+    """Ask Olsson et al.'s six arguments on induction heads of finished trainings."""
+
+    run: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders that `jaxheads train` wrote, measured on the same held-out windows:
+    architectures and sizes to compare."""
+    arguments: Annotated[ArgumentsConfig, tyro.conf.arg(name="")] = ArgumentsConfig()
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("runs/evidence")
+    """The run's folder."""
+
+
+COMMANDS = {"evidence": Evidence}

@@ -7,13 +7,15 @@ import altair as alt
 import numpy as np
 
 from jaxheads.heads import head_name
-from jaxheads.report.figures import Figure, figure
+from jaxheads.report import charts
+from jaxheads.report.figures import Figure, Rows
 from jaxheads.runs import Run
 from jaxheads.studies.six_arguments.ablation_and_mechanism import INDUCTION
 
 SHADES = ("induction", "fv", "other-1", "other-2", "other-3", "negative", "random")
 """Of the runs, in their order; after that they begin anew."""
 _HEIGHT = 230
+_NAMES = {"n": "seed", "h": "head", "p": "prefix matching at the last step"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,63 +77,48 @@ def _over_steps(
         return None
     steps = part.arrays[name.split("/", 1)[0] + "/step"]
     rows = [
-        told | {"x": int(step), "y": plain(value)}
+        told | {"x": int(step), "y": charts.plain(value)}
         for told, at in _heads(part, first)
         for step, value in zip(steps, values[(slice(None), *at)], strict=True)
         if np.isfinite(value)
     ]
-    base = alt.Chart(alt.Data(values=rows)).encode(
-        x=alt.X("x:Q", title="training step").axis(grid=False, tickCount=6),
-        y=alt.Y("y:Q", title=y),
-        detail="k:N",
-    )
-    matching, others = f"datum.p > {INDUCTION}", f"datum.p <= {INDUCTION}"
-    chart = alt.layer(
-        _zero(),
-        base.transform_filter(others).mark_line(
-            color="@random", strokeWidth=1, opacity=0.5
-        ),
-        base.transform_filter(matching)
-        .mark_line(strokeWidth=2)
-        .encode(color=_by_prefix()),
-        base.mark_circle(size=26, opacity=0).encode(tooltip=_tooltip(y)),
-    )
-    data = [_named(row, {"x": "training step", "y": y}) for row in rows]
-    return figure(
-        f"{title}, {part.name}", "", chart, _HEIGHT,
-        name=f"{name.replace('/', '-')}-{part.index}", data=data,
+    x = alt.X("x:Q", title="training step").axis(grid=False, tickCount=6)
+    base = charts.on(rows, x=x, y=alt.Y("y:Q", title=y), detail="k:N")
+    others = base.transform_filter(f"datum.p <= {INDUCTION}")
+    matching = base.transform_filter(f"datum.p > {INDUCTION}")
+    shade = charts.gradient("p", [INDUCTION, 1], ["other-1", "induction"]).legend(None)
+    texts = {"h": "head", "n": "seed", "x:Q": "step"}
+    dots = base.encode(tooltip=charts.tips(texts | _shown(y)))
+    layers = [
+        charts.level(0, color="@line"),
+        others.mark_line(color="@random", strokeWidth=1, opacity=0.5),
+        matching.mark_line(strokeWidth=2).encode(color=shade),
+        dots.mark_circle(size=26, opacity=0),
+    ]
+    names = {"x": "training step", "y": y} | _NAMES
+    return charts.figure(
+        f"{title}, {part.name}", "", layers, _HEIGHT,
+        name=f"{name.replace('/', '-')}-{part.index}", data=charts.named(rows, names),
     )  # fmt: skip
 
 
 def before_and_after(given: list[Part]) -> Figure | None:
     """Draw what undoing the phase change each head's removal is, by prefix score."""
     y = "Effect along the change over the phase change (nats)"
-    return _by_prefix_score(
-        given, "before_and_after/by_head", "Removing a head at the last step", y
-    )
+    title = "Removing a head at the last step"
+    return _by_prefix_score(given, "before_and_after/by_head", title, y)
 
 
 def trace_by_prefix(given: list[Part]) -> Figure | None:
     """Draw QK traces of the last step against prefix scores."""
-    return _by_prefix_score(
-        given,
-        "circuits/qk_trace",
-        "QK trace by prefix matching",
-        "QK trace (-1 to 1)",
-        first=1,
-        domain=[-1, 1],
-    )
+    title, y = "QK trace by prefix matching", "QK trace (-1 to 1)"
+    return _by_prefix_score(given, "circuits/qk_trace", title, y, 1, [-1, 1])
 
 
 def copying_by_prefix(given: list[Part]) -> Figure | None:
     """Draw copying scores of the last step against prefix scores."""
-    return _by_prefix_score(
-        given,
-        "circuits/copying",
-        "Copying by prefix matching",
-        "copying (-1 to 1)",
-        domain=[-1, 1],
-    )
+    title, y = "Copying by prefix matching", "copying (-1 to 1)"
+    return _by_prefix_score(given, "circuits/copying", title, y, domain=[-1, 1])
 
 
 def _by_prefix_score(
@@ -143,32 +130,31 @@ def _by_prefix_score(
     domain: list[float] | None = None,
 ) -> Figure | None:
     """One dot a head of each seed and run, from a layer on."""
-    rows = []
+    rows: Rows = []
     for part in given:
         values = part.arrays.get(name)
         if values is None:
             continue
         last = values[-1] if values.ndim == 4 else values  # [N, L, H]
         rows += [
-            told | {"y": plain(last[at]), "r": part.name}
+            told | {"y": charts.plain(last[at]), "r": part.name}
             for told, at in _heads(part, first)
             if np.isfinite(last[at])
         ]
     if not rows:
         return None
-    base = alt.Chart(alt.Data(values=rows)).encode(
-        x=alt.X(
-            "p:Q",
-            title="prefix matching (share of attention)",
-            scale=alt.Scale(domain=[0, 1]),
-        ),
+    x = alt.X("p:Q", title="prefix matching (share of attention)")
+    texts = {"r": "run", "h": "head", "n": "seed"} | _shown(y)
+    dots = charts.on(
+        rows,
+        x=x.scale(domain=[0, 1]),
         y=alt.Y("y:Q", title=y, scale=alt.Scale(domain=domain or alt.Undefined)),
         color=run_colour(given),
-        tooltip=[alt.Tooltip("r:N", title="run"), *_tooltip(y, step=False)],
-    )
-    chart = alt.layer(_zero(), base.mark_point(filled=True, size=55, opacity=0.8))
-    data = [_named(row, {"r": "run", "y": y}) for row in rows]
-    return figure(title, "", chart, 280, name=name.replace("/", "-"), data=data)
+        tooltip=charts.tips(texts),
+    ).mark_point(filled=True, size=55, opacity=0.8)
+    data = charts.named(rows, {"r": "run", "y": y} | _NAMES)
+    layers, name = [charts.level(0, color="@line"), dots], name.replace("/", "-")
+    return charts.figure(title, "", layers, 280, name=name, data=data)
 
 
 def together(given: list[Part]) -> Figure | None:
@@ -177,7 +163,7 @@ def together(given: list[Part]) -> Figure | None:
     One line a seed; without others is the mean over the draws.
     """
     kinds = ["whole model", "without induction heads", "without as many others"]
-    rows = []
+    rows: Rows = []
     for part in given:
         scores = part.arrays.get("together/icl_score")  # [2 + draws, N]
         if scores is None:
@@ -185,7 +171,7 @@ def together(given: list[Part]) -> Figure | None:
         each = np.stack([scores[0], scores[1], scores[2:].mean(axis=0)])
         rows += [
             {"r": part.name, "n": str(seed), "k": f"{part.index}:{n}"}
-            | {"w": kind, "y": plain(value)}
+            | {"w": kind, "y": charts.plain(value)}
             for n, seed in enumerate(part.seeds)
             if np.isfinite(each[1, n])
             for kind, value in zip(kinds, each[:, n], strict=True)
@@ -194,26 +180,21 @@ def together(given: list[Part]) -> Figure | None:
     if not rows:
         return None
     y = "ICL score (nats)"
-    base = alt.Chart(alt.Data(values=rows)).encode(
+    base = charts.on(
+        rows,
         x=alt.X("w:N", title=None, sort=kinds).axis(labelAngle=0),
         y=alt.Y("y:Q", title=y),
         color=run_colour(given),
         detail="k:N",
     )
-    tooltip = [
-        alt.Tooltip("r:N", title="run"),
-        alt.Tooltip("n:N", title="seed"),
-        alt.Tooltip("y:Q", title=y, format=".3g"),
-    ]
-    chart = alt.layer(
+    dots = base.encode(tooltip=charts.tips({"r": "run", "n": "seed", "y:Q .3g": y}))
+    layers = [
         base.mark_line(strokeWidth=1, opacity=0.5),
-        base.mark_circle(size=60, opacity=0.85).encode(tooltip=tooltip),
-    )
-    names = {"r": "run", "n": "seed", "w": "heads", "y": y}
-    return figure(
-        "All at once, at the last step", "", chart, _HEIGHT,
-        name="together", data=[{names[k]: row[k] for k in names} for row in rows],
-    )  # fmt: skip
+        dots.mark_circle(size=60, opacity=0.85),
+    ]
+    data = charts.named(rows, {"r": "run", "n": "seed", "w": "heads", "y": y})
+    title = "All at once, at the last step"
+    return charts.figure(title, "", layers, _HEIGHT, name="together", data=data)
 
 
 def _heads(part: Part, first: int = 0) -> list[tuple[dict[str, Any], tuple]]:
@@ -222,7 +203,7 @@ def _heads(part: Part, first: int = 0) -> list[tuple[dict[str, Any], tuple]]:
     return [
         (
             {"h": head_name(l, h), "n": str(part.seeds[n]), "k": f"{n}:{l}:{h}"}
-            | {"p": plain(scores[n, l, h])},
+            | {"p": charts.plain(scores[n, l, h])},
             (n, l, h),
         )
         for n, l, h in np.ndindex(scores.shape)
@@ -230,49 +211,10 @@ def _heads(part: Part, first: int = 0) -> list[tuple[dict[str, Any], tuple]]:
     ]
 
 
-def _named(row: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    """A row by names for people."""
-    names = names | {"n": "seed", "h": "head", "p": "prefix matching at the last step"}
-    return {names[key]: row[key] for key in names}
-
-
-def _tooltip(y: str, step: bool = True) -> list[alt.Tooltip]:
-    return [
-        alt.Tooltip("h:N", title="head"),
-        alt.Tooltip("n:N", title="seed"),
-        *([alt.Tooltip("x:Q", title="step")] if step else []),
-        alt.Tooltip("y:Q", title=y, format=".3g"),
-        alt.Tooltip("p:Q", title="prefix matching", format=".2f"),
-    ]
-
-
-def _by_prefix() -> alt.Color:
-    scale = alt.Scale(
-        domain=[INDUCTION, 1],
-        range=["@other-1", "@induction"],
-        interpolate="rgb",
-        clamp=True,
-    )
-    return alt.Color("p:Q", scale=scale, legend=None)
+def _shown(y: str) -> dict[str, str]:
+    return {"y:Q .3g": y, "p:Q .2f": "prefix matching"}
 
 
 def run_colour(given: list[Part]) -> alt.Color:
     """The colour of each run, without a legend of its own."""
-    scale = alt.Scale(
-        domain=[part.name for part in given],
-        range=[f"@{part.shade}" for part in given],
-    )
-    return alt.Color("r:N", scale=scale, legend=None)
-
-
-def _zero() -> alt.Chart:
-    return (
-        alt.Chart(alt.Data(values=[{"y": 0}]))
-        .mark_rule(color="@line")
-        .encode(y=alt.Y("y:Q"))
-    )
-
-
-def plain(value: Any) -> float:
-    """A number as the page keeps it."""
-    return float(f"{float(value):.5g}")
+    return charts.colours({part.name: part.shade for part in given}, "r")

@@ -1,12 +1,15 @@
 """Olsson et al.'s six arguments on the page: dates, variants, positions and sizes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from jaxheads.report import words
-from jaxheads.report.layout import Key, Row, Section
+from jaxheads.report.layout import Key, Row, Section, Topic
 from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run
 from jaxheads.statistics import phase_change
+from jaxheads.statistics.claims import Claim
+from jaxheads.studies.ablation.findings import Findings
 from jaxheads.studies.six_arguments import (
     answers,
     curves,
@@ -16,6 +19,14 @@ from jaxheads.studies.six_arguments import (
 )
 from jaxheads.studies.six_arguments.figures import told
 from jaxheads.studies.six_arguments.heads_figures import Part
+
+
+def topic(run: Run, found: Findings, judged: Sequence[Claim]) -> Topic:
+    """What the page tells of the six arguments."""
+    del found, judged
+    return Topic(
+        sections(run), answers.verdict(run), answers.say(run), folded=answers.rules(run)
+    )
 
 
 def sections(run: Run) -> list[Section]:

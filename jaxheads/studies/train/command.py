@@ -3,7 +3,7 @@
 import contextlib
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -12,12 +12,13 @@ from rich.table import Table
 from jaxheads.engine.devices import make_seed_mesh
 from jaxheads.engine.progress import bars
 from jaxheads.runs import Run, default_folder
+from jaxheads.studies.train.config import Train
 from jaxheads.training.choices import GENERATORS, choose_data, choose_model, read_text
 from jaxheads.training.loop import check_fit, train
 from jaxheads.training.measures.measures import make_evidence
 
-if TYPE_CHECKING:
-    from jaxheads.cli.options import Train
+WIDTH = 120
+"""Of what is printed where no terminal says."""
 
 
 class TrainingBar(contextlib.AbstractContextManager):
@@ -81,7 +82,7 @@ def print_training(run: Run, console: Console) -> None:
     console.print(table)
 
 
-def run_command(command: "Train", console: Console, output: Console) -> Run:
+def run_command(command: Train, console: Console, output: Console) -> Run:
     """Train as the options say, and print the end.
 
     Args:

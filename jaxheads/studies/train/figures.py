@@ -1,12 +1,9 @@
 """Charts of a run of ``jaxheads train``: what every seed did, against the step."""
 
-from typing import Any
-
-import altair as alt
 import numpy as np
 
-from jaxheads.report import words
-from jaxheads.report.figures import Figure, figure
+from jaxheads.report import charts, words
+from jaxheads.report.figures import Figure, Rows
 from jaxheads.runs import Run
 
 _POINTS = 300
@@ -68,9 +65,7 @@ def evaluations(run: Run) -> list[Figure]:
         return []
     steps = run.arrays["evaluation/step"]
     return [
-        _chart(
-            name, words.sentence(words.curve(name)), unit, steps, values, _seeds(run)
-        )
+        _chart(run, name, words.sentence(words.curve(name)), unit, steps, values)
         for name, unit in FIGURES.items()
         if (values := evaluated(run, name)) is not None
     ]
@@ -81,42 +76,20 @@ def _lines(name: str, title: str, unit: str, steps: np.ndarray, run: Run) -> Fig
     blocks = np.array_split(np.arange(len(steps)), min(_POINTS, len(steps)))
     means = np.stack([values[block].mean(axis=0) for block in blocks])
     middle = np.array([steps[block].mean() for block in blocks])
-    return _chart(f"train-{name}", title, unit, middle, means, _seeds(run))
-
-
-def _seeds(run: Run) -> list[int]:
-    return run.result["train"]["seeds"]
+    return _chart(run, f"train-{name}", title, unit, middle, means)
 
 
 def _chart(
-    name: str,
-    title: str,
-    unit: str,
-    steps: np.ndarray,
-    values: np.ndarray,
-    seeds: list[int],
+    run: Run, name: str, title: str, unit: str, steps: np.ndarray, values: np.ndarray
 ) -> Figure:
     """One thin line a seed, and their mean; values [E, N]."""
-    rows: list[dict[str, Any]] = [
-        {"x": float(step), "y": float(f"{value:.6g}"), "s": str(seed)}
+    seeds = run.result["train"]["seeds"]
+    rows: Rows = [
+        {"x": float(step), "y": charts.plain(value, 6), "n": str(seed)}
         for n, seed in enumerate(seeds)
         for step, value in zip(steps, values[:, n], strict=True)
         if np.isfinite(value)
     ]
-    x = alt.X("x:Q", title="training step").axis(grid=False)
-    y = alt.Y("y:Q", title=unit, scale=alt.Scale(zero=False))
-    tooltip = [
-        alt.Tooltip("s:N", title="seed"),
-        alt.Tooltip("x:Q", title="step"),
-        alt.Tooltip("y:Q", title=title, format=".3g"),
-    ]
-    base = alt.Chart(alt.Data(values=rows)).encode(x=x, y=y)
-    lines = base.mark_line(color="@induction", strokeWidth=1, opacity=0.55).encode(
-        detail="s:N", tooltip=tooltip
-    )
-    layers = [lines]
-    if len(seeds) > 1:
-        thick = base.mark_line(color="@ink", strokeWidth=2)
-        layers.append(thick.encode(y=alt.Y("mean(y):Q", title=unit)))
-    data = [{"step": r["x"], "seed": r["s"], f"{title} ({unit})": r["y"]} for r in rows]
-    return figure(title, "", alt.layer(*layers), _HEIGHT, name=name, data=data)
+    layers = charts.seed_lines(rows, title, unit, len(seeds) > 1)
+    data = charts.named(rows, {"x": "step", "n": "seed", "y": f"{title} ({unit})"})
+    return charts.figure(title, "", layers, _HEIGHT, name=name, data=data)

@@ -1,17 +1,26 @@
 """A training on the page: its losses, its heads, and when they jump."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxheads.report import words
-from jaxheads.report.layout import Key, Row, Section, Statement
+from jaxheads.report.layout import Key, Row, Section, Statement, Topic
 from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run
 from jaxheads.statistics import phase_change
+from jaxheads.statistics.claims import Claim
 from jaxheads.statistics.phase_change import PhaseChange, windows_overlap
+from jaxheads.studies.ablation.findings import Findings
 from jaxheads.studies.six_arguments.ablation_and_mechanism import INDUCTION
 from jaxheads.studies.train import figures as drawn
+
+
+def topic(run: Run, found: Findings, judged: Sequence[Claim]) -> Topic:
+    """What the page tells of a training as it was measured."""
+    del found, judged
+    return Topic(sections(run), verdict(run), say(run))
 
 
 def sections(run: Run) -> list[Section]:

@@ -14,18 +14,58 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxheads.engine import plan, programs, sweeps as engine
+from jaxheads.engine import fills, plan, programs, sweeps as engine
 from jaxheads.engine.chunks import chunks, fill_of_rows, over_prompts
 from jaxheads.engine.devices import gather, mesh_of, replicate
 from jaxheads.engine.memory import Fit, fit
 from jaxheads.engine.sweeps import last_heads
-from jaxheads.heads.sets import Described, distinct, largest_changes, whole_chunks
+from jaxheads.errors import UserError
+from jaxheads.heads import head_names, parse_heads
+from jaxheads.heads.set_files import read_sets
+from jaxheads.heads.sets import (
+    Described,
+    SetPlan,
+    chosen_set,
+    distinct,
+    largest_changes,
+    whole_chunks,
+)
 from jaxheads.icl.encoding import decode_answers
 from jaxheads.icl.metrics import f1_scores
-from jaxheads.icl.prompts import Batch, by_task
+from jaxheads.icl.prompts import Batch, by_task, named_tokens, query_numbers
 from jaxheads.models.forward import prefill
-from jaxheads.runs import Arrays, RunFolder
-from jaxheads.tokenizer.tokenizer import Tokenizer
+from jaxheads.runs import Arrays
+from jaxheads.studies.ablation.config import AblationConfig
+from jaxheads.studies.context import Context, check_disjoint
+from jaxheads.studies.job import Given, Job
+from jaxheads.weights.model import Model
+
+ARRAYS = {
+    "ablation/replaced": ("N L H", "true: replaced"),
+    "ablation/queries": ("E B", ""),
+    "ablation/*first_token": ("N E B", "1: right"),
+    "ablation/*f1": ("N E B", "token F1"),
+}
+"""Dims and unit of what a run gets, see ``receipt``."""
+ADVICE = "give fewer --shots or --ablation.max-new-tokens"
+"""What makes the smallest step smaller."""
+
+
+def chosen_sets(model: Model, asked: AblationConfig) -> list[Described]:
+    """The user's own sets: the file's, then the one by heads.
+
+    Raises:
+        UserError: a head that the model has not, or a file of another model.
+    """
+    shape = (model.config.num_layers, model.config.num_heads)
+    sets = []
+    if asked.sets is not None:
+        named = read_sets(asked.sets, shape, model.provenance.params_sha256)
+        sets += [chosen_set(name, heads) for name, heads in named.items()]
+    if asked.heads:
+        own = parse_heads(asked.heads, shape)
+        sets.append(chosen_set(" ".join(asked.heads), own))
+    return sets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,27 +75,73 @@ class Inputs:
     Attributes:
         prompts: by task.
         answers: whole answers, by task; empty where answers are one token.
-        max_new_tokens: M, besides those that all answers of a task begin with and
-            prompts end with.
-        f1_style: see ``jaxheads.icl.metrics``.
-        resample_seed: heads are replaced by their outputs on prompts of the next task,
-            drawn with this seed; None: by what ``run`` is given.
+        settings: what is asked of them.
+        seed: of random sets, and of outputs that are drawn.
         zero_shot: the same queries without demonstrations, by task; empty: not asked.
         queries: by task, int [B]: prompts with one number ask one query; empty: not
             known, and not in the run.
+        own: the user's own sets, run besides those by rankings.
     """
 
     prompts: dict[str, Batch]
     answers: dict[str, list[str]]
-    max_new_tokens: int
-    f1_style: str
-    resample_seed: int | None = None
+    settings: AblationConfig
+    seed: int
     zero_shot: Mapping[str, Batch] = dataclasses.field(default_factory=dict)
     queries: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    own: Sequence[Described] = ()
 
-    def cost(self, config, sets: int) -> plan.Cost:
-        """What ``run`` will cost on a number of sets, if no two are the same."""
-        total = plan.Cost()
+    @property
+    def resamples(self) -> bool:
+        """Whether heads are replaced by their outputs on prompts of the next task."""
+        return self.settings.value == "resample"
+
+    def sets(self, given: Given) -> list[Described]:
+        """Every set that is run: those by rankings, then the user's own."""
+        asked = self.settings
+        made = SetPlan(
+            asked.rankings,
+            asked.fractions,
+            asked.exclusion,
+            asked.keep_only,
+            asked.draws,
+            asked.matched_to,
+            self.seed,
+            asked.exclusions,
+            asked.exclusions_at,
+            asked.exclusion_least,
+            asked.draws_elsewhere,
+        )
+        return [*made.build(given.rankings), *self.own]
+
+    def fill(self, given: Given) -> Any:
+        """What replaces heads in every task; None: zeros, or made for each task."""
+        if self.settings.value not in ("mean", "shuffled_mean"):
+            return None
+        mean = given.mean_heads
+        if self.settings.value == "mean" or isinstance(mean, jax.ShapeDtypeStruct):
+            return mean
+        return fills.shuffled(np.random.default_rng([self.seed, 7]), mean)
+
+    def stated(self) -> dict[str, Any]:
+        """Options as a run's folder states them: sets, not the path of their file."""
+        if self.settings.sets is None:
+            return {}
+        return {
+            "sets": [
+                {"name": described["name"], "heads": head_names(heads)}
+                for described, heads in self.own
+            ]
+        }
+
+    def tokens(self) -> Arrays:
+        """Everything that is fed to the model."""
+        named = named_tokens("evaluation", self.prompts)
+        return named | named_tokens("evaluation_zero_shot", self.zero_shot)
+
+    def cost(self, config, given: Given) -> plan.Cost:
+        """What ``run`` will cost, if no two sets are the same."""
+        sets, total = len(self.sets(given)), plan.Cost()
         for batch in self._batches():
             total += self._task_cost(config, batch, sets)
         return total
@@ -63,15 +149,14 @@ class Inputs:
     def _batches(self) -> list[Batch]:
         return [*self.prompts.values(), *self.zero_shot.values()]
 
-    def fits(
-        self, params, config, sets: int, fill: Any, budget_bytes: int
-    ) -> list[Fit]:
+    def fits(self, params, config, given: Given, budget_bytes: int) -> list[Fit]:
         """What ``run`` will call, the same programs for prompts of one length."""
+        sets, fill = len(self.sets(given)), self.fill(given)
         lengths = [batch.tokens.shape[1] for batch in self._batches()]
         by_length = dict(zip(lengths, self._batches(), strict=True))
         fits = []
         for length, batch in by_length.items():
-            if self.resample_seed is not None:
+            if self.resamples:
                 shape = (config.num_layers, len(batch.tokens), 1)
                 shape += (config.num_heads, config.head_dim)
                 fill = jax.ShapeDtypeStruct(shape, np.float32)
@@ -97,7 +182,7 @@ class Inputs:
                 config,
                 sets,
                 fill_of_rows(fill, slice(rows)),
-                self.max_new_tokens,
+                self.settings.max_new_tokens,
                 sweeps * -(-count // rows),
             ),
             count,
@@ -106,8 +191,9 @@ class Inputs:
 
     def _task_cost(self, config, batch: Batch, sets: int) -> plan.Cost:
         count, length = batch.tokens.shape
-        steps = plan.step(config, length) * (count * sets * self.max_new_tokens)
-        passes = 1 if self.resample_seed is None else 2  # other prompts' outputs
+        times = count * sets * self.settings.max_new_tokens
+        steps = plan.step(config, length) * times
+        passes = 1 + self.resamples  # other prompts' outputs
         return plan.sequence(config, length) * (passes * count) + steps
 
 
@@ -135,6 +221,8 @@ class Result:
     """Answers under every set.
 
     Attributes:
+        tasks: E.
+        settings: what was asked.
         sets: descriptions, each with its largest change.
         replaced: bool [N, L, H].
         runs: how many different sets there are, which is how many were run.
@@ -144,6 +232,8 @@ class Result:
             None: not known.
     """
 
+    tasks: tuple[str, ...]
+    settings: AblationConfig
     sets: list[dict]
     replaced: np.ndarray
     runs: int
@@ -172,43 +262,70 @@ class Result:
                 named["ablation/zero_shot/f1"] = self.zero_shot.f1
         return named
 
+    def describe(self) -> dict[str, Any]:
+        """Everything but the arrays, ready for JSON."""
+        asked = self.settings
+        told = {
+            "value": asked.value,
+            "positions": "last",
+            "fractions": list(asked.fractions),
+            "zero_shot": asked.zero_shot,
+            "sets": self.sets,
+            "sets_run": self.runs,
+            "metrics": ["first_token"] + ["f1"] * (self.few_shot.f1 is not None),
+            "f1_style": asked.f1_style,
+        }
+        return {"evaluation_tasks": list(self.tasks), "ablation": told}
 
-def run(
-    inputs: Inputs,
-    params,
-    config,
-    tokenizer: Tokenizer | None,
-    sets: Sequence[Described],
-    fill: np.ndarray | None,
-    folder: RunFolder,
-    budget_bytes: int,
-    advance,
-) -> Result:
+
+def prepare(context: Context) -> Inputs:
+    """Prompts of the evaluation tasks, and the user's own sets of heads."""
+    chosen, ranking = context.config.ablation, context.ranking
+    if ranking is not None:
+        shared = set(ranking.result["scoring_tasks"]) & set(chosen.tasks)
+        if shared:
+            raise UserError(
+                "scoring and evaluation tasks must be disjoint, but the ranking in "
+                f"{ranking.path} was made with {', '.join(sorted(shared))}: drop them "
+                "from --ablation.tasks"
+            )
+    own = chosen_sets(context.model, chosen)
+    prompts, answers, zero_shot, queries = {}, {}, {}, {}
+    tasks = context.load(chosen.tasks)
+    drawn = context.evaluation_prompts(tasks, chosen.prompts)
+    for task, made in zip(tasks, drawn, strict=True):
+        prompts[task.name] = context.encode_prompts(made, chosen.max_new_tokens)
+        answers[task.name] = [prompt.answer for prompt in made]
+        queries[task.name] = query_numbers(made)
+        if chosen.zero_shot:
+            alone = [context.without_shots(prompt) for prompt in made]
+            zero_shot[task.name] = context.encode_prompts(alone, chosen.max_new_tokens)
+    if ranking is None:
+        scored = context.built_in(context.config.scores.tasks)
+        evaluated = context.built_in(chosen.tasks)
+        check_disjoint(scored, evaluated, "--ablation.tasks")
+    seed = context.config.seed
+    return Inputs(prompts, answers, chosen, seed, zero_shot, queries, own)
+
+
+def run(inputs: Inputs, job: Job) -> Result:
     """Answer every prompt under every set of heads.
-
-    Args:
-        inputs: from the study's configuration.
-        params: of the family of ``config``.
-        config: of the model.
-        tokenizer: to read the answers; None: they are token ids, without F1.
-        sets: of ``SetPlan.build``.
-        fill: [L, H, K], what replaces a head; None: zeros.
-        folder: where finished units are kept.
-        budget_bytes: memory for activations.
-        advance: told the FLOPs that are done.
 
     Raises:
         RuntimeError: a non-empty set changes nothing.
     """
+    sets = inputs.sets(job.given)
     replaced = np.stack([heads for _, heads in sets])
-    common = (params, config, tokenizer, replaced, fill, folder, budget_bytes, advance)
-    few_shot = _answers(inputs, inputs.prompts, "ablation", *common)
+    few_shot = _answers(inputs, inputs.prompts, "ablation", replaced, job)
     zero_shot = None
     if inputs.zero_shot:
-        zero_shot = _answers(inputs, inputs.zero_shot, "ablation-zero-shot", *common)
+        kind = "ablation-zero-shot"
+        zero_shot = _answers(inputs, inputs.zero_shot, kind, replaced, job)
         largest_changes(sets, zero_shot.changes, "at the last position, zero-shot")
     largest = largest_changes(sets, few_shot.changes, "at the last position")
     return Result(
+        tasks=(*inputs.prompts,),
+        settings=inputs.settings,
         sets=[
             described | {"largest_change": change}
             for (described, _), change in zip(sets, largest, strict=True)
@@ -225,33 +342,20 @@ def _answers(
     inputs: Inputs,
     prompts: Mapping[str, Batch],
     unit_name: str,
-    params,
-    config,
-    tokenizer: Tokenizer | None,
     replaced: np.ndarray,
-    fill: np.ndarray | None,
-    folder: RunFolder,
-    budget_bytes: int,
-    advance,
+    job: Job,
 ) -> Answers:
     """Answer all tasks' prompts of one kind, a unit a task."""
+    tokenizer, folder, advance = job.tokenizer, job.folder, job.advance
+    fill = inputs.fill(job.given)
     units, correct, f1 = [], [], []
     for task, batch in prompts.items():
-        cost = inputs._task_cost(config, batch, len(replaced)).flops
+        cost = inputs._task_cost(job.config, batch, len(replaced)).flops
 
         def compute(task=task, batch=batch, cost=cost) -> Arrays:
-            made = _task(
-                inputs,
-                batch,
-                params,
-                config,
-                replaced,
-                fill
-                if inputs.resample_seed is None
-                else _resampled(inputs, task, params, config, budget_bytes),
-                budget_bytes,
-                lambda share: advance(cost * share),
-            )
+            own = _resampled(inputs, task, job) if inputs.resamples else fill
+            told = lambda share: advance(cost * share)
+            made = _task(inputs, batch, replaced, own, job, told)
             # Tokens cannot be NaN: -1 stands for logits that are not finite.
             unread = np.where(made["tokens"] < 0, np.float32(np.nan), 0)
             axes = {"logits": ("N", "B", "new token"), "changes": "LH"}
@@ -271,7 +375,7 @@ def _answers(
                 f1_scores(
                     decode_answers(map(add, begun, row), tokenizer),
                     answers,
-                    inputs.f1_style,
+                    inputs.settings.f1_style,
                 )
                 for row in unit["tokens"].tolist()
             ]
@@ -284,18 +388,17 @@ def _answers(
     )
 
 
-def _task(
-    inputs: Inputs, batch: Batch, params, config, replaced, fill, budget_bytes, advance
-) -> Arrays:
+def _task(inputs: Inputs, batch: Batch, replaced, fill, job: Job, advance) -> Arrays:
     """Answers [N, B, M] of one task, and each head's largest change [L, H].
 
     ``advance`` is told shares of the task that are done.
     """
+    params, config = job.params, job.config
     count, sets = len(batch.tokens), len(replaced)
-    rows, (_, swept) = inputs._rows(params, config, batch, sets, fill, budget_bytes)
+    rows, (_, swept) = inputs._rows(params, config, batch, sets, fill, job.budget)
     first, place = distinct(replaced)
     run = whole_chunks(replaced[first], swept.chunk)
-    tokens = np.zeros((len(run), count, inputs.max_new_tokens), np.int32)
+    tokens = np.zeros((len(run), count, inputs.settings.max_new_tokens), np.int32)
     changes = []
     for index in chunks(count, rows):
         prompts = (batch.tokens[index], batch.lengths[index])
@@ -309,7 +412,7 @@ def _task(
             config,
             run,
             own,
-            inputs.max_new_tokens,
+            inputs.settings.max_new_tokens,
             chunk=swept.chunk,
             prefix=prefix,
             advance=lambda done, share=share: advance(done * share),
@@ -325,28 +428,25 @@ def _largest_change(heads: np.ndarray, fill: np.ndarray | None) -> np.ndarray:
     return np.abs(heads).max(axis=(1, 3))
 
 
-def _heads(
-    inputs: Inputs, batch: Batch, params, config, budget_bytes: int
-) -> np.ndarray:
+def _heads(batch: Batch, job: Job) -> np.ndarray:
     """Head outputs [L, B, H, K] at the prompts' last positions."""
+    program = programs.last_heads(job.params, batch, job.config)
     heads = over_prompts(
         last_heads,
-        params,
+        job.params,
         (batch.tokens, batch.lengths),
-        (config,),
-        chunk=fit(programs.last_heads(params, batch, config), budget_bytes).chunk,
+        (job.config,),
+        chunk=fit(program, job.budget).chunk,
     )
     return np.concatenate(heads, axis=1)[:, : len(batch.tokens)]
 
 
-def _resampled(
-    inputs: Inputs, task: str, params, config, budget_bytes: int
-) -> np.ndarray:
+def _resampled(inputs: Inputs, task: str, job: Job) -> np.ndarray:
     """Outputs on prompts of the next task, one for each prompt: [L, B, 1, H, K]."""
     names = list(inputs.prompts)
     index = names.index(task)
     other = inputs.prompts[names[(index + 1) % len(names)]]
-    heads = _heads(inputs, other, params, config, budget_bytes)
-    rng = np.random.default_rng([inputs.resample_seed or 0, 8, index])
+    heads = _heads(other, job)
+    rng = np.random.default_rng([inputs.seed, 8, index])
     count = len(inputs.prompts[task].tokens)
     return heads[:, rng.integers(0, len(other.tokens), count)][:, :, None]

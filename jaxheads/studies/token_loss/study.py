@@ -10,6 +10,7 @@ around each is far less noisy, and costs nothing. Source: Yin & Steinhardt 2025,
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +20,29 @@ from jaxheads.engine import fills, plan, programs, sweeps as engine
 from jaxheads.engine.chunks import chunks, fill_of_rows
 from jaxheads.engine.devices import gather, mesh_of, replicate
 from jaxheads.engine.memory import Fit
-from jaxheads.heads.sets import Described, distinct, largest_changes, whole_chunks
-from jaxheads.runs import Arrays, RunFolder
+from jaxheads.errors import UserError
+from jaxheads.heads.sets import (
+    Described,
+    SetPlan,
+    distinct,
+    largest_changes,
+    whole_chunks,
+)
+from jaxheads.runs import Arrays
+from jaxheads.studies.context import Context
+from jaxheads.studies.job import Given, Job
+from jaxheads.studies.token_loss.config import TokenLossConfig
 
 DOCUMENTS_AT_ONCE = 5
+
+
+ARRAYS = {
+    "token_loss/replaced": ("M L H", "true: replaced"),
+    "token_loss/*": ("M B P", "nats"),
+}
+"""Dims and unit of what a run gets, see ``receipt``."""
+ADVICE = "give earlier --token-loss.positions"
+"""What makes the smallest step smaller."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,63 +53,80 @@ class Inputs:
         documents: int32 [B, T], scored.
         fill_documents: int32 [B', T], others, which give the mean head outputs.
         at: indices [2] of the early and the late token.
-        window: W, odd; tokens around each of the two whose losses are averaged.
         bos: whether rows begin with BOS.
-        values: what replaces heads, see ``TokenLossConfig``; in turn.
         text: what the documents are.
-        divided_by: what sums over documents are divided by: their number, or what the
-            published code has for it, one less.
-        side_by_side: fractions at which the values after the first are tried; empty:
-            all.
-        draws_elsewhere: random sets of a size with the values after the first; None:
-            all.
+        settings: what is asked of them.
+        seed: of random sets.
     """
 
     documents: np.ndarray
     fill_documents: np.ndarray
     at: np.ndarray
-    window: int
     bos: bool
-    values: tuple[str, ...]
     text: str
-    divided_by: int
-    side_by_side: tuple[float, ...] = ()
-    draws_elsewhere: int | None = None
+    settings: TokenLossConfig
+    seed: int
+
+    @property
+    def divided_by(self) -> int:
+        """What sums are divided by: the documents; as published, one fewer."""
+        # A sum over one document more, or over all where there is none.
+        return min(len(self.documents), self.settings.documents)
+
+    def sets(self, given: Given) -> list[Described]:
+        """Every set by the rankings, the clean one first."""
+        asked = self.settings
+        return SetPlan(
+            asked.rankings,
+            asked.fractions,
+            asked.exclusion,
+            draws=asked.draws,
+            seed=self.seed,
+            exclusion_least=asked.exclusion_least,
+            draws_elsewhere=asked.draws_elsewhere,
+        ).build(given.rankings)
+
+    def tokens(self) -> Arrays:
+        """Everything that is fed to the model."""
+        return {
+            "prompts/token_loss": self.documents,
+            "prompts/token_loss_fill": self.fill_documents,
+        }
 
     def of_value(self, value: str, sets: Sequence[Described]) -> list[Described]:
         """The sets that are run with a value: all of them with the first.
 
         With the others all but the clean one, which no value changes, of random sets
         ``draws_elsewhere`` at most, and only those of the fractions of
-        ``side_by_side``.
+        ``side_by_side``, or of all.
         """
-        if value == self.values[0]:
+        if value == self.settings.values[0]:
             return list(sets)
         return [
             (described, heads)
             for described, heads in sets[1:]
-            if self.draws_elsewhere is None
-            or described["ranking"] != "random"
-            or described["draw"] < self.draws_elsewhere
-            if not self.side_by_side or described["fraction"] in self.side_by_side
+            if described["ranking"] != "random"
+            or described["draw"] < self.settings.draws_elsewhere
+            if not self.settings.side_by_side
+            or described["fraction"] in self.settings.side_by_side
         ]
 
-    def cost(self, config, sets: Sequence[Described]) -> plan.Cost:
-        """What ``run`` will cost on sets, if no two are the same."""
+    def cost(self, config, given: Given) -> plan.Cost:
+        """What ``run`` will cost, if no two sets are the same."""
+        sets = self.sets(given)
         length = self.documents.shape[1]
-        rows = sum(len(self.of_value(value, sets)) for value in self.values)
+        rows = sum(len(self.of_value(value, sets)) for value in self.settings.values)
         runs = len(self.documents) * rows + len(self.fill_documents)
-        return plan.sequence(config, length, 2 * self.window) * runs
+        return plan.sequence(config, length, 2 * self.settings.window) * runs
 
-    def fits(
-        self, params, config, sets: Sequence[Described], budget_bytes: int
-    ) -> list[Fit]:
+    def fits(self, params, config, given: Given, budget_bytes: int) -> list[Fit]:
         """What ``run`` will call."""
+        sets = self.sets(given)
         documents = self.documents[:DOCUMENTS_AT_ONCE]
         sweeps = -(-len(self.documents) // DOCUMENTS_AT_ONCE)
         return [
             fitted
-            for value in self.values
+            for value in self.settings.values
             if (runs := len(self.of_value(value, sets)))
             for fitted in self._rows(
                 params,
@@ -132,7 +169,7 @@ class Inputs:
 
     def scored(self) -> np.ndarray:
         """Indices of the tokens that are scored: int [2 W], the early window first."""
-        around = np.arange(self.window) - self.window // 2
+        around = np.arange(self.settings.window) - self.settings.window // 2
         return (self.at[:, None] + around).reshape(-1)
 
 
@@ -141,6 +178,7 @@ class Result:
     """Losses under every set.
 
     Attributes:
+        inputs: what was asked.
         sets: descriptions, each with its value and largest change.
         replaced: bool [M, L, H].
         loss: float32 [M, B, 2], nats, mean over the early and the late window.
@@ -150,6 +188,7 @@ class Result:
         seconds: wall time, earlier tries included.
     """
 
+    inputs: Inputs
     sets: list[dict]
     replaced: np.ndarray
     loss: np.ndarray
@@ -165,36 +204,62 @@ class Result:
             "token_loss/exact": self.exact,
         }
 
+    def describe(self) -> dict[str, Any]:
+        """Everything but the arrays, ready for JSON."""
+        asked = self.inputs.settings
+        told = {
+            "text": self.inputs.text,
+            "packing": asked.packing,
+            "documents": len(self.inputs.documents),
+            "divided_by": self.inputs.divided_by,
+            "positions": list(asked.positions),
+            "window": asked.window,
+            "fractions": list(asked.fractions),
+            "sets": self.sets,
+            "sets_run": self.runs,
+        }
+        return {"token_loss": told}
 
-def run(
-    inputs: Inputs,
-    params,
-    config,
-    sets: Sequence[Described],
-    folder: RunFolder,
-    budget_bytes: int,
-    advance,
-) -> Result:
+
+def prepare(context: Context) -> Inputs:
+    """Documents that are scored, and those that give the mean head outputs."""
+    chosen = context.config.token_loss
+    at = np.array(chosen.positions) - 1 + context.bos
+    length = int(at[1]) + chosen.window // 2 + 1
+    context.require_room(length, "--token-loss.positions")
+    wanted = chosen.documents + (chosen.average == "published")
+    rows, text = context.documents(
+        length,
+        wanted + chosen.fill_documents,
+        packing=chosen.packing,
+        # The mean of N needs no document more; of the published sum it is the last.
+        least=(2 if chosen.allow_fewer else chosen.documents) + chosen.fill_documents,
+    )
+    if "bos" in chosen.values and not context.bos:
+        raise UserError(
+            "--token-loss.values bos needs documents that begin with BOS: add "
+            "--bos True, or leave it out"
+        )
+    scored = len(rows) - chosen.fill_documents
+    return Inputs(
+        rows[:scored], rows[scored:], at, context.bos, text, chosen, context.seed
+    )
+
+
+def run(inputs: Inputs, job: Job) -> Result:
     """Score every document under every set and value.
-
-    Args:
-        inputs: from the study's configuration.
-        params: of the family of ``config``.
-        config: of the model.
-        sets: of ``SetPlan.build``, the clean one first.
-        folder: where finished units are kept.
-        budget_bytes: memory for activations.
-        advance: told the FLOPs that are done.
 
     Raises:
         RuntimeError: a non-empty set changes nothing.
     """
+    params, config, folder, advance = job.params, job.config, job.folder, job.advance
+    sets = inputs.sets(job.given)
     length = inputs.documents.shape[1]
-    one = plan.sequence(config, length, 2 * inputs.window).flops
+    one = plan.sequence(config, length, 2 * inputs.settings.window).flops
     made = _Fills(inputs, params, config)
     advance(one * len(inputs.fill_documents))
     units, rows = [], []
-    for value in inputs.values:
+    for value in inputs.settings.values:
         chosen = inputs.of_value(value, sets)
         if not chosen:
             continue
@@ -210,17 +275,9 @@ def run(
                 documents=documents, replaced=replaced, value=value, start=start
             ) -> Arrays:
                 fill = made.of(value, start, len(documents))
+                told = lambda done: advance(one * done)
                 return {
-                    "loss": _losses(
-                        inputs,
-                        documents,
-                        params,
-                        config,
-                        replaced,
-                        fill,
-                        budget_bytes,
-                        lambda done: advance(one * done),
-                    ),
+                    "loss": _losses(inputs, documents, replaced, fill, job, told),
                     "changes": _changes(params, documents, config, fill),
                 }
 
@@ -235,12 +292,13 @@ def run(
         ]
         rows.append((described, replaced, np.concatenate(losses, axis=1)))
     loss = np.concatenate([loss for _, _, loss in rows])  # [M, B, 2 W]
-    loss = loss.reshape(*loss.shape[:2], 2, inputs.window)
+    loss = loss.reshape(*loss.shape[:2], 2, inputs.settings.window)
     return Result(
+        inputs,
         sets=[item for described, _, _ in rows for item in described],
         replaced=np.concatenate([replaced for _, replaced, _ in rows]),
         loss=loss.mean(axis=-1),
-        exact=loss[..., inputs.window // 2],
+        exact=loss[..., inputs.settings.window // 2],
         runs=sum(len(distinct(replaced)[0]) for _, replaced, _ in rows),
         seconds=float(sum(unit["seconds"] for unit in units)),
     )
@@ -249,15 +307,14 @@ def run(
 _AXES = {"loss": ("N", "document", "P"), "changes": "LH"}
 
 
-def _losses(
-    inputs: Inputs, documents, params, config, replaced, fill, budget_bytes, advance
-) -> np.ndarray:
+def _losses(inputs: Inputs, documents, replaced, fill, job: Job, advance) -> np.ndarray:
     """Losses [N, B, 2 W] of some documents; tells (document, subset) pairs done."""
+    params, config = job.params, job.config
     count, sets = len(documents), len(replaced)
-    rows, (_, swept) = inputs._rows(params, config, documents, sets, fill, budget_bytes)
+    rows, (_, swept) = inputs._rows(params, config, documents, sets, fill, job.budget)
     first, place = distinct(replaced)
     run = whole_chunks(replaced[first], swept.chunk)
-    loss = np.zeros((len(run), count, 2 * inputs.window), np.float32)
+    loss = np.zeros((len(run), count, 2 * inputs.settings.window), np.float32)
     for index in chunks(count, rows):
         share = len(np.unique(index)) * sets / len(run)
         loss[:, index] = engine.losses_under_subsets(

@@ -1,0 +1,1 @@
+"""The gain from running text with heads replaced."""

@@ -1,0 +1,1 @@
+"""Attention on the first token of prompts: a whole study, as one is added."""
