@@ -10,7 +10,6 @@ from jaxheads.errors import UserError
 from jaxheads.icl.texts import (
     arrow_documents,
     jsonl_documents,
-    parquet_documents,
     text_documents,
 )
 from jaxheads.runs.files import read_json_object
@@ -71,8 +70,6 @@ class FileCorpus:
             return text_documents(path, self.separator)
         if kind == ".jsonl":
             return jsonl_documents(path, self.column)
-        if kind == ".parquet":
-            return parquet_documents(path, self.column)
         return arrow_documents(path, self.column)
 
     def identity(self) -> dict[str, Any]:
