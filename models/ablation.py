@@ -209,6 +209,11 @@ class Applied:
                 values = apply_to_heads(values, keep, fill, part.where)
         return values
 
+    def replace_each(self, q, k, v, layer: Any) -> tuple[jax.Array, ...]:
+        """Queries, keys and values, each at its own site."""
+        sites = zip("qkv", (q, k, v), strict=True)
+        return tuple(self.replace(site, values, layer) for site, values in sites)
+
     def replace_patterns(
         self, patterns: jax.Array, masked: Callable, mask: jax.Array, layer: Any
     ) -> jax.Array:

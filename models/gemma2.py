@@ -29,18 +29,20 @@ from jaxheads.models.layers import (
     softcapped,
     to_logits,
 )
-from jaxheads.models.llama import Params, outer, projections
-from jaxheads.models.llama_kin import (
+from jaxheads.models.llama import (
     GGUF,
     HF,
     IGNORED as IGNORED,
     OFF,
     PREFIX as PREFIX,
+    Params,
     Sizes,
     gguf_sizes,
     hf_sizes,
     hf_windows,
     layered,
+    outer,
+    projections,
 )
 from jaxheads.models.parameters import leaf_maker
 from jaxheads.models.rope import rotary

@@ -80,6 +80,19 @@ class FromSizes:
         """No layer has an attention window."""
         return None
 
+    def dims(self) -> dict[str, int]:
+        """Sizes by dim letter; p counts q, k and v where they are stored together."""
+        return {
+            "l": self.num_layers,
+            "d": self.width,
+            "h": self.num_heads,
+            "k": self.head_dim,
+            "f": self.mlp_width,
+            "v": self.vocab_size,
+            "t": self.context_length,
+            "p": 3,
+        }
+
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
@@ -111,19 +124,6 @@ class Config(FromSizes):
     norm_epsilon: float = 1e-5
     tied: bool = True
     model_type: str = "gpt2"
-
-    def dims(self) -> dict[str, int]:
-        """Sizes by dim letter; p counts q, k and v where they are stored together."""
-        return {
-            "l": self.num_layers,
-            "d": self.width,
-            "h": self.num_heads,
-            "k": self.head_dim,
-            "f": self.mlp_width,
-            "v": self.vocab_size,
-            "t": self.context_length,
-            "p": 3,
-        }
 
     @classmethod
     def from_hf(cls, settings: Mapping) -> "Config":
@@ -186,23 +186,32 @@ class Config(FromSizes):
         Raises:
             ValueError: as for ``from_hf``.
         """
-        heads = size(metadata, "gpt2.attention.head_count")
-        key_value_heads = metadata.get("gpt2.attention.head_count_kv")
-        refuse_unless(
-            {"gpt2.attention.head_count_kv": (key_value_heads, (None, heads))}
-        )
-        tokens = metadata.get("tokenizer.ggml.tokens", ())
-        vocabulary = {"gpt2.vocab_size": len(tokens), **metadata}
-        return cls(
-            num_layers=size(metadata, "gpt2.block_count"),
-            width=size(metadata, "gpt2.embedding_length"),
-            num_heads=heads,
-            mlp_width=size(metadata, "gpt2.feed_forward_length"),
-            vocab_size=size(vocabulary, "gpt2.vocab_size"),
-            context_length=size(metadata, "gpt2.context_length"),
-            norm_epsilon=number(metadata, "gpt2.attention.layer_norm_epsilon"),
-            tied=bool(metadata.get("tied", False)),
-        )
+        return cls(**gguf_sizes(metadata, "gpt2"))
+
+
+def gguf_sizes(metadata: Mapping[str, Any], architecture: str) -> dict[str, Any]:
+    """The sizes, the epsilon and the tie of a GPT that a GGUF file's metadata give.
+
+    Args:
+        metadata: see ``Config.from_gguf``.
+        architecture: what the keys begin with.
+    """
+    key = lambda name: f"{architecture}.{name}"
+    heads, kv = key("attention.head_count"), key("attention.head_count_kv")
+    count = size(metadata, heads)
+    refuse_unless({kv: (metadata.get(kv), (None, count))})
+    tokens = metadata.get("tokenizer.ggml.tokens", ())
+    vocabulary = {key("vocab_size"): len(tokens), **metadata}
+    return {
+        "num_layers": size(metadata, key("block_count")),
+        "width": size(metadata, key("embedding_length")),
+        "num_heads": count,
+        "mlp_width": size(metadata, key("feed_forward_length")),
+        "vocab_size": size(vocabulary, key("vocab_size")),
+        "context_length": size(metadata, key("context_length")),
+        "norm_epsilon": number(metadata, key("attention.layer_norm_epsilon")),
+        "tied": bool(metadata.get("tied", False)),
+    }
 
 
 _SAME = (

@@ -26,6 +26,7 @@ from jaxheads.models.gpt2 import (
     abstract_layers,
     attention_input as attention_input,
     contributions as contributions,
+    gguf_sizes,
     mlp,
     queries_keys_values,
     unembed as unembed,
@@ -90,18 +91,6 @@ class Config(FromSizes):
                 "rotary_width must be even and at most the head width "
                 f"{self.head_dim}, but is {self.rotary_width}"
             )
-
-    def dims(self) -> dict[str, int]:
-        """Sizes by dim letter; p counts q, k and v where they are stored together."""
-        return {
-            "l": self.num_layers,
-            "d": self.width,
-            "h": self.num_heads,
-            "k": self.head_dim,
-            "f": self.mlp_width,
-            "v": self.vocab_size,
-            "p": 3,
-        }
 
     @classmethod
     def from_hf(cls, settings: Mapping) -> "Config":
@@ -178,20 +167,11 @@ class Config(FromSizes):
             "gptneox.attention.key_length": (None, width // heads),
         }
         refuse_unless({name: (metadata.get(name), ok) for name, ok in built.items()})
-        tokens = metadata.get("tokenizer.ggml.tokens", ())
-        vocabulary = {"gptneox.vocab_size": len(tokens), **metadata}
         return cls(
-            num_layers=size(metadata, "gptneox.block_count"),
-            width=width,
-            num_heads=heads,
-            mlp_width=size(metadata, "gptneox.feed_forward_length"),
-            vocab_size=size(vocabulary, "gptneox.vocab_size"),
-            context_length=size(metadata, "gptneox.context_length"),
+            **gguf_sizes(metadata, "gptneox"),
             rotary_width=size(metadata, "gptneox.rope.dimension_count"),
             rope=Rope(number(metadata, "gptneox.rope.freq_base", default=10000.0)),
             parallel=bool(metadata.get("gptneox.use_parallel_residual", True)),
-            norm_epsilon=number(metadata, "gptneox.attention.layer_norm_epsilon"),
-            tied=bool(metadata.get("tied", False)),
         )
 
 

@@ -268,10 +268,7 @@ def _run_token(params, prefix: Prefix, own, token, index, ablation, config):
                 before = jax.tree.map(lambda x: x[:, None], unmixed)  # [B, 1, G, K]
                 unmixed = (k[:, 0], v[:, 0])
                 k, v = mix(k, v, *before)
-            q, k, v = (
-                applied.replace(site, value, replaced)
-                for site, value in zip("qkv", (q, k, v), strict=True)
-            )
+            q, k, v = applied.replace_each(q, k, v, replaced)
             own_keys = jax.lax.dynamic_update_slice_in_dim(own_keys, k, index, axis=1)
             own_values = jax.lax.dynamic_update_slice_in_dim(
                 own_values, v, index, axis=1

@@ -59,10 +59,7 @@ def run_layers(
             mask &= segments[:, :, None] == segments[:, None, :]
 
         def heads(applied: Applied, layer, q, k, v, softcap):
-            q, k, v = (
-                applied.replace(site, value, layer)
-                for site, value in zip("qkv", (q, k, v), strict=True)
-            )
+            q, k, v = applied.replace_each(q, k, v, layer)
             change = None
             if "pattern" in applied.sites():
                 change = lambda patterns, masked: applied.replace_patterns(

@@ -23,23 +23,21 @@ from jaxheads.models.layers import (
     to_logits,
 )
 from jaxheads.models.llama import (
-    Layers,
-    Params,
-    embed,  # noqa: F401  (this family's too)
-    outer,
-    projections,
-)
-from jaxheads.models.llama_kin import (
     GGUF,
     HF,
     IGNORED as IGNORED,
     OFF,
     PREFIX as PREFIX,
     SILU,
+    Layers,
+    Params,
     Sizes,
+    embed,  # noqa: F401  (this family's too)
     gguf_sizes,
     hf_sizes,
     layered,
+    outer,
+    projections,
 )
 from jaxheads.models.parameters import leaf_maker
 from jaxheads.models.rope import rotary

@@ -16,7 +16,14 @@ from collections.abc import Mapping
 import jax
 
 from jaxheads.models import llama
-from jaxheads.models.llama import (  # noqa: F401  (all Llama's)
+from jaxheads.models.llama import (  # noqa: F401  (the rest is all Llama's)
+    GGUF,
+    HF,
+    IGNORED,
+    OFF,
+    OUTPUT,
+    PREFIX,
+    SILU,
     Layers,
     Params,
     abstract,
@@ -24,19 +31,11 @@ from jaxheads.models.llama import (  # noqa: F401  (all Llama's)
     block,
     contributions,
     embed,
-    unembed,
-)
-from jaxheads.models.llama_kin import (
-    GGUF,
-    HF,
-    IGNORED as IGNORED,
-    OFF,
-    PREFIX as PREFIX,
-    SILU,
     gguf_sizes,
     hf_sizes,
     hf_windows,
     layered,
+    unembed,
 )
 from jaxheads.models.settings import flag, size
 
@@ -97,7 +96,5 @@ class Config(llama.Config):
         )
 
 
-OUTPUT = ("wo", "bo")
-"""Leaves that take head outputs to the stream."""
 TENSORS = {"hf": HF, "gguf": GGUF}
 """Checkpoint names and reshapes of every leaf, by layout of the source."""

@@ -172,10 +172,7 @@ def _resume(params, clean: Clean, config, ablation, at, first_layer) -> jax.Arra
                     for first, own in zip(unmixed, (k, v), strict=True)
                 ]
                 k, v = mix(k, v, *before)
-            q, k, v = (
-                applied.replace(site, value, replaced)
-                for site, value in zip("qkv", (q, k, v), strict=True)
-            )
+            q, k, v = applied.replace_each(q, k, v, replaced)
             z = prefixed_attention(
                 q,
                 (keys, values, visible(positions, prefix_positions, window)),

@@ -172,14 +172,15 @@ def duration(seconds: float) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How a study tells what it does; every field may be replaced.
+    """How a run tells what it does; every field may be replaced.
 
     Attributes:
-        planned: called with the plan by part before anything runs.
+        planned: called before anything runs: with a study's plan by part, or with the
+            cost of all that is still to be done.
         started: called with the name of a part when it starts.
-        advance: called with the FLOPs that are done since the last call.
+        advance: called with the cost (a study's in FLOPs) done since the last call.
     """
 
-    planned: Callable[[dict[str, plan.Part]], None] = lambda parts: None
+    planned: Callable[[Any], None] = lambda parts: None
     started: Callable[[str], None] = lambda part: None
-    advance: Callable[[float], None] = lambda flops: None
+    advance: Callable[[float], None] = lambda cost: None

@@ -22,6 +22,9 @@ By = Literal["largest", "smallest", "magnitude"]
 Rounding = Literal["down", "up"]
 """How a share of all heads is made whole, see ``count_of``."""
 
+MEANING = ("definition", "unit", "chance", "ceiling", "source")
+"""What says what a score is."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HeadScores:
@@ -49,13 +52,7 @@ class HeadScores:
 
     def describe(self) -> dict[str, str | float]:
         """Everything but the arrays, ready for JSON."""
-        return {
-            "definition": self.definition,
-            "unit": self.unit,
-            "chance": self.chance,
-            "ceiling": self.ceiling,
-            "source": self.source,
-        }
+        return {name: getattr(self, name) for name in MEANING}
 
 
 def from_samples(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -234,11 +231,6 @@ def exclude(heads: np.ndarray, excluded: np.ndarray) -> np.ndarray:
 def singles(heads: np.ndarray) -> np.ndarray:
     """Each head of a set alone: bool [L, H] -> [N, L, H]; of all heads: ``np.ones``."""
     return from_indices(np.flatnonzero(_set(heads))[:, None], np.shape(heads))
-
-
-def leave_one_out(heads: np.ndarray) -> np.ndarray:
-    """A set without each of its heads in turn: bool [L, H] -> [N, L, H]."""
-    return _set(heads) & ~singles(heads)
 
 
 def pairs(heads: np.ndarray) -> np.ndarray:

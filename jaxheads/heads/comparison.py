@@ -16,6 +16,7 @@ from jaxheads.errors import UserError
 from jaxheads.heads import By, count_of, head_names, top
 from jaxheads.heads.rankings import Ranking
 from jaxheads.heads.set_files import SCHEMA
+from jaxheads.runs.finite import plain
 
 FRACTIONS = (0.02, 0.05, 0.1)
 DRAWS = 200
@@ -106,8 +107,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, ready for JSON, which has null for nan."""
-        said = _plain(dataclasses.asdict(self))
-        return {"schema": SCHEMA} | said | {"tops": [*map(_plain, said["tops"])]}
+        return {"schema": SCHEMA} | plain(self)
 
 
 def compare(
@@ -256,8 +256,3 @@ def _notes(a: Ranking, b: Ranking) -> list[str]:
             f"{one[:12]}... and {other[:12]}..."
         ]
     return []
-
-
-def _plain(said: dict[str, Any]) -> dict[str, Any]:
-    """Ready for JSON, which has no nan."""
-    return {key: None if value != value else value for key, value in said.items()}

@@ -20,7 +20,6 @@ Sources: Yin & Steinhardt 2025, published code icl-heads (the first three); Todd
 
 import dataclasses
 import math
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,14 +27,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxheads import runs
 from jaxheads.errors import UserError, check_file
-from jaxheads.heads import HeadScores, from_samples, head_name, order
+from jaxheads.heads import MEANING, HeadScores, from_samples, head_name
 from jaxheads.heads.set_files import Shape, read_text
 from jaxheads.weights import torch_bin
 from jaxheads.weights.pickles import Array, open_pickle
 
-_MEANING = ("definition", "unit", "chance", "ceiling", "source")
 _BLANK = re.compile(r"(?:\s+|#[^\n]*)*")
 _OPENING = re.compile(r"(?:[A-Za-z_]\w*\s*=\s*)?[\[(]")
 _ENTRY = re.compile(
@@ -100,28 +97,6 @@ def read_head_list(path: str | Path, name: str | None = None) -> HeadList:
     return list_heads(path, name or path.stem, values)
 
 
-def write_head_list(
-    path: str | Path, scores: np.ndarray, count: int | None = None
-) -> None:
-    """Write [layer, head, score] of the top heads, best first, as JSON and Python read.
-
-    Args:
-        path: such as heads.json or heads.txt.
-        scores: float [L, H]; ties go to the earlier head.
-        count: heads to list; None: all.
-
-    Raises:
-        UserError: a score is no finite number.
-    """
-    values = finite(scores)
-    flat = order(values)[:count]
-    heads = zip(*np.unravel_index(flat, values.shape), strict=True)
-    rows = [f"[{l}, {h}, {float(values[l, h])!r}]" for l, h in heads]
-    text = "[" + ",\n ".join(rows) + "]\n"
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    runs.write_text(Path(path), text)
-
-
 def completed(path: Path, listed: HeadList, shape: Shape) -> HeadScores:
     """Scores of all heads from a list of the top ones; the others count as 0.
 
@@ -159,7 +134,7 @@ def completed(path: Path, listed: HeadList, shape: Shape) -> HeadScores:
 
 def meaning(said: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of ``HeadScores`` that are no arrays; unknown: "" and nan."""
-    found = {key: said.get(key) for key in _MEANING}
+    found = {key: said.get(key) for key in MEANING}
     for key in ("chance", "ceiling"):
         value = found[key]
         known = isinstance(value, int | float)
@@ -326,23 +301,6 @@ def read_mean_heads(
     if not np.isfinite(means).all():
         raise UserError(f"{path} has mean head outputs that are no finite numbers")
     return means
-
-
-def write_pickled_scores(path: str | Path, scores: np.ndarray) -> None:
-    """Write {"layer.head": score}, atomically, as icl-heads reads it.
-
-    Args:
-        path: such as fv.pkl or induction.pkl.
-        scores: float [L, H].
-
-    Raises:
-        UserError: a score is no finite number.
-    """
-    values = finite(scores)
-    named = {head_name(*at): float(value) for at, value in np.ndenumerate(values)}
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    runs.write_bytes(path, pickle.dumps(named, 4))
 
 
 def grid(

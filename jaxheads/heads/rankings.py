@@ -26,6 +26,7 @@ from jaxheads.heads.set_files import (
     read_object,
     read_text,
 )
+from jaxheads.runs.finite import plain
 
 _COLUMNS = ("layer", "head", "score", "standard_error")
 
@@ -166,13 +167,13 @@ def write_ranking(
             writer.writerow([layer, head, repr(float(value)), shown])
         runs.write_text(path, table.getvalue())
     elif path.suffix.lower() == ".json":
-        meaning = {key: _plain(value) for key, value in scores.describe().items()}
         origin = {"model": model, "params_sha256": params_sha256}
         numbers = {
             "score": mean.tolist(),
-            "standard_error": [[_plain(value) for value in row] for row in error],
+            "standard_error": plain(error),
         }
-        said = {"schema": SCHEMA, "name": scores.name, **origin, **meaning}
+        said = {"schema": SCHEMA, "name": scores.name, **origin}
+        said |= plain(scores.describe())
         runs.write_json(path, said | {"shape": list(mean.shape)} | numbers)
     else:
         raise UserError(f"a ranking is written as .json or .csv, not as {path.name}")
@@ -281,10 +282,3 @@ def _matrix(path: Path, key: str, rows: Any, missing: bool = False) -> np.ndarra
             f"head, but is not ({error})"
         ) from error
     return values
-
-
-def _plain(value: Any) -> Any:
-    """A value ready for JSON, which has numbers only where they are finite."""
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    return value

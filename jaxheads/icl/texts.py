@@ -1,5 +1,6 @@
 """Documents as rows of tokens: the beginning of each, or pieces of all in a stream."""
 
+import contextlib
 import gzip
 import json
 import zlib
@@ -62,31 +63,10 @@ def jsonl_documents(path: Path, column: str) -> Iterator[str]:
             yield text
 
 
-def parquet_documents(path: Path, column: str) -> Iterator[str]:
-    """Read the column ``column`` of a parquet file, some rows at a time.
-
-    Raises:
-        UserError: pyarrow is missing, or the file cannot be read or has no such column
-            of texts, or a text is not UTF-8.
-    """
-    arrow = _pyarrow(path)
-    import pyarrow.parquet as parquet
-
-    check_file(path)
-
-    try:
-        with parquet.ParquetFile(path) as file:
-            _check_column(path, file.schema_arrow, column)
-            rows = 0
-            for batch in file.iter_batches(_ROWS, columns=[column]):
-                yield from _texts(path, batch.column(0), rows)
-                rows += len(batch)
-    except (OSError, arrow.ArrowException) as error:
-        raise _unreadable(path, "parquet", error) from error
-
-
 def arrow_documents(path: Path, column: str) -> Iterator[str]:
-    """Read the column ``column`` of an arrow stream, as ``save_to_disk`` writes it.
+    """Read the column ``column`` of a table, some rows at a time.
+
+    A .parquet file; else an arrow stream, as ``save_to_disk`` writes it.
 
     Raises:
         UserError: pyarrow is missing, or the file cannot be read or has no such column
@@ -94,15 +74,28 @@ def arrow_documents(path: Path, column: str) -> Iterator[str]:
     """
     arrow = _pyarrow(path)
     check_file(path)
+    kind = "parquet" if path.suffix == ".parquet" else "arrow"
     try:
-        with arrow.memory_map(str(path)) as file, arrow.ipc.open_stream(file) as stream:
-            _check_column(path, stream.schema, column)
+        with contextlib.ExitStack() as opened:
+            if kind == "parquet":
+                from pyarrow.parquet import ParquetFile
+
+                file = opened.enter_context(ParquetFile(path))
+                _check_column(path, file.schema_arrow, column)
+                batches = file.iter_batches(_ROWS, columns=[column])
+            else:
+                file = opened.enter_context(arrow.memory_map(str(path)))
+                batches = opened.enter_context(arrow.ipc.open_stream(file))
+                _check_column(path, batches.schema, column)
             rows = 0
-            for batch in stream:
+            for batch in batches:
                 yield from _texts(path, batch.column(column), rows)
                 rows += len(batch)
     except (OSError, arrow.ArrowException) as error:
-        raise _unreadable(path, "arrow", error) from error
+        reason = str(error) or "unreadable"
+        raise UserError(
+            f"{path} is not a readable {kind} file ({reason}): check the file"
+        ) from error
 
 
 class _Opened:
@@ -191,11 +184,6 @@ def _texts(path: Path, column: Any, rows: int) -> Iterator[str]:
             yield text
 
 
-def _unreadable(path: Path, kind: str, error: Exception) -> UserError:
-    reason = str(error) or "unreadable"
-    return UserError(f"{path} is not a readable {kind} file ({reason}): check the file")
-
-
 def pydoc_topics() -> list[str]:
     """List the interpreter's own help topics (``pydoc_data.topics``) by key.
 
@@ -235,7 +223,7 @@ def read_documents(path: str | Path) -> list[str]:
     elif path.suffix == ".jsonl":
         read = jsonl_documents(path, "text")
     elif path.suffix == ".parquet":
-        read = parquet_documents(path, "text")
+        read = arrow_documents(path, "text")
     else:
         raise UserError(
             f"{path} must be a .txt, .jsonl or .parquet file or a folder of .txt "

@@ -439,6 +439,12 @@ def write_arrays(path: Path, arrays: Arrays) -> None:
     replace(path, write)
 
 
+def default_folder(*words: str) -> Path:
+    """Such as runs/pythia-160m-step1000-study, of words that are not empty."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(filter(None, words)))
+    return Path("runs") / safe
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, atomically."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

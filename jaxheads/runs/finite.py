@@ -5,9 +5,11 @@ and its arrays before ``result.json``. Arrays that hold NaN on purpose stand in
 ``UNKNOWN``; no array may hold infinity.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,6 +62,24 @@ _ADVICE = {
     "float16": "float16 ends at 65,504: give --dtype bfloat16 or float32",
     "bfloat16": "if `jaxheads doctor` finds the weights whole, give --dtype float32",
 }
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: null for a number that is not finite, text for a path.
+
+    A dataclass becomes a mapping, a tuple or an array a list.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value
 
 
 def unknown(name: str) -> str:

@@ -27,7 +27,7 @@ from jaxheads.scores import (
     retrieval,
 )
 from jaxheads.scores.config import ScoresConfig
-from jaxheads.scores.part import Known, Part, Pass
+from jaxheads.scores.part import Known, OfPasses, Part, Pass
 
 _ENTITIES = (
     "landmark-country",
@@ -198,7 +198,7 @@ def _relations(asked, chosen: ScoresConfig, source: Source):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class PrefixMatching:
+class PrefixMatching(OfPasses):
     """Prefix matching by definitions that share a probe.
 
     Attributes:
@@ -220,31 +220,26 @@ class PrefixMatching:
         """The probe."""
         return {f"prompts/{self.name}": self.probe}
 
-    def cost(self, config) -> plan.Cost:
-        """One pass of each sequence."""
-        return plan.sequence(config, self.probe.shape[1], 0) * len(self.probe)
-
-    def _pass(self, config) -> Pass:
+    def passes(self, config) -> list[Pass]:
+        """One, for all definitions."""
         length = self.probe.shape[1]
         edges = {
             each.name: prefix_matching.edges(each, self.bos)
             for each in self.definitions
         }
-        return Pass(
-            f"attention patterns of {length}-token sequences",
-            attention.attention_share,
-            (self.probe,),
-            (config, edges),
-            plan.sequence(config, length, 0),
-        )
-
-    def fits(self, params, config, budget_bytes: int) -> list[Fit]:
-        """The pass."""
-        return [self._pass(config).fit(params, budget_bytes)]
+        return [
+            Pass(
+                f"attention patterns of {length}-token sequences",
+                attention.attention_share,
+                (self.probe,),
+                (config, edges),
+                plan.sequence(config, length, 0),
+            )
+        ]
 
     def measure(self, params, config, budget_bytes: int, known: Known) -> Arrays:
         """Shares [L, H, B] by definition, from one pass."""
-        return self._pass(config).run(params, budget_bytes)
+        return self.runs(params, config, budget_bytes)[0]
 
     def scores(self, measured: Arrays) -> list[HeadScores]:
         """One score a definition."""
@@ -255,7 +250,7 @@ class PrefixMatching:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Copying:
+class Copying(OfPasses):
     """Copying of random tokens that are attended to.
 
     Attributes:
@@ -271,27 +266,22 @@ class Copying:
         """The probe."""
         return {"prompts/copying": self.probe}
 
-    def cost(self, config) -> plan.Cost:
-        """One pass of each sequence."""
-        return plan.sequence(config, self.probe.shape[1]) * len(self.probe)
-
-    def _pass(self, config) -> Pass:
+    def passes(self, config) -> list[Pass]:
+        """One."""
         length = self.probe.shape[1]
-        return Pass(
-            f"copying of {length}-token sequences",
-            copying.copied,
-            (self.probe,),
-            (config, np.asarray(self.bos)),
-            plan.sequence(config, length),
-        )
-
-    def fits(self, params, config, budget_bytes: int) -> list[Fit]:
-        """The pass."""
-        return [self._pass(config).fit(params, budget_bytes)]
+        return [
+            Pass(
+                f"copying of {length}-token sequences",
+                copying.copied,
+                (self.probe,),
+                (config, np.asarray(self.bos)),
+                plan.sequence(config, length),
+            )
+        ]
 
     def measure(self, params, config, budget_bytes: int, known: Known) -> Arrays:
         """Scores [L, H, B] by sequence."""
-        return {"copied": self._pass(config).run(params, budget_bytes)}
+        return {"copied": self.runs(params, config, budget_bytes)[0]}
 
     def scores(self, measured: Arrays) -> list[HeadScores]:
         """The one score."""
@@ -346,7 +336,7 @@ class Circuits:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class DirectLogit:
+class DirectLogit(OfPasses):
     """Direct logit attribution on the clean prompts of the scoring tasks.
 
     Attributes:
@@ -365,14 +355,7 @@ class DirectLogit:
         """The function-vector score's clean prompts, which are listed there."""
         return {}
 
-    def cost(self, config) -> plan.Cost:
-        """One pass of each prompt."""
-        total = plan.Cost()
-        for batch in self.prompts.values():
-            total += plan.sequence(config, batch.tokens.shape[1]) * len(batch.tokens)
-        return total
-
-    def _passes(self, config) -> list[Pass]:
+    def passes(self, config) -> list[Pass]:
         """One a prompt length: those of several tasks together."""
         passes = []
         for length, some in groupby(self._by_length, self._length):
@@ -392,13 +375,9 @@ class DirectLogit:
             )
         return passes
 
-    def fits(self, params, config, budget_bytes: int) -> list[Fit]:
-        """The passes."""
-        return [each.fit(params, budget_bytes) for each in self._passes(config)]
-
     def measure(self, params, config, budget_bytes: int, known: Known) -> Arrays:
         """Effects [L, H, B] over the prompts of all tasks."""
-        parts = [each.run(params, budget_bytes) for each in self._passes(config)]
+        parts = self.runs(params, config, budget_bytes)
         return {"effects": np.concatenate(parts, axis=-1)}
 
     def scores(self, measured: Arrays) -> list[HeadScores]:
@@ -418,7 +397,7 @@ class DirectLogit:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Retrieval:
+class Retrieval(OfPasses):
     """Retrieval scores of needles in haystacks.
 
     Attributes:
@@ -445,42 +424,35 @@ class Retrieval:
             "prompts/retrieval_needles/lengths": probe.needle_lengths,
         }
 
-    def cost(self, config) -> plan.Cost:
-        """A pass of prompt and needle; two and the generation if greedy."""
-        total = plan.Cost()
-        for variant in self.variants:
-            total += self._cost(config, variant)
-        return total * len(self.probe.tokens)
-
-    def _pass(self, config, variant: str) -> Pass:
+    def passes(self, config) -> list[Pass]:
+        """One a variant."""
         length = self.probe.tokens.shape[1]
-        return Pass(
-            f"{variant} copies of needles in {length}-token prompts",
-            retrieval.retrieved,
-            tuple(self.probe),
-            (config,),
-            self._cost(config, variant),
-            {"variant": variant},
-        )
+        return [
+            Pass(
+                f"{variant} copies of needles in {length}-token prompts",
+                retrieval.retrieved,
+                tuple(self.probe),
+                (config,),
+                self._cost(config, variant),
+                {"variant": variant},
+            )
+            for variant in self.variants
+        ]
 
     def _cost(self, config, variant: str) -> plan.Cost:
+        """A pass of prompt and needle; another and the generation if greedy."""
         length, new = self.probe.tokens.shape[1], self.probe.needles.shape[1]
         total = plan.sequence(config, length + new, new)
         if variant == "greedy":
             total += plan.sequence(config, length) + plan.step(config, length) * new
         return total
 
-    def fits(self, params, config, budget_bytes: int) -> list[Fit]:
-        """One a variant."""
-        passes = [self._pass(config, variant) for variant in self.variants]
-        return [each.fit(params, budget_bytes) for each in passes]
-
     def measure(self, params, config, budget_bytes: int, known: Known) -> Arrays:
         """Shares [L, H, B] and what the model gets right [B], by variant."""
         measured: Arrays = {}
-        for variant in self.variants:
-            made = self._pass(config, variant).run(params, budget_bytes)
-            measured[variant], measured[f"{variant}_right"] = made
+        made = self.runs(params, config, budget_bytes)
+        for variant, each in zip(self.variants, made, strict=True):
+            measured[variant], measured[f"{variant}_right"] = each
         return measured
 
     def scores(self, measured: Arrays) -> list[HeadScores]:
@@ -546,7 +518,7 @@ class CopyingEffect:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class RelationIndex:
+class RelationIndex(OfPasses):
     """Relation indices of triplets in texts of facts.
 
     Attributes:
@@ -576,29 +548,23 @@ class RelationIndex:
             "prompts/relation_index/tails": texts.tails,
         }
 
-    def cost(self, config) -> plan.Cost:
-        """A pass of each text."""
-        texts, length = self.triplets.tokens.shape
-        return plan.sequence(config, length, 0) * texts
-
-    def _pass(self, config) -> Pass:
+    def passes(self, config) -> list[Pass]:
+        """One, for all read-outs."""
         length = self.triplets.tokens.shape[1]
-        return Pass(
-            f"relation indices of {length}-token texts",
-            relation_index.sums,
-            tuple(self.triplets),
-            (config, np.float32(relation_index.TAU)),
-            plan.sequence(config, length, 0),
-            {"reads": self.reads},
-        )
-
-    def fits(self, params, config, budget_bytes: int) -> list[Fit]:
-        """The pass."""
-        return [self._pass(config).fit(params, budget_bytes)]
+        return [
+            Pass(
+                f"relation indices of {length}-token texts",
+                relation_index.sums,
+                tuple(self.triplets),
+                (config, np.float32(relation_index.TAU)),
+                plan.sequence(config, length, 0),
+                {"reads": self.reads},
+            )
+        ]
 
     def measure(self, params, config, budget_bytes: int, known: Known) -> Arrays:
         """Sums [L, H, B] by read-out, and counts."""
-        totals, counts = self._pass(config).run(params, budget_bytes)
+        totals, counts = self.runs(params, config, budget_bytes)[0]
         return totals | {"counts": counts}
 
     def scores(self, measured: Arrays) -> list[HeadScores]:

@@ -152,9 +152,9 @@ def head_scores(products: np.ndarray) -> HeadScores:
     """
     scores = circuits.positivity(products)
     return HeadScores(
-        name="copying_circuit",
-        mean=scores,
-        standard_error=np.zeros_like(scores),
+        "copying_circuit",
+        scores,
+        np.zeros_like(scores),
         definition="sum of the eigenvalues of the head's map from tokens to logits, "
         "through its values, its output projection and the unembedding, over the sum "
         "of their magnitudes; the scales of norms take part; read off the weights, so "

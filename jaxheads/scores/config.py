@@ -27,12 +27,12 @@ ExtraScore = Literal[
 ]
 """Scores that are computed when asked for."""
 EXTRA_SCORES: tuple[str, ...] = get_args(ExtraScore)
-USUAL_SCORES = ("function_vector", "induction", "induction_yin", "previous_token")
+UsualScore = Literal["function_vector", "induction", "induction_yin", "previous_token"]
 """Scores that are always computed."""
-ScoreName = (
-    Literal["function_vector", "induction", "induction_yin", "previous_token"]
-    | ExtraScore
-)
+USUAL_SCORES: tuple[str, ...] = get_args(UsualScore)
+ScoreName = UsualScore | ExtraScore
+PAIR = FV, INDUCTION = "function_vector", "induction"
+"""The two rankings that the papers compare."""
 AttributionMethod = Literal["clean", "ablated", "integrated", "graddrop", "query"]
 ATTRIBUTION_METHODS: tuple[AttributionMethod, ...] = get_args(AttributionMethod)
 """How effects are estimated from gradients."""

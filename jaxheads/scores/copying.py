@@ -98,12 +98,10 @@ def head_scores(samples: np.ndarray, length: int, bos: bool) -> HeadScores:
 
     Source: Olsson et al. 2022, head activation evaluators (copying).
     """
-    mean, error = from_samples(samples)
     where = f"{length} random tokens" + (" after BOS" if bos else "")
     return HeadScores(
-        name="copying",
-        mean=mean,
-        standard_error=error,
+        "copying",
+        *from_samples(samples),
         definition="of the logits (above the vocabulary's mean) that the value of an "
         "attended token raises among the sequence's tokens, through the output "
         "projection and the unembedding alone, the share of that token itself; mean "

@@ -250,15 +250,13 @@ def head_scores(samples: np.ndarray, name: str, read: str, entities: str) -> Hea
 
     Source: Feucht et al. 2025, section 2.
     """
-    mean, error = from_samples(samples)
     what = {
         "next": "the entity's first token, at that position",
         "after_next": "the entity's second token, one position later",
     }[read]
     return HeadScores(
-        name=name,
-        mean=mean,
-        standard_error=error,
+        name,
+        *from_samples(samples),
         definition=f"rise of the probability of {what}, when the head's output just "
         "before a repeated entity comes from a prompt in which the same tokens stood "
         f"before; entities of {entities}",

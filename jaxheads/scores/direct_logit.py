@@ -126,12 +126,10 @@ def head_scores(
     """
     grouped = (1, samples.shape[-1]) if queries is None else queries.shape
     values = samples.reshape(*samples.shape[:-1], *grouped)
-    mean, error = mean_and_error(values, queries)
     against = "that of another token" if difference else "the mean of the vocabulary"
     return HeadScores(
-        name="direct_logit_difference" if difference else "direct_logit",
-        mean=mean,
-        standard_error=error,
+        "direct_logit_difference" if difference else "direct_logit",
+        *mean_and_error(values, queries),
         definition="what unembedding the head's own output at the last position, with "
         "the last norm's statistics of the whole stream, adds to the logit of the "
         f"right answer's first token minus {against}; mean over {prompts}; chance: an "

@@ -34,12 +34,10 @@ def head_scores(samples: np.ndarray, length: int, bos: bool) -> HeadScores:
 
     Source: Wang et al. 2023 (Interpretability in the Wild), duplicate-token heads.
     """
-    mean, error = from_samples(samples)
     where = f"{length} random tokens repeated once" + (" after BOS" if bos else "")
     return HeadScores(
-        name="duplicate_token",
-        mean=mean,
-        standard_error=error,
+        "duplicate_token",
+        *from_samples(samples),
         definition="mean over the second copy of the attention to the first copy of "
         f"the current token, on {where}",
         unit="share of attention",

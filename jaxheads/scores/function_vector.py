@@ -60,11 +60,9 @@ def head_scores(
 
     Source: Yin & Steinhardt 2025, section 3; Todd et al. 2024, section 2.3.
     """
-    mean, error = mean_and_error(np.moveaxis(samples, 0, -2), queries)
     return HeadScores(
-        name="function_vector",
-        mean=mean,
-        standard_error=error,
+        "function_vector",
+        *mean_and_error(np.moveaxis(samples, 0, -2), queries),
         definition="rise of the probability of the right answer's first token when the "
         f"head's output at the last position of a {shots}-shot prompt with shuffled "
         f"labels is set to its mean on clean prompts; mean over {tasks} tasks",

@@ -125,16 +125,14 @@ def head_scores(
         tokens: of the probe.
         lengths: of the probe.
     """
-    mean, error = from_samples(samples)
     chance, ceiling = _even_and_most(name, tokens, lengths)
     how = {
         "induction": "mean, over the tokens that came before, of the attention",
         "induction_yin": "share of a head's whole attention mass, over all positions,",
     }[name]
     return HeadScores(
-        name=name,
-        mean=mean,
-        standard_error=error,
+        name,
+        *from_samples(samples),
         definition=f"{how} to the tokens after earlier copies of the current one, on "
         f"random tokens repeated once and read again from text, {lengths.min()} to "
         f"{lengths.max()} tokens",

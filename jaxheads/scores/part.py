@@ -71,6 +71,27 @@ class Pass:
         return jax.tree.map(join, *parts)
 
 
+class OfPasses:
+    """A part whose runs of the model are passes over prompts."""
+
+    def passes(self, config) -> list[Pass]:
+        """All passes, in the order of ``measure``."""
+        raise NotImplementedError
+
+    def cost(self, config) -> plan.Cost:
+        """What ``measure`` costs."""
+        costs = (each.cost * len(each.prompts[0]) for each in self.passes(config))
+        return sum(costs, plan.Cost())
+
+    def fits(self, params, config, budget_bytes: int) -> list[Fit]:
+        """The programs that ``measure`` calls."""
+        return [each.fit(params, budget_bytes) for each in self.passes(config)]
+
+    def runs(self, params, config, budget_bytes: int) -> list[Any]:
+        """What each pass gives, of all prompts."""
+        return [each.run(params, budget_bytes) for each in self.passes(config)]
+
+
 class Part(Protocol):
     """Scores that share their runs of the model."""
 

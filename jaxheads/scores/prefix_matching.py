@@ -114,12 +114,10 @@ def head_scores(samples: np.ndarray, definition: Definition, bos: bool) -> HeadS
 
     Source: Olsson et al. 2022; Crosbie & Shutova 2024, section 3.
     """
-    mean, error = from_samples(samples)
     extra = ", and from the last token of a copy to the first of all"
     return HeadScores(
-        name=definition.name,
-        mean=mean,
-        standard_error=error,
+        definition.name,
+        *from_samples(samples),
         definition="mean attention from a token to all tokens that followed earlier "
         f"copies of it{extra if definition.spurious else ''}, on {definition.length} "
         f"random tokens {definition.repeats} times{' after BOS' if bos else ''}, the "

@@ -25,11 +25,9 @@ def head_scores(samples: np.ndarray, length: int, text: str) -> HeadScores:
 
     Source: Olsson et al. 2022, previous-token heads.
     """
-    mean, error = from_samples(samples)
     return HeadScores(
-        name="previous_token",
-        mean=mean,
-        standard_error=error,
+        "previous_token",
+        *from_samples(samples),
         definition="mean attention to the token just before, over the first "
         f"{length} tokens of documents of {text}",
         unit="share of attention",

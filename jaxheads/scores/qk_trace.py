@@ -62,9 +62,9 @@ def head_scores(products: np.ndarray, definition: str = "positivity") -> HeadSco
     scores = np.trace(products, axis1=-2, axis2=-1)
     scores = scores if trace else circuits.positivity(products)
     return HeadScores(
-        name="qk_trace" if trace else "qk_positivity",
-        mean=scores,
-        standard_error=np.zeros_like(scores),
+        "qk_trace" if trace else "qk_positivity",
+        scores,
+        np.zeros_like(scores),
         definition="trace of the products of tokens' queries with keys that earlier "
         "heads write from the token before (weighted by their previous-token scores)"
         + ("" if trace else ", over the sum of the eigenvalues' magnitudes")

@@ -189,15 +189,13 @@ def head_scores(
 
     Source: Wu et al. 2024, section 2.
     """
-    mean, error = from_samples(samples)
     how = {
         "greedy": "generates a token of the needle",
         "teacher_forced": "rightly predicts the next token of the given needle",
     }[variant]
     return HeadScores(
-        name="retrieval" if variant == "greedy" else "retrieval_teacher_forced",
-        mean=mean,
-        standard_error=error,
+        "retrieval" if variant == "greedy" else "retrieval_teacher_forced",
+        *from_samples(samples),
         definition="share of a needle's tokens for which the head's strongest "
         f"attention is on that token in the needle while the model {how}; "
         f"{len(right)} needles of {probe.needles.shape[1]} tokens or fewer in "

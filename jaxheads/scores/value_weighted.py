@@ -23,12 +23,10 @@ def head_scores(samples: np.ndarray, length: int, bos: bool) -> HeadScores:
     Source: Kobayashi et al. 2020, section 3 (norms of value vectors); Feucht et al.
     2025, section 3 (value-weighted attention of induction heads).
     """
-    mean, error = from_samples(samples)
     where = f"{length} random tokens repeated once" + (" after BOS" if bos else "")
     return HeadScores(
-        name="induction_value_weighted",
-        mean=mean,
-        standard_error=error,
+        "induction_value_weighted",
+        *from_samples(samples),
         definition="mean over the second copy of the attention, weighted by the length "
         "of the value vector and brought back to a sum of 1, to the token after the "
         f"first copy of the current one, on {where}; chance: even attention to values "

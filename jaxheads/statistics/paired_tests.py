@@ -294,12 +294,9 @@ def benjamini_hochberg(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
 
     Source: Benjamini & Hochberg 1995, Controlling the false discovery rate.
     """
+    from scipy import stats
 
-    def step_up(p: np.ndarray) -> np.ndarray:
-        scaled = p * len(p) / np.arange(1, len(p) + 1)
-        return np.minimum.accumulate(scaled[::-1])[::-1]
-
-    return _adjusted(p_values, step_up)
+    return _adjusted(p_values, stats.false_discovery_control)
 
 
 def _adjusted(p_values: Sequence[float] | np.ndarray, rule) -> np.ndarray:

@@ -71,10 +71,6 @@ class PhaseChange:
     level_after: float | None = None
     reason: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """All fields, ready for JSON."""
-        return dataclasses.asdict(self)
-
 
 @dataclasses.dataclass(frozen=True)
 class PhaseChanges:
@@ -93,10 +89,6 @@ class PhaseChanges:
     step: float | None
     low: float | None
     high: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields, ready for JSON."""
-        return dataclasses.asdict(self) | {"each": [one.to_dict() for one in self.each]}
 
 
 def find_phase_change(

@@ -6,10 +6,10 @@ run support, which does it contradict, and which does it leave open? The rules s
 Source: Yin & Steinhardt 2025; Todd et al. 2024; Crosbie & Shutova 2024 for controls.
 """
 
-import dataclasses
 from typing import Any
 
 from jaxheads.runs import Run
+from jaxheads.runs.finite import plain
 from jaxheads.statistics.claims import Claim, Definition, Rules, judge
 from jaxheads.studies import registry
 from jaxheads.studies.scores.numbers import with_one_induction
@@ -37,13 +37,4 @@ def of_run(run: Run, rules: Rules | None = None) -> list[Claim]:
 
 def to_rows(run: Run, rules: Rules | None = None) -> list[dict[str, Any]]:
     """Give the claims as rows for a table or JSON: None for what is not known."""
-    return [plain_row(claim) for claim in of_run(run, rules)]
-
-
-def plain_row(made: Any) -> dict[str, Any]:
-    """Give a dataclass as a row that JSON can hold: no nan, no infinity."""
-    row = dataclasses.asdict(made)
-    for name, value in row.items():
-        if isinstance(value, float) and not abs(value) < float("inf"):
-            row[name] = None
-    return row
+    return [plain(claim) for claim in of_run(run, rules)]

@@ -4,12 +4,12 @@ A field's docstring is its help text.
 """
 
 import dataclasses
-import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import tyro
 
+from jaxheads import runs
 from jaxheads.studies.config import Shared, StudyConfig
 
 FigureFormat = Literal["pdf", "svg", "png", "csv"]
@@ -113,6 +113,4 @@ def default_folder(command: ModelCommand, name: str) -> Path:
         name: of the command.
     """
     source = Path(command.source).name.removesuffix(".gguf")
-    words = [source, command.revision or "", name]
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(filter(None, words)))
-    return Path("runs") / safe
+    return runs.default_folder(source, command.revision or "", name)

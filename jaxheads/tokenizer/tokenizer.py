@@ -13,9 +13,6 @@ from jaxheads.errors import UserError
 from jaxheads.icl.encoding import check_text
 from jaxheads.tokenizer.folder import (
     read_folder,
-    read_tokenizer_json,
-    read_vocab_files,
-    with_settings,
 )
 from jaxheads.tokenizer.gguf import gguf_tokenizer
 from jaxheads.tokenizer.library import told, tried
@@ -72,35 +69,6 @@ class Tokenizer:
             return cls(*tried(lambda: read_folder(folder), str(folder))), ""
         except NotBuilt as error:
             return None, str(error)
-
-    @classmethod
-    def from_file(cls, path: Path, settings: Path | None = None) -> "Tokenizer":
-        """Read a tokenizer.json.
-
-        Args:
-            path: the file.
-            settings: tokenizer_config.json, which names the token that begins a
-                sequence; None: no such token.
-
-        Raises:
-            UserError: a file cannot be read or is damaged.
-        """
-        files = [settings, None, None, None]
-        read = lambda: with_settings(read_tokenizer_json(path), files)
-        return cls(*tried(read, str(path)))
-
-    @classmethod
-    def from_vocab_files(cls, vocab: Path, merges: Path) -> "Tokenizer":
-        """Read GPT-2's vocab.json and merges.txt, which came before tokenizer.json.
-
-        Args:
-            vocab: ids by token.
-            merges: pairs of tokens, one a line.
-
-        Raises:
-            UserError: a file cannot be read, or they do not belong together.
-        """
-        return cls(*tried(lambda: read_vocab_files(vocab, merges), str(vocab)))
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> "Tokenizer":

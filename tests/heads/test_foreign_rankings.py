@@ -20,8 +20,6 @@ from jaxheads.heads.published_files import (
     read_head_list,
     read_mean_heads,
     read_scores,
-    write_head_list,
-    write_pickled_scores,
 )
 from jaxheads.heads.rankings import read_ranking, read_two, write_ranking
 from jaxheads.weights.pickles import open_pickle
@@ -60,6 +58,12 @@ def gpt_j() -> list[tuple[int, int, float]]:
 def pickled(path: Path, value: Any, protocol=4) -> Path:
     path.write_bytes(pickle.dumps(value, protocol))
     return path
+
+
+def head_list(values: np.ndarray, count: int | None = None) -> str:
+    """[[layer, head, score], ...], best first."""
+    rows = [[*at, float(value)] for at, value in np.ndenumerate(values)]
+    return json.dumps(sorted(rows, key=lambda row: -row[2])[:count])
 
 
 def saved(path: Path, values: np.ndarray, write=write_zip) -> Path:
@@ -269,16 +273,6 @@ def test_every_cut_and_flipped_bit_is_scores_or_a_sentence(tmp_path):
             assert len(str(error)) < 1000
 
 
-def test_written_scores_are_what_the_published_code_loads(tmp_path):
-    values, path = random(L, H), tmp_path / "a folder" / "fv.pkl"
-    write_pickled_scores(path, values)
-    assert pickle.loads(path.read_bytes()) == named(values)
-    assert (scores(path).mean == values).all()
-    assert os.listdir(path.parent) == ["fv.pkl"]
-    with pytest.raises(UserError, match="finite"):
-        write_pickled_scores(path, np.array([[np.nan]]))
-
-
 # --- tensors ---------------------------------------------------------------------
 
 
@@ -423,16 +417,6 @@ def test_a_list_needs_a_model_that_it_fits(tmp_path):
     assert whole.tolist() == [[-0.1, 0.5]]
 
 
-def test_written_lists_are_read_back_best_first(tmp_path):
-    values, path = random(L, H), tmp_path / "a folder" / "heads.json"
-    write_head_list(path, values)
-    assert (read_ranking(path, shape=(L, H)).scores.mean == values).all()
-    rows = json.loads(path.read_text())
-    assert [row[2] for row in rows] == sorted(values.ravel(), reverse=True)
-    write_head_list(path, values, 2)
-    assert json.loads(path.read_text()) == rows[:2]
-
-
 # --- on the command line ---------------------------------------------------------
 
 
@@ -457,7 +441,7 @@ def test_a_run_is_compared_with_a_list_of_its_top_heads(
 ):
     values = read_ranking(folder).scores.mean
     path = tmp_path / "heads.json"
-    write_head_list(path, values, 3)
+    path.write_text(head_list(values, 3))
     pair = (path, folder) if list_first else (folder, path)
     code, said, error = jaxheads(capfd, "compare", *pair)
     assert code == 2 and not said

@@ -1,5 +1,6 @@
 """Where a task's answers begin to differ: shared tokens, targets and collisions."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -14,7 +15,6 @@ from jaxheads.icl.metrics import f1_scores
 from jaxheads.icl.prompts import Prompt, build_prompts, encode_prompts
 from jaxheads.icl.tasks import Task, load_task
 from jaxheads.icl.templates import TEMPLATES, Template
-from jaxheads.studies.function_vectors.execution import build_conditions
 from jaxheads.tokenizer.tokenizer import Tokenizer
 
 QA = TEMPLATES["qa"]
@@ -185,10 +185,18 @@ def test_every_answer_keeps_a_token_of_its_own(answers, shared, collisions):
 
 def test_clean_corrupted_and_bare_prompts_end_with_the_same_tokens():
     tokenizer = byte_level([], 258, digits=True)
-    made = build_conditions(load_task("word_length"), 6, 3, 0, tokenizer, bos=False)
-    clean = made["clean"]
-    (space,) = tokenizer.encode(" ")
-    for batch in made.values():
+    task = load_task("word_length")
+    prompts = build_prompts(task, 6, 3, 0)
+    bare = [
+        dataclasses.replace(
+            prompt, text=QA.write((), prompt.query), shots=(), clean_shots=()
+        )
+        for prompt in prompts
+    ]
+    drawn = (prompts, build_prompts(task, 6, 3, 0, corrupt="permutation"), bare)
+    made = [encode_prompts(each, tokenizer, bos=False) for each in drawn]
+    clean, (space,) = made[0], tokenizer.encode(" ")
+    for batch in made:
         np.testing.assert_array_equal(batch.targets, clean.targets)
         assert batch.begun() == [[space]] * 6
         at = np.arange(6), batch.lengths - 1

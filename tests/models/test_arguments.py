@@ -509,7 +509,6 @@ def test_sets_and_rankings_are_not_taken_for_each_other():
         heads.head_names,
         heads.singles,
         heads.pairs,
-        heads.leave_one_out,
         lambda given: heads.exclude(given, chosen),
         lambda given: heads.exclude(chosen, given),
         lambda given: heads.top(scores, 2, given),

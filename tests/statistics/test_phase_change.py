@@ -1,5 +1,6 @@
 """Dates of phase changes, on curves whose date is known."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,9 @@ def test_seeds_have_a_mean_date_and_its_interval():
     wanted = stats.ttest_1samp(dates, 0).confidence_interval(0.95)  # type: ignore
     assert found.low == pytest.approx(wanted.low - 12.5)  # and half of the spacing
     assert found.high == pytest.approx(wanted.high + 12.5)
-    assert json.loads(json.dumps(found.to_dict()))["each"][1]["step"] == dates[1]
+    assert (
+        json.loads(json.dumps(dataclasses.asdict(found)))["each"][1]["step"] == dates[1]
+    )
     none = find_phase_changes(STEPS, curves[4:])
     assert (none.found, none.step, none.low) == (0, None, None)
     one = find_phase_changes(STEPS, curves[:1])

@@ -6,12 +6,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from listed_corpus import ListedCorpus
 
 from jaxheads.errors import UserError
-from jaxheads.training.data.corpora import ListedCorpus
-from jaxheads.training.data.text_windows import TextWindows, token_id
+from jaxheads.training.data.text_windows import TextWindows
 from jaxheads.training.data.token_store import tokenise
-from jaxheads.training.data.vocabulary import BEGIN, END, train_tokenizer
+from jaxheads.training.data.vocabulary import train_tokenizer
 
 WORDS = ["cat", "dog", "owl", "fox", "hen", "emu", "yak", "é"]
 RANDOM = np.random.default_rng(0)
@@ -214,13 +214,6 @@ def test_what_it_is_can_be_written_down(store):
     assert description["tokens"] == sum(
         len(store.document(number)) + 1 for number in source._chosen
     )
-
-
-def test_ids_of_special_tokens_are_found_by_name(tokenizer):
-    assert (token_id(tokenizer, BEGIN), token_id(tokenizer, END)) == (BOS, EOS)
-    for text in ("<eos>", "a", "cat dog"):
-        with pytest.raises(UserError, match="must be a special token"):
-            token_id(tokenizer, text)
 
 
 def test_documents_of_all_lengths_are_in_the_chain(store):

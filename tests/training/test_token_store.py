@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from listed_corpus import ListedCorpus
 
 from jaxheads.errors import UserError
 from jaxheads.tokenizer.tokenizer import Tokenizer
 from jaxheads.training.data import token_store
-from jaxheads.training.data.corpora import ListedCorpus, open_corpus
+from jaxheads.training.data.corpora import open_corpus
 from jaxheads.training.data.token_store import open_store, tokenise
 from jaxheads.training.data.vocabulary import BEGIN, train_tokenizer
 

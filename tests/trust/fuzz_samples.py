@@ -5,6 +5,7 @@ import functools
 import gzip
 import io
 import json
+import pickle
 import shutil
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import tokenizers
+from listed_corpus import ListedCorpus
 from model_folder import write_folder
 from rich.console import Console
 from safetensors.numpy import load_file
@@ -31,7 +33,6 @@ from jaxheads import runs
 from jaxheads.cli.lists import table
 from jaxheads.errors import UserError
 from jaxheads.heads import HeadScores, published_files
-from jaxheads.heads.published_files import write_head_list
 from jaxheads.heads.rankings import read_ranking, write_ranking
 from jaxheads.heads.set_files import read_sets, write_sets
 from jaxheads.icl.tasks import load_tasks
@@ -51,7 +52,7 @@ from jaxheads.tokenizer.tokenizer import Tokenizer
 from jaxheads.training.checkpoints import load_state, save_state, step_name
 from jaxheads.training.choices import choose_model
 from jaxheads.training.config import EvidenceConfig, ModelChoice, TrainConfig
-from jaxheads.training.data.corpora import ListedCorpus, open_corpus
+from jaxheads.training.data.corpora import open_corpus
 from jaxheads.training.data.repeats import RepeatedTokens
 from jaxheads.training.data.token_store import open_store, tokenise
 from jaxheads.training.data.vocabulary import train_tokenizer
@@ -523,9 +524,11 @@ def _write_heads(root: Path) -> None:
     into = root / "rankings"
     write_ranking(into / "a.json", scores, model="m", params_sha256="0" * 64)
     write_ranking(into / "b.csv", scores)
-    published_files.write_pickled_scores(into / "fv.pkl", mean)
-    write_head_list(into / "heads.txt", np.abs(mean))
-    write_head_list(into / "heads.json", np.abs(mean))
+    named = {f"{l}.{h}": float(value) for (l, h), value in np.ndenumerate(mean)}
+    (into / "fv.pkl").write_bytes(pickle.dumps(named, 4))
+    rows = [[*at, float(value)] for at, value in np.ndenumerate(np.abs(mean))]
+    for name in ("heads.txt", "heads.json"):
+        (into / name).write_text(json.dumps(rows))
     trials = {"x": rng.normal(size=(5, *SHAPE)).astype(np.float32)}
     _write_tensor(into / "indirect_effect.pt", trials["x"])
     _write_tensor(

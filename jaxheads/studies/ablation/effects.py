@@ -15,13 +15,13 @@ import numpy as np
 
 from jaxheads.report import words
 from jaxheads.runs import Run
+from jaxheads.scores.config import FV, INDUCTION
 from jaxheads.statistics.claims import Measured, Rules, Untested
 from jaxheads.statistics.paired_tests import AgainstDraws, against_draws, sign_flip_p
 from jaxheads.statistics.units import Estimate
 from jaxheads.studies.ablation import outcomes
 from jaxheads.studies.ablation.outcomes import Outcome
 
-FV, INDUCTION = "function_vector", "induction"
 NOUN = {FV: "FV", INDUCTION: "induction"}
 _MISSING = {
     "top": "no sets of top heads",

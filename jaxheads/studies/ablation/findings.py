@@ -9,12 +9,12 @@ from jaxheads.heads import run_scores
 from jaxheads.heads.run_scores import Head
 from jaxheads.report import theme, words
 from jaxheads.runs import Run
+from jaxheads.scores.config import PAIR
 from jaxheads.statistics import Interval
 from jaxheads.studies.ablation import outcomes
 from jaxheads.studies.ablation.outcomes import Outcome
 
 HEADLINE_SHARE = 0.05
-PAIR = ("function_vector", "induction")
 
 
 @dataclasses.dataclass(frozen=True)

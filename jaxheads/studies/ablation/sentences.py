@@ -6,12 +6,12 @@ from jaxheads.heads import run_scores
 from jaxheads.report import words
 from jaxheads.report.layout import Statement
 from jaxheads.runs import Run
+from jaxheads.scores.config import FV, INDUCTION
 from jaxheads.statistics.claims import Claim
 from jaxheads.studies.ablation.findings import Chosen, Comparison, Findings
 from jaxheads.studies.claims_page import quote, quotes
 
-_FV, _INDUCTION = "function_vector", "induction"
-_NOUN = {_FV: "function-vector", _INDUCTION: "induction"}
+_NOUN = {FV: "function-vector", INDUCTION: "induction"}
 _TOP_CLAIMS = ("fv_matters_more", "fv_worse_than_layer_matched")
 _EXCLUSION_CLAIMS = (
     "fv_matters_more_excluded",
@@ -92,7 +92,7 @@ def _leaders(run: Run, found: Findings) -> str:
                 f"with {words.head_score(first)})."
             )
             continue
-        phrase = "mean effect" if name == _FV else "score"
+        phrase = "mean effect" if name == FV else "score"
         text = f"Head {first.name} leads the {noun} ranking "
         text += f"({phrase} {words.head_score(first)}"
         for second in leaders[1:2]:

@@ -13,7 +13,6 @@ TITLES = {
     "graddrop": "GradDrop: sizes, one layer's gradient left out in turn",
     "query": "query: each head's query replaced, softmax computed again",
 }
-UNITS = {"probability": "probability", "log_probability": "nats"}
 
 
 def best(part: dict[str, Any]) -> str | None:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxheads.models.ablation import Ablation, Ablations, StopGradient
-from jaxheads.models.forward import Prefix, forward, heads_under, last_token_logits
+from jaxheads.models.forward import Prefix, heads_under, last_token_logits
 from jaxheads.models.metrics import Metric, probability
 
 Point = Literal["clean", "ablated", "integrated"]
@@ -206,53 +206,3 @@ def repatched(
     found = heads_under(params, tokens, config, Ablation(keep, fill, where, site))
     last = (lengths - 1).reshape(1, b, 1, 1, 1)
     return jnp.take_along_axis(found, last, axis=2)
-
-
-@functools.partial(jax.jit, static_argnames=("metric", "point", "steps"))
-def over_sequences(
-    params,
-    tokens: jax.Array,
-    fill: jax.Array | None,
-    at: jax.Array,
-    targets: jax.Array,
-    config,
-    *,
-    where: jax.Array | None = None,
-    metric: Metric = probability,
-    point: Point = "clean",
-    steps: int = STEPS,
-) -> jax.Array:
-    """Estimated effects of replacing each head, alone, at many positions of sequences.
-
-    Args:
-        params: of the family of ``config``.
-        tokens: int [B, T], right padded.
-        fill: [L, H, K], or [L, B, T, H, K] (B or T may be 1); None: zeros.
-        at: int [B, P], positions that are read; the metric is their mean.
-        targets: int [B, P], or whatever the metric reads of each [B, P, ...].
-        config: of the model; static.
-        where: bool [B, T], at which positions; None: all.
-        metric: (logits [..., V], targets [...]) -> [...].
-        point: see ``slopes``.
-        steps: see ``slopes``.
-
-    Returns:
-        [L, H, B], in the metric's unit.
-    """
-    each_fill = fill is not None and fill.ndim == 5 and fill.shape[1] > 1
-
-    def one(tokens, fill, at, targets, where):
-        def value(keep):
-            ablation = Ablation(keep, fill, None if where is None else where[None])
-            out = forward(
-                params, tokens[None], config, ablation=ablation, logits=at[None]
-            )
-            return metric(out.logits, targets[None]).mean()
-
-        return slopes(value, (config.num_layers, config.num_heads), point, steps)
-
-    if each_fill and fill is not None:
-        fill = fill[:, :, None]
-    axes = (0, 1 if each_fill else None, 0, 0, None if where is None else 0)
-    run = jax.vmap(one, in_axes=axes)
-    return run(tokens, fill, at, targets, where).transpose(1, 2, 0)

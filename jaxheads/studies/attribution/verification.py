@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxheads.errors import UserError
 from jaxheads.heads import top
+from jaxheads.runs.finite import plain
 from jaxheads.statistics import spearman
 
 Effects = Callable[[np.ndarray], np.ndarray]
@@ -50,8 +51,7 @@ class Verified:
         """Everything but the arrays, ready for JSON; None for NaN."""
         fields = ("rank_agreement", "sign_agreement", "worst_miss", "missed", "bound")
         told = {name: getattr(self, name) for name in fields}
-        told = {k: None if np.isnan(v) else v for k, v in told.items()}
-        return told | {"worst_miss_head": list(self.worst_miss_head)}
+        return plain(told | {"worst_miss_head": self.worst_miss_head})
 
 
 def verify(

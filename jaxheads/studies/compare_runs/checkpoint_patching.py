@@ -75,26 +75,6 @@ def patch_across_checkpoints(
     return patch_layers(donor, recipient, probes, trained.model_config, what=what)
 
 
-def patch_heads_across_checkpoints(
-    trained: Trained, donor_step: int, recipient_step: int
-) -> dict[str, np.ndarray]:
-    """Put single heads of a checkpoint into another: which ones do later heads need?
-
-    As ``patch_across_checkpoints`` with "attention", for one head's part alone: its z
-    through its own W_O. A bias or norm behind the attention stays the recipient's.
-
-    Returns:
-        As there, with "prefix_matching", "control" and their standard errors
-        [N, L, H, L, H], by the layer and head that is patched.
-
-    Raises:
-        UserError: a step has no models.
-    """
-    donor, recipient = trained.params(donor_step), trained.params(recipient_step)
-    probes = _probes(trained)
-    return patch_heads(donor, recipient, probes, trained.model_config)
-
-
 def patch_layers(
     donor: Any, recipient: Any, probes: Probes, config: Any, *, what: str = "attention"
 ) -> dict[str, np.ndarray]:
@@ -116,23 +96,6 @@ def patch_layers(
     swapped = np.broadcast_to(np.eye(layers)[:, :, None], (layers, layers, heads))
     found = _patched(donor, recipient, probes, config, swapped, what)
     return _unreached_left_out(found, np.arange(layers))
-
-
-def patch_heads(
-    donor: Any, recipient: Any, probes: Probes, config: Any
-) -> dict[str, np.ndarray]:
-    """``patch_heads_across_checkpoints`` of given models; see ``patch_layers``."""
-    layers, heads = config.num_layers, config.num_heads
-    count = layers * heads
-    swapped = np.eye(count).reshape(count, layers, heads)
-    found = _patched(donor, recipient, probes, config, swapped, "head")
-    found = _unreached_left_out(found, np.arange(count) // heads)
-    return {
-        name: values.reshape(len(values), layers, heads, layers, heads)
-        if values.ndim == 4
-        else values
-        for name, values in found.items()
-    }
 
 
 def _probes(trained: Trained) -> Probes:
@@ -236,7 +199,7 @@ def _shares(both, tokens, donor_tokens, config, edges, swapped, *, what):
         return own, jax.lax.map(lambda which: score(recipient, add(which)), swapped)
 
     def under(which):
-        params = _with_output(recipient, donor, which, config, what == "attention")
+        params = _with_output(recipient, donor, which[:, 0], config)
         return score(params, Ablation(1 - which, seen.heads))
 
     return own, jax.lax.map(under, swapped)
@@ -252,25 +215,15 @@ def _leaving(seen) -> jax.Array:
     return jnp.concatenate([seen.residual[1:], seen.final[None]])
 
 
-def _with_output(recipient, donor, which: jax.Array, config, whole: bool):
-    """The recipient, with the donor's way from z to the stream in some heads.
-
-    Args:
-        recipient: params.
-        donor: params.
-        which: [L, H], 1 where the donor's W_O is taken.
-        config: of both.
-        whole: all heads of a layer go together, with the bias and the norm behind.
-    """
+def _with_output(recipient, donor, which: jax.Array, config):
+    """The recipient, with the donor's way from z to the stream where ``which`` [L]."""
 
     def chosen(name: str) -> jax.Array | None:
         own, other = (getattr(each.layers, name) for each in (recipient, donor))
         if own is None:
             return None
-        rows = which if name == "wo" else which[:, 0]
-        rows = rows.reshape(rows.shape + (1,) * (own.ndim - rows.ndim))
+        rows = which.reshape(which.shape + (1,) * (own.ndim - 1))
         return jnp.where(rows > 0, other, own)
 
-    names = family(config.model_type).OUTPUT if whole else ("wo",)
-    changed = {name: chosen(name) for name in names}
+    changed = {name: chosen(name) for name in family(config.model_type).OUTPUT}
     return recipient.replace(layers=recipient.layers.replace(**changed))

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import re
 from pathlib import Path
 
 from rich.console import Console
@@ -11,7 +10,7 @@ from rich.text import Text
 
 from jaxheads.engine.progress import bars
 from jaxheads.report import words
-from jaxheads.runs import Run
+from jaxheads.runs import Run, default_folder
 from jaxheads.studies.compare_runs import study as comparison
 from jaxheads.studies.compare_runs.config import CompareRuns
 from jaxheads.studies.compare_runs.effects import Effect, title
@@ -107,15 +106,9 @@ def run_command(command: CompareRuns, console: Console, output: Console) -> Run:
         output: of the result.
     """
     command.arms.check()  # a mistake in it is told before runs are opened
-    out = command.out or _default_folder(command)
+    names = [Path(path).resolve().name for path in command.run]
+    out = command.out or default_folder(*names, "compare-runs")
     with UnitBar(console) as bar:
         run = compare_runs(command.run, command.arms, out, progress=bar.progress)
     print_comparison(run, output)
     return run
-
-
-def _default_folder(command: CompareRuns) -> Path:
-    """Such as runs/toy-vanilla-train-toy-hapax-train-compare-runs."""
-    words = [Path(path).resolve().name for path in command.run]
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join([*words, "compare-runs"]))
-    return Path("runs") / safe

@@ -3,9 +3,6 @@
 Light to import: the page reads effects by it too.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from jaxheads.statistics.paired_tests import holm
@@ -53,12 +50,6 @@ def _p_value(mean: float, error: float, freedom: int) -> float:
     return student_t_p(mean / error, freedom)
 
 
-def group_names(found: Mapping[str, np.ndarray]) -> list[str]:
-    """Groups whose effects are there, in their order."""
-    start = "effect/"
-    return [name[len(start) :] for name in found if name.startswith(start)]
-
-
 def top_places(scores: np.ndarray, count: int = 10) -> list[tuple[int, ...]]:
     """The heads with the highest scores, best first; of equal ones the first.
 
@@ -72,44 +63,6 @@ def top_places(scores: np.ndarray, count: int = 10) -> list[tuple[int, ...]]:
     order = np.argsort(-scores, axis=None, kind="stable")[:count]
     places = np.unravel_index(order, scores.shape)
     return [tuple(map(int, place)) for place in zip(*places, strict=True)]
-
-
-def top_prefix_heads(
-    found: Mapping[str, np.ndarray], count: int = 10
-) -> list[list[dict[str, Any]]]:
-    """The heads that match prefixes most, of every seed, with what they do.
-
-    Args:
-        found: from ``head_effects``.
-        count: of heads, at most.
-
-    Returns:
-        For each of N seeds a list, best first, of dicts ready for JSON: "layer",
-        "head", "prefix_matching", and "effects" by group with "effect",
-        "standard_error", "p" (Holm over all heads) and "does": "helps" or "harms" where
-        p < 0.05, else "unclear".
-    """
-    return [
-        [_described(found, (n, *place)) for place in top_places(scores, count)]
-        for n, scores in enumerate(found["prefix_matching"])
-    ]
-
-
-def _described(found: Mapping[str, np.ndarray], at: tuple[int, ...]) -> dict[str, Any]:
-    told = {}
-    for group in group_names(found):
-        effect, p = (
-            float(found[f"{name}/{group}"][at]) for name in ("effect", "effect_p")
-        )
-        told[group] = {
-            "effect": effect,
-            "standard_error": float(found[f"effect_se/{group}"][at]),
-            "p": p,
-            "does": what_it_does(effect, p),
-        }
-    score = float(found["prefix_matching"][at])
-    _, layer, head = at
-    return {"layer": layer, "head": head, "prefix_matching": score, "effects": told}
 
 
 def what_it_does(effect: float, p: float) -> str:

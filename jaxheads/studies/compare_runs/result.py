@@ -31,8 +31,8 @@ import math
 from typing import Any
 
 from jaxheads import runs
+from jaxheads.runs.finite import plain
 from jaxheads.statistics.claims import Claim
-from jaxheads.studies.claims import plain_row
 from jaxheads.studies.compare_runs.config import ArmsConfig
 from jaxheads.studies.compare_runs.effects import Effect
 
@@ -54,16 +54,7 @@ def config_of(run: runs.Run) -> ArmsConfig:
 
 def to_row(made: Any) -> dict[str, Any]:
     """An effect or a claim as JSON has it: null for NaN and infinity."""
-    return {
-        name: [None if _unknown(x) else x for x in value]
-        if isinstance(value, tuple)
-        else value
-        for name, value in plain_row(made).items()
-    }
-
-
-def _unknown(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
+    return plain(made)
 
 
 def _typed(row: dict[str, Any]) -> dict[str, Any]:

@@ -150,12 +150,9 @@ def wilson(count: int, trials: int) -> tuple[float, float]:
 
     Source: Wilson 1927, Probable inference.
     """
-    z = 1.959964
-    share = count / trials
-    centre = share + z**2 / (2 * trials)
-    half = z * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
-    scale = 1 + z**2 / trials
-    return (centre - half) / scale, (centre + half) / scale
+    from scipy import stats
+
+    return stats.binomtest(count, trials).proportion_ci(method="wilson")
 
 
 def _dynamics(run: Run) -> dict[str, Any]:

@@ -8,15 +8,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxheads.engine import plan, progress
+from jaxheads.engine import plan
 from jaxheads.engine.devices import make_mesh
 from jaxheads.engine.progress import bars
 from jaxheads.errors import UserError
 from jaxheads.report import words
 from jaxheads.runs import Run
-from jaxheads.studies.dynamics import findings, run as dynamics, seeds_page
+from jaxheads.studies.dynamics import findings, seeds_page
 from jaxheads.studies.dynamics.config import Dynamics
-from jaxheads.studies.dynamics.run import run_dynamics
+from jaxheads.studies.dynamics.run import StepProgress, run_dynamics
 from jaxheads.studies.dynamics.trained import is_training, run_trained
 from jaxheads.studies.options import default_folder
 
@@ -38,10 +38,12 @@ class StepBars(contextlib.AbstractContextManager):
         self._todo: list[int] = []
         self._flops, self._done, self._step = 0.0, 0, 0
         self._task = self._bars.add_task("", total=None, visible=False)
-        self.progress = dynamics.Progress(
+        self.progress = StepProgress(
+            self._planned,
+            self._started,
+            self._advance,
             self._chosen,
             self._loading,
-            progress.Progress(self._planned, self._started, self._advance),
             self._finished,
         )
 
@@ -93,7 +95,7 @@ class StepBars(contextlib.AbstractContextManager):
 
 
 @contextlib.contextmanager
-def seed_bars(console: Console, seed: int) -> Iterator[dynamics.Progress]:
+def seed_bars(console: Console, seed: int) -> Iterator[StepProgress]:
     """Bars of one seed's run, under its name."""
     console.print(f"seed    {seed}", highlight=False)
     with StepBars(console) as shown:

@@ -20,7 +20,7 @@ Source of the curves: Yin & Steinhardt 2025, section 5; the dates are this proje
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -91,10 +91,6 @@ class Emergence:
     first: dict[str, dict[str, float] | None]
     samples: int
     fv_tasks: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields, ready for JSON."""
-        return dataclasses.asdict(self)
 
 
 def curves(

@@ -96,7 +96,7 @@ def analyse(
     seen = Trajectories.of(arrays, scores, config)
     curves = emergence.curves(seen)
     found = {
-        "emergence": emergence.find(seen, curves).to_dict(),
+        "emergence": dataclasses.asdict(emergence.find(seen, curves)),
         "transitions": transitions.find(seen).to_dict(),
     }
     return found, {

@@ -29,7 +29,7 @@ from jax.sharding import Mesh
 
 from jaxheads import runs
 from jaxheads.engine import memory
-from jaxheads.engine.progress import Progress as StudyProgress
+from jaxheads.engine.progress import Progress
 from jaxheads.errors import UserError
 from jaxheads.icl.tasks import load_tasks
 from jaxheads.studies.config import StudyConfig
@@ -123,19 +123,17 @@ _RECORD: dict[str, Any] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Progress:
-    """How a dynamics run tells what it does; every field may be replaced.
+class StepProgress(Progress):
+    """How a dynamics run tells what it and the study of each step do.
 
     Attributes:
-        planned: called with the steps that will be run and those that are there.
+        chosen: called with the steps that will be run and those that are there.
         loading: called with a step when its checkpoint is fetched and loaded.
-        study: told what the step's study does.
         done: called with a step and its seconds.
     """
 
-    planned: Callable[[list[int], list[int]], None] = lambda todo, there: None
+    chosen: Callable[[list[int], list[int]], None] = lambda todo, there: None
     loading: Callable[[int], None] = lambda step: None
-    study: StudyProgress = dataclasses.field(default_factory=StudyProgress)
     done: Callable[[int, float], None] = lambda step, seconds: None
 
 
@@ -153,7 +151,7 @@ class _Work:
     missing: Missing
     delete: bool
     memory_gb: float | None
-    progress: Progress
+    progress: StepProgress
     prepared: Prepared | None
 
 
@@ -171,7 +169,7 @@ def run_dynamics(
     compare_main: bool = True,
     delete: bool = False,
     memory_gb: float | None = None,
-    progress: Progress | None = None,
+    progress: StepProgress | None = None,
     prepared: Prepared | None = None,
 ) -> runs.Run:
     """Score the heads of every checkpoint and write the run folder.
@@ -225,7 +223,7 @@ def run_dynamics(
         work = _Work(
             series, [*(one.revision or "" for one in asked), "main"], config, parts,
             folder.path, dtype, mesh, missing, delete, memory_gb,
-            progress or Progress(), prepared,
+            progress or StepProgress(), prepared,
         )  # fmt: skip
         there = recorded(folder.path)
         todo = [one for one in asked if not _is_current(one, there.get(one.step))]
@@ -236,7 +234,7 @@ def run_dynamics(
                 return done
             absent = [*absent, *told["missing"]]
             folder.reopen()
-        work.progress.planned([one.step for one in todo], sorted(there))
+        work.progress.chosen([one.step for one in todo], sorted(there))
         for one in todo:
             try:
                 there[one.step] = _run_step(work, one, there, calibrate=one is todo[0])
@@ -314,7 +312,7 @@ def _run_step(
         parts=work.parts,
         memory_gb=_memory_gb(work, model),
         calibrate=calibrate,
-        progress=work.progress.study,
+        progress=work.progress,
         prepared=work.prepared,
     )
     del model

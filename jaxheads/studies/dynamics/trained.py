@@ -21,7 +21,7 @@ from jaxheads.errors import UserError
 from jaxheads.runs.files import read_json_object
 from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.dynamics import emergence
-from jaxheads.studies.dynamics.run import Progress, run_dynamics
+from jaxheads.studies.dynamics.run import StepProgress, run_dynamics
 from jaxheads.studies.dynamics.seeds import DEFINITIONS, count, order
 from jaxheads.studies.dynamics.token_inputs import (
     own_config,
@@ -36,7 +36,7 @@ from jaxheads.training.trained import Trained, open_trained
 
 TITLE = "How attention heads form in training, seed by seed"
 
-Shown = Callable[[int], contextlib.AbstractContextManager[Progress]]
+Shown = Callable[[int], contextlib.AbstractContextManager[StepProgress]]
 """A seed -> how its run tells what it does."""
 
 
@@ -57,7 +57,7 @@ def run_trained(
     dtype: str = "float32",
     mesh: Mesh | None = None,
     memory_gb: float | None = None,
-    shown: Shown = lambda seed: contextlib.nullcontext(Progress()),
+    shown: Shown = lambda seed: contextlib.nullcontext(StepProgress()),
 ) -> runs.Run:
     """Score the heads of every checkpoint of every seed, and write the run folder.
 

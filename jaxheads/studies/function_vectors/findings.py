@@ -15,7 +15,6 @@ from jaxheads.statistics import Interval
 from jaxheads.statistics.units import ANSWERS, DIFFERENCES, estimate
 from jaxheads.studies.ablation import first_tokens
 
-AMONG = ("all", "answered")
 PLACES = {"leaving": "behind a layer", "entering": "before a layer"}
 KINDS = {"shuffled": "shuffled labels", "zero_shot": "no demonstrations"}
 

@@ -27,7 +27,7 @@ class Inputs:
     Attributes:
         vector_prompts: clean prompts, whose mean head outputs make the vectors; none
             where the means of the scoring tasks do.
-        conditions: by task: a batch for each of ``vector_execution.PROMPTS``, of the
+        conditions: by task: a batch for each of ``execution.PROMPTS``, of the
             same B queries in one order.
         queries: by task, int [B]: prompts with one number ask one query.
         settings: what is asked.

@@ -7,9 +7,7 @@ instance::
 
     from jaxheads import heads
     from jaxheads.engine import fills
-    from jaxheads.studies.function_vectors.vectors import (
-        answered_with, function_vector, read_out,
-    )
+    from jaxheads.studies.function_vectors.vectors import function_vector, read_out
 
     mean = fills.mean(params, scoring.tokens, scoring.lengths, config)
     vector = function_vector(params, mean, heads.top(scores, 10), config)
@@ -18,10 +16,6 @@ instance::
     nested = heads.prefixes(scores, [1, 2, 5, 10, 20])  # the size sweep
     make = lambda chosen: function_vector(params, mean, chosen, config)
     vectors = jax.vmap(make)(nested)
-    plain, steered = answered_with(params, config, prompts, vectors, range(layers))
-    steered.right.mean(axis=-1)  # [N, A], by size and layer
-
-``vector_execution.py`` compares the papers' conditions.
 """
 
 import functools
@@ -33,7 +27,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxheads.engine.chunks import chunks, over_prompts
-from jaxheads.engine.sweeps import subset_chunk
 from jaxheads.errors import UserError
 from jaxheads.icl.prompts import Batch
 from jaxheads.models import family
@@ -139,52 +132,6 @@ def first_tokens(logits: jax.Array, targets: jax.Array) -> Answers:
     """Answers [...] of logits [..., V] and right tokens int [...]."""
     right = logits.argmax(axis=-1) == targets
     return Answers(right, probability(logits, targets))
-
-
-def answered_with(
-    params,
-    config,
-    prompts: Batch,
-    vectors: np.ndarray,
-    layers: Sequence[int],
-    *,
-    place: str = "leaving",
-    chunk: int = 8,
-    budget_bytes: int = 2**30,
-) -> tuple[Answers, Answers]:
-    """What prompts are answered, without and with vectors added at their end.
-
-    The prompts' prefix is run once for all vectors and layers: under a causal mask an
-    addition at the last position changes nothing before it, nor in layers before its.
-
-    Args:
-        params: of the family of ``config``.
-        config: of the model.
-        prompts: B of them, and the first tokens of their right answers.
-        vectors: float [N, D]; N may be 0.
-        layers: A of them, each with a run of its own.
-        place: "leaving" (the published code's): added to what the layer hands on;
-            "entering": to what it reads.
-        chunk: prompts that run at once.
-        budget_bytes: for the activations and logits of runs that go at once.
-
-    Returns:
-        Answers [B], without a vector, and [N, A, B].
-
-    Raises:
-        UserError: a layer that the model does not have, or an unknown place.
-    """
-    vectors = np.asarray(vectors, np.float32)
-    check_array(vectors, "vectors", "float", "[N, D]", (None, config.width))
-    starts = np.tile(starts_of(config, layers, place), len(vectors))
-    rows = Rows(
-        np.repeat(vectors, len(layers), axis=0),
-        starts,
-        subset_chunk(config, chunk, 1, budget_bytes),
-    )
-    plain, steered = answer_rows(params, config, prompts, rows, chunk)
-    shape = (len(vectors), len(layers), len(prompts.tokens))
-    return plain, Answers(*(part.reshape(shape) for part in steered))
 
 
 def starts_of(config, layers: Sequence[int], place: str) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxheads.errors import UserError
+from jaxheads.runs.finite import plain as finite
 from jaxheads.studies.redundancy.shapley import Evaluate, Universe, over_prompts
 
 
@@ -202,8 +203,3 @@ class Found:
 def _mean(values: np.ndarray) -> Any:
     """Over prompts, [..., B] -> [...]; wide enough that equal sets have one share."""
     return np.mean(values, axis=-1, dtype=np.float64)
-
-
-def finite(value) -> float | None:
-    """A float for JSON, which has no NaN."""
-    return float(value) if np.isfinite(value) else None

@@ -12,6 +12,7 @@ from jaxheads.heads import run_scores, top
 from jaxheads.heads.run_scores import top_count
 from jaxheads.report import words
 from jaxheads.runs import Run
+from jaxheads.scores.config import PAIR
 from jaxheads.statistics.claims import Definition, Measured, Rules, Untested
 from jaxheads.statistics.units import student_t_quantile
 from jaxheads.studies.scores.uncertainty import (
@@ -23,7 +24,6 @@ from jaxheads.studies.scores.uncertainty import (
     spearman_p,
 )
 
-_PAIR = ("function_vector", "induction")
 _RANKED = "queries, heads ranked anew"
 _FEWEST = 3  # heads of a set below which its share or its depth says too little
 
@@ -37,7 +37,7 @@ def top_sets_differ(run: Run, rules: Rules) -> Measured:
     queries, heads ranked anew each time, corrected for the noise that this adds.
     """
     pair, count = _scores(run), _count(run, rules)
-    for name in _PAIR:
+    for name in PAIR:
         if not run_scores.standing_out(run, name).any():
             raise Untested(
                 "undecided", f"No head stands out from chance by {words.short(name)}."
@@ -53,7 +53,7 @@ def top_sets_differ(run: Run, rules: Rules) -> Measured:
         top_members(
             scores, run_scores.errors(run, name), run_scores.samples(run, name), count
         )
-        for name, scores in zip(_PAIR, pair, strict=True)
+        for name, scores in zip(PAIR, pair, strict=True)
     ]
     sure, may = (np.logical_and(*each).sum() for each in zip(*members, strict=True))
     low = min(float(sure) / count, shared)
@@ -170,11 +170,11 @@ def fv_heads_deeper(run: Run, rules: Rules) -> Measured:
 
 
 def _scores(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    missing = [name for name in _PAIR if f"score/{name}" not in run.arrays]
+    missing = [name for name in PAIR if f"score/{name}" not in run.arrays]
     if missing:
         names = " and ".join(words.short(name) for name in missing)
         raise Untested("not measured", f"The run has no {names} scores.")
-    fv, induction = (np.asarray(run.arrays[f"score/{n}"], np.float64) for n in _PAIR)
+    fv, induction = (np.asarray(run.arrays[f"score/{n}"], np.float64) for n in PAIR)
     if not (np.isfinite(fv).all() and np.isfinite(induction).all()):
         raise Untested("undecided", "Some scores are not numbers.")
     return fv, induction
@@ -194,7 +194,7 @@ def _count(run: Run, rules: Rules) -> int:
 def _resampled(run: Run, rules: Rules) -> list[np.ndarray]:
     return [
         resampled_scores(run, name, rules.seed + n, SAMPLES)
-        for n, name in enumerate(_PAIR)
+        for n, name in enumerate(PAIR)
     ]
 
 

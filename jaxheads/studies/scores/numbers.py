@@ -15,6 +15,7 @@ from jaxheads.heads import top
 from jaxheads.heads.comparison import top_sets
 from jaxheads.heads.run_scores import top_count, top_heads, weighted_layer
 from jaxheads.runs import Run
+from jaxheads.scores.config import PAIR
 from jaxheads.studies.scores.uncertainty import (
     SAMPLES,
     depth_p,
@@ -24,7 +25,6 @@ from jaxheads.studies.scores.uncertainty import (
     spearman_p,
 )
 
-PAIR = ("function_vector", "induction")
 SHARES = (0.02, 0.05)
 DRAWS = 200
 _RANKED = "queries, heads ranked anew"

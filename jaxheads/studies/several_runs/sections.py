@@ -6,8 +6,9 @@ from jaxheads.heads import run_scores
 from jaxheads.report import theme, words
 from jaxheads.report.figures import Figure
 from jaxheads.report.layout import Key, Row, Section
+from jaxheads.scores.config import PAIR
 from jaxheads.studies.ablation import curves as lines_of, outcomes
-from jaxheads.studies.ablation.findings import HEADLINE_SHARE, PAIR
+from jaxheads.studies.ablation.findings import HEADLINE_SHARE
 from jaxheads.studies.scores import top_figures
 from jaxheads.studies.several_runs import figures as drawn
 from jaxheads.studies.several_runs.chart import Axis

@@ -11,6 +11,7 @@ would bring about (``chance_of_dates``).
 Source: Olsson et al. 2022, argument 1.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,7 +64,7 @@ def co_occurrence(curves: Curves) -> dict[str, Any]:
         chance_of_dates(curves.steps, *np.array(dates).T) if dates else (None, None)
     )
     return {
-        "changes": {name: found.to_dict() for name, found in changes.items()},
+        "changes": {name: dataclasses.asdict(found) for name, found in changes.items()},
         "overlap": {
             name: sum(map(windows_overlap, heads, changes[name].each))
             for name in (SCORE, BUMP)

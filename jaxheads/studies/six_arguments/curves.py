@@ -121,9 +121,6 @@ def _bump(
 
 
 BUMP = "loss_bump"
-DATED = (*phase_change.LEAST_CHANGES, BUMP)
-"""Names of the figures that are dated."""
-
 _NEEDED = (*phase_change.LEAST_CHANGES, "token_losses", "loss_by_position")
 _SAME = ("sha256", "evidence_positions", "evidence_samples", "evidence_seed")
 
@@ -141,7 +138,7 @@ class Curves:
             there are no such windows.
         loss_by_position: nats, [E, N, T].
         losses: of the training batches, all targets, nats, [S, N].
-        changes: dates by name, of ``DATED``.
+        changes: dates by name: of ``phase_change.LEAST_CHANGES`` and ``BUMP``.
     """
 
     about: dict[str, Any]

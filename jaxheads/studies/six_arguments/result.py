@@ -47,6 +47,7 @@ import numpy as np
 
 from jaxheads.engine.devices import machine
 from jaxheads.runs import Arrays
+from jaxheads.runs.finite import plain
 from jaxheads.studies.six_arguments import ablation_and_mechanism
 from jaxheads.studies.six_arguments.co_occurrence import HEADS, co_occurrence
 from jaxheads.studies.six_arguments.co_perturbation import co_perturbation
@@ -197,12 +198,12 @@ def _carried(arrays: Arrays, run: int) -> dict[str, Any] | None:
         return None
     names = ("correlation", "share", "share_of_effects", "induction_heads")
     found: dict[str, Any] = {
-        name: _plain(arrays[f"run_{run}/attribution/{name}"][-1]) for name in names
+        name: np.asarray(arrays[f"run_{run}/attribution/{name}"][-1], np.float64)
+        for name in names
     }
     found["step"] = int(arrays[f"run_{run}/attribution/step"][-1])
     scores = np.asarray(arrays[f"run_{run}/together/icl_score"], np.float64)
-    lost = ablation_and_mechanism.lost(scores)
-    return found | {name: _plain(values) for name, values in lost.items()}
+    return plain(found | ablation_and_mechanism.lost(scores))
 
 
 def _circuits(arrays: Arrays, run: int) -> dict[str, Any] | None:
@@ -215,15 +216,12 @@ def _circuits(arrays: Arrays, run: int) -> dict[str, Any] | None:
     }
     last["qk_trace"][:, 0] = np.nan  # no layer is before the first
     prefix = last["prefix_matching"]
-    found = {
-        "copying": ablation_and_mechanism.apart(last["copying"], prefix),
-        "qk_trace": ablation_and_mechanism.of_induction(last["qk_trace"], prefix),
-    }
-    return {name: _plain(one) for name, one in found.items()}
-
-
-def _plain(values: np.ndarray) -> list[float | None]:
-    return [float(value) if np.isfinite(value) else None for value in values]
+    return plain(
+        {
+            "copying": ablation_and_mechanism.apart(last["copying"], prefix),
+            "qk_trace": ablation_and_mechanism.of_induction(last["qk_trace"], prefix),
+        }
+    )
 
 
 def _single(values: np.ndarray) -> np.ndarray:

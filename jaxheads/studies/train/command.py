@@ -1,7 +1,6 @@
 """What ``jaxheads train`` does."""
 
 import contextlib
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from jaxheads.engine.devices import make_seed_mesh
 from jaxheads.engine.progress import bars
-from jaxheads.runs import Run
+from jaxheads.runs import Run, default_folder
 from jaxheads.studies.train.config import Train
 from jaxheads.training.choices import GENERATORS, choose_data, choose_model, read_text
 from jaxheads.training.loop import check_fit, train
@@ -95,7 +94,8 @@ def run_command(command: Train, console: Console, output: Console) -> Run:
     config.check()  # a mistake in it is told before data are read
     command.evidence.check()
     mesh = make_seed_mesh(command.mesh, config.seeds)  # before anything is computed
-    out = command.out or _default_folder(command)
+    name = Path(command.model.model).stem
+    out = command.out or default_folder(name, command.training.objective, "train")
     if command.data.data in GENERATORS:
         data = choose_data(command.data)
     else:
@@ -124,9 +124,3 @@ def run_command(command: Train, console: Console, output: Console) -> Run:
         )
     print_training(run, output)
     return run
-
-
-def _default_folder(command: Train) -> Path:
-    """Such as runs/toy-hapax-train."""
-    words = (Path(command.model.model).stem, command.training.objective, "train")
-    return Path("runs") / re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(words))

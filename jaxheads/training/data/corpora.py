@@ -1,7 +1,6 @@
 """Corpora: documents one at a time, from files that need not fit in memory."""
 
 import dataclasses
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +10,6 @@ from jaxheads.errors import UserError
 from jaxheads.icl.texts import (
     arrow_documents,
     jsonl_documents,
-    parquet_documents,
     text_documents,
 )
 from jaxheads.runs.files import read_json_object
@@ -36,40 +34,6 @@ class Corpus(Protocol):
     def identity(self) -> dict[str, Any]:
         """What tells it from another corpus, ready for JSON."""
         ...
-
-
-@dataclasses.dataclass(frozen=True)
-class ListedCorpus:
-    """Documents that are in memory.
-
-    Attributes:
-        name: to call it by.
-        texts: the documents.
-    """
-
-    name: str
-    texts: Sequence[str]
-
-    @property
-    def units(self) -> Sequence[str]:
-        """One."""
-        return (self.name,)
-
-    def documents(self, unit: int) -> Iterator[str]:
-        """All of them."""
-        return iter(self.texts)
-
-    def identity(self) -> dict[str, Any]:
-        """The name, the count and a hash of the texts."""
-        digest = hashlib.sha256()
-        for text in self.texts:
-            content = text.encode("utf-8", "surrogatepass")
-            digest.update(f"{len(content)}:".encode() + content)
-        return {
-            "name": self.name,
-            "documents": len(self.texts),
-            "sha256": digest.hexdigest(),
-        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +70,6 @@ class FileCorpus:
             return text_documents(path, self.separator)
         if kind == ".jsonl":
             return jsonl_documents(path, self.column)
-        if kind == ".parquet":
-            return parquet_documents(path, self.column)
         return arrow_documents(path, self.column)
 
     def identity(self) -> dict[str, Any]:

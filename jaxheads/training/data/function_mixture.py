@@ -24,18 +24,18 @@ tells the two apart.
 import dataclasses
 import functools
 import zlib
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from jaxheads.errors import UserError
 from jaxheads.icl.prompts import CORRUPTIONS, Batch, label_order
 from jaxheads.training.data.windows import (
+    Generator,
     Windows,
     check_at_least,
     check_batch,
     check_range,
-    describe_generator,
     integers,
     seen_bigrams,
     uniforms,
@@ -49,7 +49,7 @@ _NAME = "function mixture"
 
 
 @dataclasses.dataclass(frozen=True)
-class FunctionMixture:
+class FunctionMixture(Generator):
     """Blocks of text, of copying, and of pairs of a function; see the module.
 
     Attributes:
@@ -153,10 +153,6 @@ class FunctionMixture:
             f"{_NAME}, chain", self.seed, 0, 0, self.text_tokens, self.successors
         )
         return without_replacement(draws, self.text_tokens)
-
-    def describe(self) -> dict[str, Any]:
-        """See ``Source``."""
-        return describe_generator(self)
 
     def batch(self, index: int, size: int, *, stream: int = 0) -> Windows:
         """See ``Source``."""

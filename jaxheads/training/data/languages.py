@@ -9,18 +9,18 @@ import numpy as np
 from jaxheads.errors import UserError
 from jaxheads.training.data.automata import Automata, Family, draw_automata
 from jaxheads.training.data.windows import (
+    Generator,
     Windows,
     check_at_least,
     check_batch,
     check_range,
-    describe_generator,
     integers,
     uniforms,
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class RegularLanguages:
+class RegularLanguages(Generator):
     """Windows with strings of one automaton, drawn for the window; "|" between them.
 
     Symbols are the ids from 0 on, then come the separator "|" and the padding ".".
@@ -92,7 +92,7 @@ class RegularLanguages:
 
     def describe(self) -> dict[str, Any]:
         """See ``Source``."""
-        return describe_generator(self) | {"automata": self.automata.sha256()}
+        return super().describe() | {"automata": self.automata.sha256()}
 
     def batch(self, index: int, size: int, *, stream: int = 0) -> Windows:
         """See ``Source``."""

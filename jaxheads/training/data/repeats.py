@@ -1,17 +1,16 @@
 """Random tokens that repeat with a random period: what induction heads form on."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
 from jaxheads.errors import UserError
 from jaxheads.training.data.windows import (
+    Generator,
     Windows,
     check_at_least,
     check_batch,
     check_range,
-    describe_generator,
     integers,
     uniforms,
     without_replacement,
@@ -19,7 +18,7 @@ from jaxheads.training.data.windows import (
 
 
 @dataclasses.dataclass(frozen=True)
-class RepeatedTokens:
+class RepeatedTokens(Generator):
     """Windows x[t] = r[t mod p], r random tokens, with a period p of its own each.
 
     The period is drawn anew for every window, uniformly from ``shortest_period`` to
@@ -66,10 +65,6 @@ class RepeatedTokens:
                 f"vocab_size must leave {needed} tokens to draw from, but leaves "
                 f"{drawn}: give a larger vocabulary or a shorter period"
             )
-
-    def describe(self) -> dict[str, Any]:
-        """See ``Source``."""
-        return describe_generator(self)
 
     def batch(self, index: int, size: int, *, stream: int = 0) -> Windows:
         """See ``Source``."""

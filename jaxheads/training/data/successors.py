@@ -1,24 +1,23 @@
 """The induction toy: every token keeps its successor throughout a window."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
 from jaxheads.errors import UserError
 from jaxheads.training.data.repeats import check_bos, with_bos
 from jaxheads.training.data.windows import (
+    Generator,
     Windows,
     check_at_least,
     check_batch,
-    describe_generator,
     integers,
     uniforms,
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class FixedSuccessors:
+class FixedSuccessors(Generator):
     """Random tokens where one that comes again is followed by what followed it before.
 
     Tokens are drawn uniformly until one comes again, say x[t] = x[s] with s < t. The
@@ -54,10 +53,6 @@ class FixedSuccessors:
                 f"vocab_size must leave 2 tokens to draw from, but is "
                 f"{self.vocab_size}: give a larger vocabulary"
             )
-
-    def describe(self) -> dict[str, Any]:
-        """See ``Source``."""
-        return describe_generator(self)
 
     def batch(self, index: int, size: int, *, stream: int = 0) -> Windows:
         """See ``Source``."""

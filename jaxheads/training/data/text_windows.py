@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxheads.errors import UserError
-from jaxheads.tokenizer.tokenizer import Tokenizer
 from jaxheads.training.data.token_store import TokenStore
 from jaxheads.training.data.windows import Windows, check_at_least, check_batch
 
@@ -179,21 +178,6 @@ class TextWindows:
             inside if self.separate else np.ones_like(inside),
             {"window": numbers},
         )
-
-
-def token_id(tokenizer: Tokenizer, text: str) -> int:
-    """The id of a special token, such as "<|endoftext|>".
-
-    Raises:
-        UserError: the tokenizer has no such token.
-    """
-    ids = tokenizer.encode(text)
-    if len(ids) != 1 or ids[0] not in tokenizer.special_ids:
-        raise UserError(
-            f"{text!r} must be a special token of the tokenizer, but is not: name "
-            "another one, or train a tokenizer with it"
-        )
-    return ids[0]
 
 
 def _grain() -> Any:

@@ -39,7 +39,7 @@ _FILES = ("tokens.bin", *PARTIAL)
 
 
 @dataclasses.dataclass(frozen=True)
-class Progress:
+class Tokenised:
     """How far a corpus is tokenised.
 
     Attributes:
@@ -99,7 +99,7 @@ class StoreWriter(contextlib.AbstractContextManager):
         corpus: Corpus,
         tokenizer: Tokenizer,
         chunk: int,
-        progress: Callable[[Progress], None] | None,
+        progress: Callable[[Tokenised], None] | None,
     ) -> None:
         """Tokenise what is left of a corpus."""
         texts: list[str] = []
@@ -128,7 +128,7 @@ class StoreWriter(contextlib.AbstractContextManager):
         tokenizer: Tokenizer,
         unit: int,
         read: int,
-        progress: Callable[[Progress], None] | None,
+        progress: Callable[[Tokenised], None] | None,
     ) -> None:
         # What is not Unicode has no tokens: damaged JSON may hold half characters.
         encoded = [text.encode("utf-8", "replace") for text in texts]
@@ -152,7 +152,7 @@ class StoreWriter(contextlib.AbstractContextManager):
             _append_safely(file, content[name])
             self._digests[name].update(content[name])
         done = self.done
-        self.done = Progress(
+        self.done = Tokenised(
             unit,
             read,
             done.documents + len(rows),
@@ -171,7 +171,7 @@ class StoreWriter(contextlib.AbstractContextManager):
         sealed = record | {"sha256": json_sha256(record)}
         runs.write_json(self._path / "progress.json", sealed)
 
-    def _resume(self) -> Progress:
+    def _resume(self) -> Tokenised:
         """How far it got; what was written after that is cut off."""
         path = self._path / "progress.json"
         if (self._path / "store.json").is_file():
@@ -179,15 +179,15 @@ class StoreWriter(contextlib.AbstractContextManager):
                 f"{self._path} has just been finished by another process: give the "
                 "same command again"
             )
-        self.done = done = Progress()
+        self.done = done = Tokenised()
         if not path.is_file():
             self._write_progress()
         record = read_json_object(path)
         try:
             if record.pop("sha256") != json_sha256(record):
                 raise ValueError("another SHA-256 than it says")
-            names = [field.name for field in dataclasses.fields(Progress)]
-            done = Progress(**{name: record[name] for name in names})
+            names = [field.name for field in dataclasses.fields(Tokenised)]
+            done = Tokenised(**{name: record[name] for name in names})
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{path} is damaged ({error}): delete the folder and tokenise again"
@@ -338,7 +338,7 @@ def tokenise(
     tokenizer: Tokenizer,
     path: str | Path,
     *,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[Tokenised], None] | None = None,
     chunk: int = 2 << 20,
 ) -> TokenStore:
     """Tokenise a corpus into a folder, or open the folder if that is done.

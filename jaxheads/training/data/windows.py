@@ -79,19 +79,19 @@ class Source(Protocol):
         ...
 
 
-def describe_generator(source: Any) -> dict[str, Any]:
-    """What a source that draws its windows is: its settings, and a hash of 16 windows.
+@dataclasses.dataclass(frozen=True)
+class Generator:
+    """A ``Source`` that draws its windows: a dataclass of its settings."""
 
-    Args:
-        source: a dataclass.
-    """
-    windows = source.batch(0, 16)
-    content = windows.tokens.astype("<i4").tobytes() + windows.scored.tobytes()
-    return {
-        "source": type(source).__name__,
-        **dataclasses.asdict(source),
-        "sha256": hashlib.sha256(content).hexdigest(),
-    }
+    def describe(self: Any) -> dict[str, Any]:
+        """Its settings, and a hash of 16 windows."""
+        windows = self.batch(0, 16)
+        content = windows.tokens.astype("<i4").tobytes() + windows.scored.tobytes()
+        return {
+            "source": type(self).__name__,
+            **dataclasses.asdict(self),
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
 
 
 def seen_bigrams(tokens: np.ndarray) -> np.ndarray:

@@ -169,24 +169,6 @@ def test_dropping_gradients_averages_the_sizes_without_each_layer(gqa):
     np.testing.assert_allclose(found[..., 0], total / 2, atol=2e-4 * np.max(total))
 
 
-@pytest.mark.slow
-def test_sequences_are_attributed_one_by_one(gqa):
-    at, rng = jnp.asarray([[5, 12], [3, 6], [7, 2], [9, 1]]), np.random.default_rng(0)
-    targets = jnp.asarray(rng.integers(0, 41, (4, 2)))
-    where = jnp.asarray(rng.random((4, 13)) > 0.4)
-    fast = gradients.over_sequences(
-        gqa.params, gqa.tokens, gqa.fill, at, targets, gqa.config, where=where
-    )
-
-    def value(keep):
-        ablation = Ablation(keep, gqa.fill, where)
-        out = forward(gqa.params, gqa.tokens, gqa.config, ablation=ablation, logits=at)
-        return probability(out.logits, targets).mean(axis=1)[2]
-
-    slow = -jax.jit(jax.grad(value))(jnp.ones(gqa.fill.shape[:2]))
-    np.testing.assert_allclose(fast[..., 2], slow, atol=2e-4 * np.abs(slow).max())
-
-
 def known_effects(effects):
     """Exact effects of single heads, from a table."""
     return lambda replaced: np.array([effects[heads].sum() for heads in replaced])

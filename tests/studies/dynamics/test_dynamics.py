@@ -109,7 +109,7 @@ def run(series, tmp_path_factory, quick_compilation, compilations) -> runs.Run:
             series,
             SMALL,
             tmp_path_factory.mktemp("runs") / "dynamics",
-            progress=dynamics.Progress(done=done),
+            progress=dynamics.StepProgress(done=done),
         )
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
@@ -182,7 +182,7 @@ def test_one_compilation_serves_all_steps(run, compilations):
 
 def test_a_finished_run_is_read_and_takes_more_steps(run, series, tmp_path):
     ran = []
-    progress = dynamics.Progress(done=lambda step, seconds: ran.append(step))
+    progress = dynamics.StepProgress(done=lambda step, seconds: ran.append(step))
     out = tmp_path / "run"
     first = run_dynamics(series, SMALL, out, steps=(8, 1000), progress=progress)
     before = os.stat(out / "result.json").st_mtime_ns
@@ -420,8 +420,8 @@ def live(*_):
     gc.collect()
     alive.append(sum(array.nbytes for array in jax.live_arrays()))
 
-from jaxheads.studies.dynamics.run import Progress
-progress = Progress(loading=live)
+from jaxheads.studies.dynamics.run import StepProgress
+progress = StepProgress(loading=live)
 run = run_dynamics(
     source, SMALL, out, steps=(8, 64, 1000), delete=True, progress=progress
 )

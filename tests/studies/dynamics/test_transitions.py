@@ -238,7 +238,7 @@ def test_the_top_of_noise_is_no_head(seed):
 def test_heads_that_do_not_stand_out_are_no_fv_heads():
     found = find(trajectories({(2, 7): EARLY} | OTHERS), EXACT, permutations=10)
     assert found.shown == 0 and not any(one.stands_out for one in found.followed)
-    told = {"emergence": emergence.find(one()).to_dict(), "steps": []}
+    told = {"emergence": dataclasses.asdict(emergence.find(one())), "steps": []}
     run = Run(Path("run"), {"dynamics": told | {"transitions": found.to_dict()}}, {})
     with pytest.raises(Untested, match="No FV head stands out"):
         fv_heads_were_induction_heads(run, Rules())

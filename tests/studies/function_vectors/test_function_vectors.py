@@ -1,7 +1,6 @@
 """Function vectors: made, read out and run, against the definitions written out."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,25 +8,20 @@ import numpy as np
 import pytest
 from families import CONFIGS, Tiny, assert_close
 
-from jaxheads import heads, load
+from jaxheads import heads
 from jaxheads.errors import UserError
 from jaxheads.icl.prompts import Batch
-from jaxheads.icl.tasks import load_tasks
 from jaxheads.models import family
 from jaxheads.models.addition import Addition
 from jaxheads.models.forward import forward, last_token_logits, prefill
 from jaxheads.models.metrics import probability
 from jaxheads.models.steering import steer
-from jaxheads.studies.function_vectors.execution import (
-    PROMPTS,
-    Execution,
-    build_conditions,
-    execute,
-)
 from jaxheads.studies.function_vectors.vectors import (
-    answered_with,
+    Rows,
+    answer_rows,
     function_vector,
     read_out,
+    starts_of,
 )
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -124,10 +118,10 @@ def test_answers_with_vectors_are_those_of_whole_runs(gqa, place):
     # What the second vector says in the first of the layers, but for one prompt.
     targets = np.append(tokens[1, 0, :3], nothing[3]).astype(np.int32)
     batch = dataclasses.replace(batch, targets=targets)
-    plain, steered = answered_with(
-        gqa.params, c, batch, vectors, layers, place=place, chunk=3, budget_bytes=1
-    )
-    right = steered.right
+    starts = np.tile(starts_of(c, layers, place), len(vectors))
+    rows = Rows(np.repeat(vectors, len(layers), axis=0), starts, 1)
+    plain, steered = answer_rows(gqa.params, c, batch, rows, 3)
+    right, chance = (part.reshape(3, 2, -1) for part in steered)
     np.testing.assert_array_equal(plain.right, nothing == targets)
     np.testing.assert_array_equal(right, tokens == targets)
     expected = [
@@ -135,93 +129,16 @@ def test_answers_with_vectors_are_those_of_whole_runs(gqa, place):
          for layer in layers]
         for v in vectors
     ]  # fmt: skip
-    assert_close(steered.probability, expected)
+    assert_close(chance, expected)
     assert right.any() and not right.all() and not (right == right[:1]).all()
 
 
-def test_execution_says_which_prompts_each_condition_answers(gqa):
-    c, rng = gqa.config, np.random.default_rng(3)
-    vector, *random = rng.normal(size=(3, c.width)).astype(np.float32)
-    prompts = {name: batch_of(gqa, seed) for seed, name in enumerate(PROMPTS)}
-    targets = naive(gqa, prompts["zero_shot"], vector, 1, "leaving").astype(np.int32)
-    prompts = {
-        name: dataclasses.replace(batch, targets=targets)
-        for name, batch in prompts.items()
-    }
-    run = execute(gqa.params, c, prompts, vector, np.array(random))
-    assert run.layers.tolist() == [1] and c.num_layers == 3  # L // 3
-    assert run.correct["zero_shot_vector"].all()
-    for name in PROMPTS:
-        nothing = naive(gqa, prompts[name], 0 * vector, 0, "leaving")
-        np.testing.assert_array_equal(run.correct[name], nothing == targets)
-    for name in ("shuffled", "zero_shot"):
-        got = np.concatenate(
-            [run.correct[f"{name}_vector"][None], run.correct[f"{name}_random"]]
-        )
-        each = [naive(gqa, prompts[name], v, 1, "leaving") for v in (vector, *random)]
-        np.testing.assert_array_equal(got[:, 0], np.array(each) == targets)
-    prompts["shuffled"] = batch_of(gqa)
-    with pytest.raises(UserError, match="build them from one seed"):
-        execute(gqa.params, c, prompts, vector)
-
-
-def test_accuracies_count_all_prompts_or_those_answered_clean():
-    correct: dict[str, Any] = {
-        "clean": np.array([1, 1, 0, 1], bool),
-        "shuffled": np.array([1, 0, 1, 0], bool),
-        "shuffled_vector": np.array([[1, 1, 0, 0], [1, 1, 1, 1]], bool),
-        "shuffled_random": np.array([[[1, 0, 0, 0]], [[1, 1, 0, 0]]], bool),
-    }
-    run = Execution(np.array([0, 2]), "leaving", correct, {})
-    every, answered = run.accuracy(), run.accuracy("answered")
-    assert every["clean"].mean == 0.75 and every["clean"].prompts == 4
-    assert answered["clean"].mean == 1 and answered["clean"].prompts == 3
-    assert every["shuffled"].mean == 0.5
-    np.testing.assert_allclose(answered["shuffled"].mean, 1 / 3)
-    np.testing.assert_allclose(answered["shuffled_vector"].mean, [2 / 3, 1])
-    np.testing.assert_allclose(answered["shuffled_vector"].standard_error, [1 / 3, 0])
-    np.testing.assert_allclose(every["shuffled_random"].mean, [0.375])
-    np.testing.assert_allclose(
-        every["shuffled_random"].standard_error,
-        [np.std([1, 0.5, 0, 0], ddof=1) / 2],
-    )
-    correct["clean"] = np.zeros(4, bool)
-    none = Execution(run.layers, "leaving", correct, {})
-    accuracy = none.accuracy("answered")["shuffled_vector"]
-    assert np.isnan(accuracy.mean).all() and accuracy.prompts == 0
-    with pytest.raises(UserError, match="among one of"):
-        run.accuracy("right")
-
-
-def test_conditions_differ_in_their_demonstrations_alone(model_folder):
-    model = load(str(model_folder))
-    assert model.tokenizer is not None
-    task = load_tasks(None)[0]
-    made = build_conditions(task, 5, 4, 0, model.tokenizer, bos=False, pool="second")
-    texts = {
-        name: [
-            model.tokenizer.decode(list(row[:length]))
-            for row, length in zip(batch.tokens, batch.lengths, strict=True)
-        ]
-        for name, batch in made.items()
-    }
-    for clean, shuffled, bare in zip(*(texts[name] for name in PROMPTS), strict=True):
-        assert clean.count("Q: ") == shuffled.count("Q: ") == 5
-        assert bare.count("Q: ") == 1
-        assert clean.endswith(bare) and shuffled.endswith(bare)
-        words = lambda text: sorted(text.split())
-        assert words(clean) == words(shuffled)
-    assert texts["clean"] != texts["shuffled"]
-    for name in PROMPTS[1:]:
-        np.testing.assert_array_equal(made[name].targets, made["clean"].targets)
-
-
 def test_a_layer_place_or_shape_that_does_not_fit_is_refused(gqa):
-    c, batch, vector = gqa.config, batch_of(gqa), np.zeros((1, gqa.config.width))
+    c = gqa.config
     with pytest.raises(UserError, match=r"layers 0 to 2, not \[3\]"):
-        answered_with(gqa.params, c, batch, vector, [0, 3])
+        starts_of(c, [0, 3], "leaving")
     with pytest.raises(UserError, match="added at one of"):
-        answered_with(gqa.params, c, batch, vector, [0], place="inside")
+        starts_of(c, [0], "inside")
     with pytest.raises(ValueError, match="bias must be one of"):
         function_vector(gqa.params, gqa.fill, gqa.keep(0), c, "twice")
     nested = heads.prefixes(np.asarray(gqa.keep(0)), [1, 2])
