@@ -123,19 +123,6 @@ class StudyConfig(Shared):
 
     def to_dict(self) -> dict[str, Any]:
         """The options, nested, ready for JSON."""
-        return {
-            name: _plain(
-                dataclasses.asdict(value)
-                if dataclasses.is_dataclass(value) and not isinstance(value, type)
-                else value
-            )
-            for name, value in self.options().items()
-        }
+        from jaxheads.runs.finite import plain  # NumPy, which no help needs
 
-
-def _plain(value):
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+        return plain(self.options())
