@@ -147,11 +147,7 @@ def measure(
     together = folder.unit(
         last,
         lambda: joint_ablation(
-            trained,
-            steps[-1],
-            found[-1]["prefix_matching"],
-            samples=samples,
-            seed=seed,
+            trained, steps[-1], found[-1]["prefix_matching"], samples=samples, seed=seed
         ),
     )
     advance()
