@@ -256,10 +256,7 @@ class Applied:
 
 
 def apply_to_heads(
-    heads: jax.Array,
-    keep: jax.Array,
-    fill: Array | None,
-    where: Array | None,
+    heads: jax.Array, keep: jax.Array, fill: Array | None, where: Array | None
 ) -> jax.Array:
     """One layer's values under an ablation: ``x + w (1 - keep) (fill - x)``.
 

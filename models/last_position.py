@@ -78,12 +78,7 @@ def check_prefix(prefix: Prefix, config) -> None:
 
 
 def prefill(
-    params,
-    tokens: Array,
-    lengths: Array | None,
-    config,
-    *,
-    ablation: Ablations = None,
+    params, tokens: Array, lengths: Array | None, config, *, ablation: Ablations = None
 ) -> Prefix:
     """Run a model once over prompts and keep what runs of the last position share.
 
@@ -186,11 +181,7 @@ def _last_token_logits(params, prefix: Prefix, config, ablation) -> jax.Array:
 
 
 def generate(
-    params,
-    prefix: Prefix,
-    config,
-    max_new_tokens: int,
-    ablation: Ablations = None,
+    params, prefix: Prefix, config, max_new_tokens: int, ablation: Ablations = None
 ) -> jax.Array:
     """Continue prompts greedily.
 

@@ -69,11 +69,7 @@ class Config(Sizes):
                 a value that this file does not implement.
         """
         settings = layered(settings, {"rms_norm_eps": 1e-5})
-        supported = {
-            "hidden_act": SILU,
-            "attention_bias": OFF,
-            "clip_qkv": (None,),
-        }
+        supported = {"hidden_act": SILU, "attention_bias": OFF, "clip_qkv": (None,)}
         refuse_window(settings)
         return cls(**hf_sizes(settings, supported))
 

@@ -451,7 +451,7 @@ TENSORS = {
         "final_norm": ("final_norm", "d -> d"),
         "final_norm_bias": ("final_norm_bias", "d -> d"),
         "unembedding": ("unembedding", "d v -> d v"),
-    },
+    }
 }
 """Tensor names and reshapes of every leaf: a toy's are its leaves, layer by layer."""
 

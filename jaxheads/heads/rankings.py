@@ -168,10 +168,7 @@ def write_ranking(
         runs.write_text(path, table.getvalue())
     elif path.suffix.lower() == ".json":
         origin = {"model": model, "params_sha256": params_sha256}
-        numbers = {
-            "score": mean.tolist(),
-            "standard_error": plain(error),
-        }
+        numbers = {"score": mean.tolist(), "standard_error": plain(error)}
         said = {"schema": SCHEMA, "name": scores.name, **origin}
         said |= plain(scores.describe())
         runs.write_json(path, said | {"shape": list(mean.shape)} | numbers)

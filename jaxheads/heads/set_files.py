@@ -161,9 +161,7 @@ def read_sets(
 
 
 def write_sets(
-    path: str | Path,
-    sets: Mapping[str, np.ndarray],
-    params_sha256: str | None = None,
+    path: str | Path, sets: Mapping[str, np.ndarray], params_sha256: str | None = None
 ) -> None:
     """Write named sets of heads as JSON, atomically.
 

@@ -127,10 +127,7 @@ def abstractive() -> Mapping[str, Callable[[], Pairs]]:
 
 def extractive() -> Mapping[str, Callable[[], Pairs]]:
     """Name every built-in task whose answer is a part of the query."""
-    table: dict[str, Callable[[], Pairs]] = {
-        "bind_fruit": fruits,
-        "bind_shape": shapes,
-    }
+    table: dict[str, Callable[[], Pairs]] = {"bind_fruit": fruits, "bind_shape": shapes}
     for kind in ENTITIES:
         table[f"conll2003_{kind}"] = partial(named_entities, kind)
     for size in (3, 5):

@@ -103,9 +103,7 @@ def load_task(name: str, folder: str | Path | None = None) -> Task:
 
 
 def load_tasks(
-    names: Sequence[str] | None,
-    folder: str | Path | None = None,
-    min_items: int = 0,
+    names: Sequence[str] | None, folder: str | Path | None = None, min_items: int = 0
 ) -> list[Task]:
     """Load several tasks and check that each is large enough.
 

@@ -12,9 +12,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 
 
 def byte_level_tokenizer(
-    vocab: Mapping[str, int],
-    merges: Sequence[Sequence[str]],
-    split: "Split",
+    vocab: Mapping[str, int], merges: Sequence[Sequence[str]], split: "Split"
 ) -> tokenizers.Tokenizer:
     """Build a tokenizer.
 

@@ -21,9 +21,7 @@ from jaxheads.tokenizer.sentencepiece import (
 )
 
 
-def gguf_tokenizer(
-    metadata: Mapping[str, Any],
-) -> Parts:
+def gguf_tokenizer(metadata: Mapping[str, Any]) -> Parts:
     """Build the tokenizer that a GGUF file describes.
 
     Args:

@@ -153,9 +153,7 @@ _FLAGS = {"single_word", "lstrip", "rstrip", "normalized", "special"}
 
 
 def set_prefix_space(
-    inner: tokenizers.Tokenizer,
-    settings: Mapping[str, Any],
-    model_type: Any,
+    inner: tokenizers.Tokenizer, settings: Mapping[str, Any], model_type: Any
 ) -> tokenizers.Tokenizer:
     """Put a space before a text, or none, where the files' class goes by the setting.
 

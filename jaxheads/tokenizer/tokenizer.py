@@ -11,9 +11,7 @@ import tokenizers
 from jaxheads import runs
 from jaxheads.errors import UserError
 from jaxheads.icl.encoding import check_text
-from jaxheads.tokenizer.folder import (
-    read_folder,
-)
+from jaxheads.tokenizer.folder import read_folder
 from jaxheads.tokenizer.gguf import gguf_tokenizer
 from jaxheads.tokenizer.library import told, tried
 from jaxheads.tokenizer.sentencepiece import NotBuilt

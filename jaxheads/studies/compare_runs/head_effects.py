@@ -65,10 +65,7 @@ def of_probes(probes: Probes) -> Questions:
         segments=None,
         at=np.tile(at, (count, 1)),
         wanted=probes.wanted,
-        weights={
-            "repetition": last,
-            "repetition_whole": np.full_like(last, 1 / asked),
-        },
+        weights={"repetition": last, "repetition_whole": np.full_like(last, 1 / asked)},
     )
 
 

@@ -61,10 +61,7 @@ class Memo:
 
 
 def choose_heads(
-    shape: tuple[int, int],
-    names: Sequence[str],
-    ranking: np.ndarray,
-    count: int,
+    shape: tuple[int, int], names: Sequence[str], ranking: np.ndarray, count: int
 ) -> np.ndarray:
     """Heads by name, or else the top of a ranking, best first: int [C, 2].
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -17,10 +16,6 @@ from jaxheads.studies.six_arguments.curves import Curves
 from jaxheads.studies.six_arguments.removal import ablation_attribution, joint_ablation
 from jaxheads.training.measures.probes import head_figures
 from jaxheads.training.trained import Trained
-
-if TYPE_CHECKING:
-    from jaxheads.training.trained import Trained
-
 
 _MEASURED = ("copying", "prefix_matching", "previous_token")
 
@@ -115,7 +110,7 @@ def units(run: int, steps: tuple[int, ...]) -> list[str]:
 def measure(
     folder: RunFolder,
     run: int,
-    trained: "Trained",
+    trained: Trained,
     steps: tuple[int, ...],
     samples: int,
     seed: int,
@@ -147,11 +142,7 @@ def measure(
     together = folder.unit(
         last,
         lambda: joint_ablation(
-            trained,
-            steps[-1],
-            found[-1]["prefix_matching"],
-            samples=samples,
-            seed=seed,
+            trained, steps[-1], found[-1]["prefix_matching"], samples=samples, seed=seed
         ),
     )
     advance()

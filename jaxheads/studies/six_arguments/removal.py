@@ -7,7 +7,7 @@ only what flows through values is lost, and its output with nothing fixed.
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +23,6 @@ from jaxheads.studies.six_arguments.ablation_and_mechanism import INDUCTION
 from jaxheads.training.measures.windows import HeldOut, mean_where
 from jaxheads.training.step import over_runs
 from jaxheads.training.trained import Trained
-
-if TYPE_CHECKING:
-    from jaxheads.training.trained import Trained
 
 BUDGET_BYTES = 2**28
 """For the activations and logits of what runs at once."""
@@ -64,7 +61,7 @@ def ablation_attribution(
     Source: Olsson et al. 2022, argument 3 (ablation attribution to the score).
     """
     held = _held_out(trained, samples)
-    losses = removal_losses(trained.params(step), held, trained.model_config)
+    losses = in_chunks(removal_losses, trained.params(step), held, trained.model_config)
     clean, fixed, free = (
         np.asarray(x, np.float64)
         for x in (losses.clean, losses.preserving, losses.whole)
@@ -107,7 +104,7 @@ def scores_without(
     """
     held, config = _held_out(trained, samples), trained.model_config
     keep = np.moveaxis(~removed, 0, 1).astype(np.float32)  # [N, G, L, H]
-    losses = _in_chunks(_kept_losses, trained.params(step), held, config, keep)
+    losses = in_chunks(_kept_losses, trained.params(step), held, config, keep)
     return _score(np.asarray(losses, np.float64), held).T
 
 
@@ -123,26 +120,10 @@ def _score(losses: np.ndarray, held: HeldOut) -> np.ndarray:
     return np.reshape(mean_where(flat, held.samples[""]), difference.shape[:-1])
 
 
-def removal_losses(params: Any, held: HeldOut, config: Any) -> Removed:
-    """Losses of the early, the late and the chosen target with each head removed.
-
-    As many windows run at once as memory allows; one program serves all steps of a run.
-
-    Args:
-        params: leaves [N, ...].
-        held: windows.
-        config: of the model.
-
-    Returns:
-        clean [N, S, 3] and preserving and whole [N, L, H, S, 3]; nats.
-    """
-    return _in_chunks(_losses, params, held, config)
-
-
-def _in_chunks(
+def in_chunks(
     function: Callable, params: Any, held: HeldOut, config: Any, *others: Any
 ) -> Any:
-    """Call a function on chunks of windows and join its results [..., S, 3].
+    """Call a function on as many windows as memory allows; join its [..., S, 3].
 
     The columns are the early, the late and the chosen target (the first one, where a
     window has none).
@@ -176,7 +157,9 @@ def _bytes_a_window(params: Any, held: HeldOut, config: Any) -> int:
 
 
 @jax.jit
-def _losses(params, tokens, at, targets, segments, config) -> Removed:
+def removal_losses(params, tokens, at, targets, segments, config) -> Removed:
+    """Losses with each head removed: clean [N, B, 3], the others [N, L, H, B, 3]."""
+
     def of_run(one) -> Removed:
         log = remove_each_head(one, tokens, at, targets, config, segments=segments)
         return jax.tree.map(lambda each: -each, log)
@@ -207,7 +190,7 @@ DRAWS = 4
 
 
 def joint_ablation(
-    trained: "Trained",
+    trained: Trained,
     step: int,
     prefix_matching: np.ndarray,
     *,

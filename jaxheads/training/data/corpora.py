@@ -7,11 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jaxheads.errors import UserError
-from jaxheads.icl.texts import (
-    arrow_documents,
-    jsonl_documents,
-    text_documents,
-)
+from jaxheads.icl.texts import arrow_documents, jsonl_documents, text_documents
 from jaxheads.runs.files import read_json_object
 from jaxheads.weights.folder import is_name
 

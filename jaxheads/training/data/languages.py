@@ -189,11 +189,7 @@ class RegularLanguages(Generator):
             tokens,
             None,
             state[:, 1:] >= 0,
-            {
-                "automaton": automaton,
-                "state": state[:, 1:],
-                "string": strings[:, 1:],
-            },
+            {"automaton": automaton, "state": state[:, 1:], "string": strings[:, 1:]},
         )
 
 

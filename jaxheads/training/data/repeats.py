@@ -90,11 +90,7 @@ class RepeatedTokens(Generator):
             tokens,
             None,
             np.ones((size, self.sequence_length), bool),
-            {
-                "period": period,
-                "start": start,
-                "copied": target > start[:, None],
-            },
+            {"period": period, "start": start, "copied": target > start[:, None]},
         )
 
 

@@ -26,6 +26,7 @@ from jaxheads.studies.six_arguments.measured import circuit_figures
 from jaxheads.studies.six_arguments.removal import (
     ablation_attribution,
     before_and_after,
+    in_chunks,
     removal_losses,
     scores_without,
 )
@@ -171,7 +172,7 @@ def test_windows_that_do_not_count_are_left_out(trained):
     one = dataclasses.replace(trained)
     object.__setattr__(one, "evidence", lambda **changes: given)
     found = ablation_attribution(one, 4)
-    losses = removal_losses(trained.params(4), held, MODEL)
+    losses = in_chunks(removal_losses, trained.params(4), held, MODEL)
     counted = [0, 2, 3, 5, 6]
     scores = losses.preserving[..., counted, 1] - losses.preserving[..., counted, 0]
     clean = losses.clean[:, counted, 1] - losses.clean[:, counted, 0]
