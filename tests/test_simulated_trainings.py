@@ -9,6 +9,7 @@ effect of a fiftieth of the least that counts (of argument 3: just not most).
 """
 
 import collections
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -82,7 +83,7 @@ def co_occurring(truth: str, seeds: int, rng: np.random.Generator) -> dict[str, 
     return {
         "heads": seeds,
         "either": seeds,
-        "changes": {co_occurrence.HEADS: over_seeds(tuple(one)).to_dict()},
+        "changes": {co_occurrence.HEADS: dataclasses.asdict(over_seeds(tuple(one)))},
         "overlap": {co_occurrence.SCORE: overlap, "loss_bump": 0},
         "extent": [(a.end - a.begin) / 1500 for a in one],  # type: ignore[operator]
         "apart": apart,
@@ -288,7 +289,7 @@ def dated(truth: str, seeds: int, rng: np.random.Generator) -> dict[str, str]:
 
 def _emergence(seen: Trajectories, rng: np.random.Generator) -> dict[str, Any]:
     made = emergence.curves(seen, samples=200, seed=int(rng.integers(2**31)))
-    return emergence.find(seen, made).to_dict()
+    return dataclasses.asdict(emergence.find(seen, made))
 
 
 def _verdict(measure: Callable[..., Any], run: Run) -> str:
