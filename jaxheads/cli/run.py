@@ -165,8 +165,8 @@ def _run_on_model(command: StudyCommand, console: Console) -> "runs.Run":
         if command.ranking.is_file():
             raise UserError(
                 f"--ranking must be a run's folder, but {command.ranking} is a file: "
-                "it has scores, and not the mean heads that replace others; `jaxheads "
-                "compare` reads it, and --ablation.sets takes sets of heads"
+                "a ranking in a file has no mean heads, which replace others; "
+                "`jaxheads compare` reads those, and --ablation.sets takes sets of heads"
             )
         ranking = runs.load(command.ranking)
     parts = command.parts

@@ -178,11 +178,11 @@ def _load(
             source = "built-in" if there == name else f"built-in {there}"
             return Task(name, kind, tuple(first), tuple(first.values()), source)
     known = sorted({*task_names(), *files})
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:3]
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     where = "" if folder is None else f" or in {folder}"
+    mend = f"the closest names are {', '.join(close)}" if close else "none is named so"
     raise UserError(
-        f"there is no task {name!r} built in{where}: the closest names are "
-        f"{', '.join(close)}."
+        f"there is no task {name!r} built in{where}: {mend}; `jaxheads tasks` lists all"
     )
 
 

@@ -363,7 +363,9 @@ def _names(array: str, result: dict[str, Any]) -> dict[str, list[Any]]:
     listed = [one.get("name", "") for one in sets]
     tasks = {"A": "scoring_tasks", "E": "evaluation_tasks"}
     named = {letter: list(result.get(key) or ()) for letter, key in tasks.items()}
-    named["U"] = list((result.get("execution") or {}).get("tasks") or ())
+    own = list(part.get("tasks") or ()) if isinstance(part, dict) else []
+    if own:  # of the array's own study
+        named |= dict.fromkeys("AEU", own)
     return named | {"N": listed, "M": listed, "W": listed}
 
 

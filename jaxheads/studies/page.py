@@ -82,7 +82,7 @@ def collect(run: Run) -> Page:
         title=result.get("title") or "Which attention heads carry in-context learning?",
         model=str(model.get("name") or model["source"]),
         facts=receipt.model_facts(run),
-        verdict=[topic.verdict for topic in topics if topic.verdict][-1],
+        verdict=next((one.verdict for one in reversed(topics) if one.verdict), ""),
         headline=findings.headline(found),
         statements=[said for topic in topics for said in topic.statements],
         sections=[section for section in made if section],

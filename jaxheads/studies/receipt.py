@@ -2,7 +2,7 @@
 
 import fnmatch
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -51,13 +51,16 @@ def receipt(model: Model, bos: bool) -> dict[str, Any]:
 
 
 def describe_arrays(
-    names: Iterable[str], scores: Mapping[str, Mapping[str, Any]]
+    arrays: runs.Arrays, scores: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict]:
     """Dims and unit of each array of a run, ready for JSON.
 
     Args:
-        names: of the arrays.
+        arrays: by name.
         scores: what the scores are, by name, as the result has them.
+
+    Raises:
+        RuntimeError: ``ARRAYS`` of no study tells an array, or it tells other dims.
     """
     units = {
         f"score/{name}{error}": told["unit"]
@@ -69,7 +72,14 @@ def describe_arrays(
         for study in registry.of_models()
         for pattern, told in registry.load(study, "study").ARRAYS.items()
     }
-    return {name: _describe(name, known, units) for name in names}
+    told = {name: _describe(name, known, units) for name in arrays}
+    for name, array in arrays.items():
+        if np.ndim(array) != len(told[name]["dims"]):
+            raise RuntimeError(
+                f"{name} has shape {np.shape(array)}, but ARRAYS of its study says "
+                f"{' '.join(told[name]['dims'])}"
+            )
+    return told
 
 
 def _describe(
@@ -79,9 +89,11 @@ def _describe(
     if name.startswith("prompts/"):
         each = name.endswith(("/lengths", "/targets", "/starts", "/heads", "/tails"))
         return {"dims": ["B"] if each else ["B", "T"], "unit": _unit_of_prompts(name)}
-    dims, unit = next(
-        told for pattern, told in known.items() if fnmatch.fnmatchcase(name, pattern)
-    )
+    fits = (one for pattern, one in known.items() if fnmatch.fnmatchcase(name, pattern))
+    told = next(fits, None)
+    if told is None:
+        raise RuntimeError(f"ARRAYS of no study tells what {name} is")
+    dims, unit = told
     if name.endswith("queries"):
         unit = "prompts of a task with one number ask one query"
     return {"dims": dims.split(), "unit": units.get(name, unit)}

@@ -67,6 +67,7 @@ class Inputs:
 class Result:
     """Shares of attention, [A, L, H, B]."""
 
+    tasks: tuple[str, ...]
     share: np.ndarray
     seconds: float
 
@@ -74,7 +75,7 @@ class Result:
         return {"sink/share": self.share}
 
     def describe(self) -> dict[str, Any]:
-        return {"sink": {"mean": float(self.share.mean())}}
+        return {"sink": {"mean": float(self.share.mean()), "tasks": list(self.tasks)}}
 
 
 def prepare(context: Context) -> Inputs:
@@ -100,4 +101,6 @@ def run(inputs: Inputs, job: Job) -> Result:
         units.append(job.folder.unit(f"sink-{task}", measure, "LHB"))
         job.advance(inputs.cost(job.config, job.given).flops / len(inputs.prompts))
     share = np.stack([unit["share"] for unit in units])
-    return Result(share, float(sum(unit["seconds"] for unit in units)))
+    return Result(
+        (*inputs.prompts,), share, float(sum(unit["seconds"] for unit in units))
+    )

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 from model_folder import write_tiny_llama
+from sink_study import study
 from sink_study.config import SinkConfig
 
 from jaxheads.cli.options import commands, parse
 from jaxheads.cli.run import run as run_command
 from jaxheads.errors import UserError
 from jaxheads.models.forward import forward
+from jaxheads.report.layout import Topic
 from jaxheads.runs import load as load_run
 from jaxheads.studies import registry
 from jaxheads.studies.config import StudyConfig
@@ -64,6 +66,61 @@ def test_it_is_a_command_with_its_own_options(folder, tmp_path, capsys):
     assert "The first token" in (out / "report.html").read_text()
     with pytest.raises(UserError, match=r"--sink.prompts must be 2 or more, but is 1"):
         parse(["sink", "--sink.prompts=1"]).config()
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({}, "ARRAYS of no study tells what sink/share is"),
+        (
+            {"sink/share": ("A L H", "share")},
+            r"sink/share has shape \(1, .* says A L H",
+        ),
+    ],
+)
+def test_arrays_that_are_not_told_are_named(told, message, folder, tmp_path):
+    config = StudyConfig(sink=SinkConfig(prompts=2), shots=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "ARRAYS", told)
+        with pytest.raises(RuntimeError, match=message):
+            run_study(load(folder), config, tmp_path / "run", parts=("sink",))
+
+
+def test_a_value_that_is_no_number_is_found_in_its_own_task(folder, tmp_path):
+    config = StudyConfig(sink=SinkConfig(tasks=("synonym",), prompts=2), shots=2)
+    plain = study.Result.arrays
+
+    def broken(result):
+        share = np.array(plain(result)["sink/share"])
+        share[0, 1, 2, 0] = np.nan
+        return {"sink/share": share}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study.Result, "arrays", broken)
+        with pytest.raises(UserError, match=r"at task synonym, layer 1, head 2"):
+            run_study(load(folder), config, tmp_path / "run", parts=("sink",))
+
+
+def test_a_page_without_scores_says_nothing_of_a_ranking(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("sink_study.page.topic", lambda *given: Topic())
+    config = StudyConfig(sink=SinkConfig(prompts=2), shots=2)
+    run = run_study(load(folder), config, tmp_path / "run", parts=("sink",))
+    assert collect(run).verdict == ""
+
+
+@pytest.mark.parametrize("name", sorted(registry.of_models()))
+def test_a_study_of_a_model_keeps_the_contract(name):
+    module, config = registry.load(name, "study"), registry.of_models()[name]
+    assert callable(module.prepare) and callable(module.run)
+    assert all(len(told) == 2 for told in module.ARRAYS.values())
+    for method in ("tokens", "cost", "fits"):
+        assert callable(getattr(module.Inputs, method))
+    for method in ("check", "ranked_by"):
+        assert callable(getattr(config, method))
+    assert {config.needs_scores, config.shuffles_labels} <= {True, False}
+    assert registry.load(name, "config").COMMANDS
+    assert callable(registry.load(name, "page").topic)
+    assert callable(registry.load(name, "terminal").lines)
 
 
 def test_a_study_that_nobody_knows_is_refused():

@@ -25,9 +25,10 @@ from jaxheads.studies.scores import tables as scores_tables
 def topic(run: Run, found: Findings, judged: Sequence[Claim]) -> Topic:
     """What the page tells of few-shot accuracy, and what it says of the heads."""
     answered = outcomes.accuracy(run) + outcomes.zero_shot(run)
+    ranked = bool(run.result.get("scores"))
     return Topic(
         sections=[accuracy(run), *figures.sections(run)],
-        verdict=sentences.verdict(found, judged),
+        verdict=sentences.verdict(found, judged) if ranked else None,
         statements=sentences.say(run, found, judged),
         last=[_tasks(run), claims_page.sensitivity_section(run)],
         folded=[tables.every_set(run, answered, "Every head set: few-shot accuracy")],

@@ -8,8 +8,8 @@ exactly, always, so that a reader sees how far to trust it.
 Here, at the last position, the exact sweep over all heads is nearly as cheap: it shares
 the prompt with every head (``jaxheads.models.patching``), and the prompt is most of the
 cost. Take the function-vector score where it will do. This study says how good the
-estimates are, for where no such sweep exists (``attribution.over_sequences``) and for
-models with very many heads. The result counts the tokens of both.
+estimates are, for where no such sweep exists and for models with very many heads. The
+result counts the tokens of both.
 
 In a script::
 

@@ -8,10 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxheads.engine.progress import bars
+from jaxheads.engine.progress import Progress, bars
 from jaxheads.report import words
 from jaxheads.runs import Run, default_folder
-from jaxheads.studies.compare_runs import study as comparison
 from jaxheads.studies.compare_runs.config import CompareRuns
 from jaxheads.studies.compare_runs.effects import Effect, title
 from jaxheads.studies.compare_runs.result import claims_of, effects_of
@@ -31,7 +30,7 @@ class UnitBar(contextlib.AbstractContextManager):
     def __init__(self, console: Console):
         self._bars = bars(console, 40, speed_estimate_period=600)
         self._task = self._bars.add_task("", total=None, visible=False)
-        self.progress = comparison.Progress(self._planned, self._started, self._done)
+        self.progress = Progress(self._planned, self._started, self._done)
 
     def __exit__(self, *error) -> None:
         self._bars.stop()

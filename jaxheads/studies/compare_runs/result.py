@@ -31,7 +31,6 @@ import math
 from typing import Any
 
 from jaxheads import runs
-from jaxheads.runs.finite import plain
 from jaxheads.statistics.claims import Claim
 from jaxheads.studies.compare_runs.config import ArmsConfig
 from jaxheads.studies.compare_runs.effects import Effect
@@ -50,11 +49,6 @@ def claims_of(run: runs.Run) -> list[list[Claim]]:
 def config_of(run: runs.Run) -> ArmsConfig:
     """The config of a comparison."""
     return ArmsConfig(**run.result["config"])
-
-
-def to_row(made: Any) -> dict[str, Any]:
-    """An effect or a claim as JSON has it: null for NaN and infinity."""
-    return plain(made)
 
 
 def _typed(row: dict[str, Any]) -> dict[str, Any]:

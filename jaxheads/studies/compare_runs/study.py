@@ -8,13 +8,14 @@ from typing import Any
 
 from jaxheads import runs
 from jaxheads.engine.devices import machine
+from jaxheads.engine.progress import Progress
 from jaxheads.runs import finite
+from jaxheads.runs.finite import plain
 from jaxheads.studies.compare_runs.claims import judge_arms
 from jaxheads.studies.compare_runs.config import ArmsConfig
 from jaxheads.studies.compare_runs.effects import find_effects
 from jaxheads.studies.compare_runs.opening import Arms, open_arms
 from jaxheads.studies.compare_runs.outcomes import curves, measure, shared
-from jaxheads.studies.compare_runs.result import to_row
 from jaxheads.studies.doctor import examine_trained
 from jaxheads.training.measures.measures import figure_dims, figure_unit
 from jaxheads.training.trained import Trained
@@ -42,21 +43,6 @@ class Unit:
     def name(self) -> str:
         """In the run's folder."""
         return f"arm_{self.arm}-{self.part or 'outcomes'}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """What ``compare_runs`` calls as it goes on.
-
-    Attributes:
-        planned: called with the total cost, of what is still to be done.
-        started: called with the name of a unit.
-        done: called with a unit's cost.
-    """
-
-    planned: Callable[[float], None] = lambda cost: None
-    started: Callable[[str], None] = lambda name: None
-    done: Callable[[float], None] = lambda cost: None
 
 
 def compare_runs(
@@ -118,7 +104,7 @@ def _compare(
         seconds[part] = seconds.get(part, 0.0) + float(found.pop("seconds"))
         start = f"arm_{unit.arm}/{unit.part}/".replace("//", "/")
         arrays |= {f"{start}{name}": values for name, values in found.items()}
-        progress.done(0.0 if there else unit.cost)
+        progress.advance(0.0 if there else unit.cost)
     result = _describe(arms, config, arrays, steps, seconds) | {"checks": checks}
     return folder.finish(result, arrays)
 
@@ -257,8 +243,8 @@ def _describe(
             "warnings": list(arms.warnings),
             "evidence": arms.evidence[0].describe(),
         },
-        "effects": [to_row(one) for one in effects],
-        "claims": [[to_row(claim) for claim in each] for each in claims],
+        "effects": [plain(one) for one in effects],
+        "claims": [[plain(claim) for claim in each] for each in claims],
         **machine(),
         "wall_s": seconds,
         "arrays": {

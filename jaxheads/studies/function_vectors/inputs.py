@@ -12,10 +12,11 @@ from jaxheads.heads.sets import Described
 from jaxheads.icl.prompts import Batch, named_tokens
 from jaxheads.runs import Arrays
 from jaxheads.studies.function_vectors.config import ExecutionConfig
-from jaxheads.studies.function_vectors.execution import PROMPTS
 from jaxheads.studies.function_vectors.vectors import Rows, answer, starts_of
 from jaxheads.studies.job import Given
 
+PROMPTS = ("clean", "shuffled", "zero_shot")
+"""Of a task: the same queries after clean demonstrations, shuffled ones, and none."""
 KINDS = ("shuffled", "zero_shot")
 """Of prompts that vectors are added to."""
 

@@ -30,8 +30,7 @@ from jaxheads.icl.prompts import query_numbers, unchanged_share
 from jaxheads.runs import Arrays
 from jaxheads.studies.context import QUERY_MULTIPLE, Context
 from jaxheads.studies.function_vectors.config import ExecutionConfig
-from jaxheads.studies.function_vectors.execution import PROMPTS
-from jaxheads.studies.function_vectors.inputs import KINDS, Inputs
+from jaxheads.studies.function_vectors.inputs import KINDS, PROMPTS, Inputs
 from jaxheads.studies.function_vectors.vectors import (
     Answers,
     answer_rows,

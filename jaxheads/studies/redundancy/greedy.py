@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxheads.errors import UserError
-from jaxheads.runs.finite import plain as finite
+from jaxheads.runs.finite import plain
 from jaxheads.studies.redundancy.shapley import Evaluate, Universe, over_prompts
 
 
@@ -193,7 +193,7 @@ class Found:
             "held_out_share": self.held_out_share,
         }
         for name, (share, error) in shares.items():
-            said |= {name: finite(share[at]), f"{name}_se": finite(error[at])}
+            said |= {name: plain(share[at]), f"{name}_se": plain(error[at])}
         return said | {
             "kept": [n for n, kept in zip(names, path.kept[at], strict=True) if kept],
             "smallest": at,

@@ -21,11 +21,12 @@ from jaxheads.errors import UserError
 from jaxheads.heads.sets import largest_changes
 from jaxheads.icl.prompts import Batch, Prompt, named_tokens, query_numbers
 from jaxheads.runs import Arrays
+from jaxheads.runs.finite import plain
 from jaxheads.studies.context import Context, check_disjoint
 from jaxheads.studies.job import Given, Job
 from jaxheads.studies.redundancy import greedy, shapley as redundancy
 from jaxheads.studies.redundancy.config import RedundancyConfig
-from jaxheads.studies.redundancy.greedy import Found, Path, Scale, finite
+from jaxheads.studies.redundancy.greedy import Found, Path, Scale
 from jaxheads.studies.redundancy.shapley import Interactions, Memo, Shapley, Universe
 from jaxheads.studies.redundancy.values import METRICS, SubsetValues, describe_work
 
@@ -200,8 +201,8 @@ class Result:
             "largest_change": self.changes,
             "permutations": len(shapley.samples),
             "antithetic": settings.antithetic,
-            "all": finite(shapley.all.mean()),
-            "none": finite(shapley.none.mean()),
+            "all": plain(shapley.all.mean()),
+            "none": plain(shapley.none.mean()),
             "work": self.work,
         } | {name: found.describe() for name, found in self.found.items()}
         return {"redundancy": told}

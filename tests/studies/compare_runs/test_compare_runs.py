@@ -15,6 +15,7 @@ from rich.console import Console
 
 from jaxheads import runs
 from jaxheads.cli.options import parse
+from jaxheads.engine.progress import Progress
 from jaxheads.errors import UserError
 from jaxheads.models import toy
 from jaxheads.models.forward import forward
@@ -37,7 +38,7 @@ from jaxheads.studies.compare_runs.effects import (
 from jaxheads.studies.compare_runs.opening import open_arms
 from jaxheads.studies.compare_runs.outcomes import groups
 from jaxheads.studies.compare_runs.result import claims_of, config_of, effects_of
-from jaxheads.studies.compare_runs.study import Progress, compare_runs
+from jaxheads.studies.compare_runs.study import compare_runs
 from jaxheads.studies.report import render
 from jaxheads.training.config import EvidenceConfig, TrainConfig
 from jaxheads.training.data.function_mixture import TEXT, FunctionMixture

@@ -21,7 +21,7 @@ from jaxheads.runs import Arrays, RunFolder, load as load_run
 from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.function_vectors import study
 from jaxheads.studies.function_vectors.config import ExecutionConfig
-from jaxheads.studies.function_vectors.execution import PROMPTS
+from jaxheads.studies.function_vectors.inputs import PROMPTS
 from jaxheads.studies.inputs import STUDY
 from jaxheads.studies.report import render
 from jaxheads.studies.run import run_study
