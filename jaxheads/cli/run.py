@@ -166,7 +166,7 @@ def _run_on_model(command: StudyCommand, console: Console) -> "runs.Run":
             raise UserError(
                 f"--ranking must be a run's folder, but {command.ranking} is a file: "
                 "a ranking in a file has no mean heads, which replace others; "
-                "`jaxheads compare` reads those, and --ablation.sets takes sets of heads"
+                "`jaxheads compare` reads it, and --ablation.sets takes sets of heads"
             )
         ranking = runs.load(command.ranking)
     parts = command.parts

@@ -127,13 +127,13 @@ def percentile_of(scores: np.ndarray, mask: np.ndarray) -> float:
 
     Source: Yin & Steinhardt 2025, figure 3.
     """
-    from scipy import stats
-
     mask = np.asarray(mask, bool)
     if not mask.any():
         return float("nan")
     mean = np.asarray(scores)[mask].mean()
-    return float(stats.percentileofscore(np.ravel(scores), mean, "mean"))
+    if np.isnan(scores).any():
+        return float("nan")
+    return float(50 * ((scores < mean).mean() + (scores <= mean).mean()))
 
 
 def overlap(mask_a: np.ndarray, mask_b: np.ndarray) -> float:

@@ -243,7 +243,7 @@ CHILD = """
 import sys
 from jaxheads import runs
 from jaxheads.weights.model import load
-from tests.test_study import SMALL
+from test_study import SMALL
 from jaxheads.studies.run import run_study
 run_study(load(sys.argv[1]), SMALL, sys.argv[2])
 """
@@ -254,7 +254,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_arrays(run, model_folder, tm
     out = tmp_path / "killed"
     command = [sys.executable, "-c", CHILD, str(model_folder), str(out)]
     environment = os.environ | {
-        "PYTHONPATH": os.getcwd(),
+        "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path]),
         # Each try compiles what the first one did.
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

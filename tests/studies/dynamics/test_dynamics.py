@@ -56,7 +56,6 @@ SMALL = StudyConfig(
     ),
     shots=2,
 )
-TESTS = Path(__file__).parents[2]
 CONFIG = llama.Config(3, 22, 6, 2, 10, 34, 600, 512, tied=True)
 STEPS = {0: 11, 8: 12, 64: 13, 512: 12, 1000: 14}
 """Steps, and the seeds of their weights: 8 and 512 are the same."""
@@ -198,7 +197,7 @@ def test_a_finished_run_is_read_and_takes_more_steps(run, series, tmp_path):
 CHILD = """
 import sys
 from jaxheads.studies.dynamics.run import run_dynamics
-from tests.test_dynamics import SMALL
+from test_dynamics import SMALL
 run_dynamics(sys.argv[1], SMALL, sys.argv[2])
 """
 
@@ -207,7 +206,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(run, series, tmp_path)
     out = tmp_path / "killed"
     command = [sys.executable, "-c", CHILD, str(series), str(out)]
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([os.getcwd(), str(TESTS)]),
+        "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path]),
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
         # Each try compiles what the first one did.
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
@@ -409,7 +408,7 @@ from jaxheads.studies.dynamics import series as checkpoint_series
 from jaxheads.studies.dynamics.run import run_dynamics
 from jaxheads.errors import UserError
 from jaxheads.weights.hub import fetch_from_hub
-from tests.test_dynamics import SMALL
+from test_dynamics import SMALL
 
 source, out = "owner/tiny", sys.argv[1]
 fetch_from_hub(source, "step8")
@@ -464,7 +463,7 @@ def test_revisions_of_the_hub_are_fetched_one_by_one_and_deleted(
             "HF_ENDPOINT": hub.url,
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
-            "PYTHONPATH": os.pathsep.join([os.getcwd(), str(TESTS)]),
+            "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path]),
         }
         done = subprocess.run(
             [sys.executable, "-c", HUB_CHILD, str(out)],
