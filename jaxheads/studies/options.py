@@ -9,7 +9,6 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import tyro
 
-from jaxheads import runs
 from jaxheads.studies.config import Shared, StudyConfig
 
 FigureFormat = Literal["pdf", "svg", "png", "csv"]
@@ -112,5 +111,7 @@ def default_folder(command: ModelCommand, name: str) -> Path:
         command: with its options.
         name: of the command.
     """
+    from jaxheads import runs  # NumPy, which no help needs
+
     source = Path(command.source).name.removesuffix(".gguf")
     return runs.default_folder(source, command.revision or "", name)
