@@ -66,18 +66,44 @@ def over_prompts(
     ]
 
 
-def fill_of_rows(fill: Any, rows: Any) -> Any:
-    """What replaces heads in some of the prompts.
+def part_of_fill(fill: Any, part: Any, axis: int = 1) -> Any:
+    """What replaces heads in some of the prompts, or at some of the positions.
 
     Args:
-        fill: array or ``jax.ShapeDtypeStruct`` [L, H, K] or [L, B, T, H, K] (B may be
-            1), or None.
-        rows: a slice or indices of prompts.
+        fill: array or ``jax.ShapeDtypeStruct`` [L, H, K] or [L, B, T, H, K] (B or T may
+            be 1), or None.
+        part: a slice or indices.
+        axis: 1: of prompts; 2: of positions.
     """
-    if fill is None or len(fill.shape) == 3 or fill.shape[1] == 1:
+    if fill is None or len(fill.shape) == 3 or fill.shape[axis] == 1:
         return fill
     if isinstance(fill, jax.ShapeDtypeStruct):
-        count = len(np.arange(fill.shape[1])[rows])
-        shape = (fill.shape[0], count, *fill.shape[2:])
+        count = len(np.arange(fill.shape[axis])[part])
+        shape = (*fill.shape[:axis], count, *fill.shape[axis + 1 :])
         return jax.ShapeDtypeStruct(shape, fill.dtype)
-    return fill[:, rows]
+    return fill[(slice(None),) * axis + (part,)]
+
+
+def distinct(replaced: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different ones of sets, so that none is run twice.
+
+    Args:
+        replaced: bool [N, L, H].
+
+    Returns:
+        Indices of the first set of each kind, in order, [M]; and which of these each
+        set is, [N]: ``replaced[first][place]`` are all sets again.
+    """
+    rows = replaced.reshape(len(replaced), -1)
+    _, first, place = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return first[order], np.argsort(order)[place.reshape(-1)]
+
+
+def whole_chunks(replaced: np.ndarray, chunk: int) -> np.ndarray:
+    """Sets [N, L, H] with the last one repeated, so that they fill chunks of a size.
+
+    Then the program that was planned for more sets runs fewer of them as it is.
+    """
+    missing = -len(replaced) % chunk
+    return np.concatenate([replaced, np.repeat(replaced[-1:], missing, axis=0)])

@@ -200,31 +200,6 @@ def _described(
     return described, replaced
 
 
-def distinct(replaced: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The different ones of sets, so that none is run twice.
-
-    Args:
-        replaced: bool [N, L, H].
-
-    Returns:
-        Indices of the first set of each kind, in order, [M]; and which of these each
-        set is, [N]: ``replaced[first][place]`` are all sets again.
-    """
-    rows = replaced.reshape(len(replaced), -1)
-    _, first, place = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    return first[order], np.argsort(order)[place.reshape(-1)]
-
-
-def whole_chunks(replaced: np.ndarray, chunk: int) -> np.ndarray:
-    """Sets [N, L, H] with the last one repeated, so that they fill chunks of a size.
-
-    Then the program that was planned for more sets runs fewer of them as it is.
-    """
-    missing = -len(replaced) % chunk
-    return np.concatenate([replaced, np.repeat(replaced[-1:], missing, axis=0)])
-
-
 def largest_changes(
     sets: Sequence[Described], changes: np.ndarray, where: str
 ) -> list[float]:

@@ -2,13 +2,14 @@
 
 import functools
 from collections.abc import Mapping
-from typing import overload
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxheads.engine.chunks import over_prompts
+from jaxheads.engine import plan
+from jaxheads.engine.passes import Pass
 from jaxheads.models.ablation import Ablations
 from jaxheads.models.forward import forward
 
@@ -96,19 +97,22 @@ def attention_shares(
 
 def attention_shares(params, tokens, config, edges, chunk, value_weighted=()):
     """``attention_share`` of many sequences, ``chunk`` at a time: float32 [L, H, B]."""
-    parts = over_prompts(
+    made = of_edges(tokens, config, edges, value_weighted).in_chunks(params, chunk)
+    return jax.tree.map(lambda share: share.astype(np.float32), made)
+
+
+def of_edges(
+    tokens: np.ndarray, config, edges: Any, value_weighted: tuple[str, ...] = ()
+) -> Pass:
+    """``attention_share`` of many sequences: [L, H, B]."""
+    length = tokens.shape[1]
+    return Pass(
+        f"attention patterns of {length}-token sequences",
         attention_share,
-        params,
         (tokens,),
         (config, edges),
-        chunk=chunk,
-        value_weighted=value_weighted,
-    )
-    return jax.tree.map(
-        lambda *shares: np.concatenate(shares, axis=-1, dtype=np.float32)[
-            ..., : len(tokens)
-        ],
-        *parts,
+        plan.sequence(config, length, 0),
+        {"value_weighted": value_weighted},
     )
 
 

@@ -8,7 +8,8 @@ from typing import Protocol
 import numpy as np
 
 from jaxheads.engine import plan
-from jaxheads.engine.memory import Fit, fit
+from jaxheads.engine.memory import Fit
+from jaxheads.engine.passes import Pass
 from jaxheads.errors import UserError
 from jaxheads.heads import HeadScores
 from jaxheads.icl import generators
@@ -27,7 +28,7 @@ from jaxheads.scores import (
     retrieval,
 )
 from jaxheads.scores.config import ScoresConfig
-from jaxheads.scores.part import Known, OfPasses, Part, Pass
+from jaxheads.scores.part import Known, OfPasses, Part
 
 _ENTITIES = (
     "landmark-country",
@@ -498,9 +499,13 @@ class CopyingEffect:
 
     def fits(self, params, config, budget_bytes: int) -> list[Fit]:
         """The runs of the last two tokens, by prompt length."""
+        heads = config.num_layers * config.num_heads + 1
         return [
-            fit(copying_effect.program(params, self.pairs, rows, config), budget_bytes)
+            fitted
             for rows in copying_effect.by_length(self.pairs)
+            for fitted in copying_effect.of_pairs(self.pairs, rows, config).fit(
+                params, heads, budget_bytes
+            )
         ]
 
     def measure(self, params, config, budget_bytes: int, known: Known) -> Arrays:

@@ -27,22 +27,20 @@ heads share one prefix, and a run is its last two tokens from the head's layer o
 Source: Feucht et al. 2025 (The Dual-Route Model of Induction), section 2 and code.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxheads.engine import plan
 from jaxheads.engine.devices import gather, mesh_of, replicate
-from jaxheads.engine.memory import Program, fit
-from jaxheads.engine.programs import positions_at_once
-from jaxheads.engine.sweeps import resumed_subsets, sweep_under_subsets
+from jaxheads.engine.sweeps import Sweep, predictions
 from jaxheads.errors import UserError
 from jaxheads.heads import HeadScores, from_samples
 from jaxheads.models.forward import prefill
 from jaxheads.models.metrics import probability
-from jaxheads.models.resuming import run_clean
 
 READS = ("next", "after_next")
 LENGTH = 30
@@ -180,24 +178,13 @@ def effects(params, made: Pairs, config, budget_bytes: int) -> np.ndarray:
     np.fill_diagonal(replaced, True)
     replaced = replaced.reshape(-1, layers, heads)
     out = np.zeros((len(replaced), len(made.lengths), 2), np.float32)
-    mesh = mesh_of(params)
     for rows in by_length(made):
-        length = int(made.lengths[rows[0]])
-        clean = replicate(made.clean[rows, :length], mesh)
-        fill = gather(prefill(params, clean, None, config).heads)
-        after = made.entities[rows, :1]
-        out[:, rows] = sweep_under_subsets(
-            params,
-            np.concatenate([made.corrupted[rows, :length], after], axis=1),
-            config,
-            replaced,
-            fill[:, :, None],  # [L, B, 1, H, K]
-            np.broadcast_to([length - 1, length], (len(rows), 2)),
-            made.entities[rows],
-            where=np.tile(np.arange(length + 1) == length - 1, (len(rows), 1)),
-            metric=probability,
-            chunk=fit(program(params, made, rows, config), budget_bytes).chunk,
-        )
+        clean = made.clean[rows, : int(made.lengths[rows[0]])]
+        clean = replicate(clean, mesh_of(params))
+        fill = gather(prefill(params, clean, None, config).heads)[:, :, None]
+        sweep = of_pairs(made, rows, config, fill)
+        chunk = sweep.fit(params, len(replaced), budget_bytes)[1].chunk
+        out[:, rows] = sweep.run(params, replaced, chunk=chunk)
     rise = (out[:-1] - out[-1]).reshape(layers, heads, -1, 2)
     return np.moveaxis(rise, -1, 0)
 
@@ -207,35 +194,33 @@ def by_length(made: Pairs) -> list[np.ndarray]:
     return [np.flatnonzero(made.lengths == n) for n in np.unique(made.lengths)]
 
 
-def program(params, made: Pairs, rows: np.ndarray, config) -> Program:
-    """The call that ``effects`` makes for each chunk of heads, on prompts of a length.
+def of_pairs(made: Pairs, rows: np.ndarray, config, fill: Any = None) -> Sweep:
+    """Probabilities of two tokens under every set, on prompts of a length.
 
-    On several devices it stands for a call that differs in where its arrays lie.
+    Args:
+        made: from ``pairs``.
+        rows: which of them.
+        config: of the model.
+        fill: [L, B, 1, H, K], by what; None: not there yet.
     """
     length, count = int(made.lengths[rows[0]]), len(rows)
-    dims = config.num_layers, config.num_heads, config.head_dim
-    array = jax.ShapeDtypeStruct
-    clean = jax.eval_shape(
-        lambda params, tokens: run_clean(params, tokens, config, length - 1),
-        params,
-        array((count, length + 1), np.int32),
+    if fill is None:
+        shape = (config.num_layers, count, 1, config.num_heads, config.head_dim)
+        fill = jax.ShapeDtypeStruct(shape, np.float32)
+    sweep = predictions(
+        np.concatenate([made.corrupted[rows, :length], made.entities[rows, :1]], 1),
+        config,
+        fill,
+        np.broadcast_to([length - 1, length], (count, 2)),
+        made.entities[rows],
+        np.tile(np.arange(length + 1) == length - 1, (count, 1)),
+        metric=probability,
     )
-    both = array((count, 2), np.int32)  # at, targets
-    others = (
-        array((dims[0], count, 1, *dims[1:]), clean.heads.dtype),  # fill
-        array((count, 2), bool),  # where
-        *(both, both, array((), np.int32)),
-        *(config, probability, "z"),
-    )
-    return Program(
-        f"effects of all heads on two tokens of {count} {length}-token prompts",
-        resumed_subsets,
-        params,
-        lambda subsets: (clean, array((subsets, *dims[:2]), np.float32), *others),
-        dims[0] * dims[1] + 1,
-        max(1, positions_at_once(False) // (2 * count)),
-        2 * count * plan.every_head(config, length).flops / (dims[0] * dims[1]),
-        split=False,
+    name = f"effects of all heads on two tokens of {count} {length}-token prompts"
+    heads = config.num_layers * config.num_heads
+    cost = plan.every_head(config, length) * (2 * count / heads)
+    return dataclasses.replace(
+        sweep, names=(sweep.names[0], name), costs=(sweep.costs[0], cost)
     )
 
 

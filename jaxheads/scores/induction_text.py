@@ -15,14 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxheads.engine import plan, programs
-from jaxheads.engine.chunks import over_prompts
-from jaxheads.engine.memory import Program, fit
+from jaxheads.engine import plan
+from jaxheads.engine.passes import Pass
 from jaxheads.errors import UserError
 from jaxheads.heads import HeadScores, from_samples
 from jaxheads.models.forward import forward
 from jaxheads.runs import Arrays
-from jaxheads.scores import induction_text
 
 NAMES = ("induction", "induction_yin")
 _SOURCE = "Yin & Steinhardt 2025, code: src/find_induction_heads.py"
@@ -169,38 +167,18 @@ class TextProbe:
     tokens: np.ndarray
     lengths: np.ndarray
 
-    def program(self, params, config) -> Program:
-        """What ``shares`` will call."""
+    def shares(self, config) -> Pass:
+        """Per-sequence shares of attention by the scores' names, [L, H, B] each."""
         length = self.tokens.shape[1]
-        return programs.over_prompts(
+        return Pass(
             f"attention patterns of {length} tokens read from text",
-            induction_text.attention_share,
-            params,
+            attention_share,
             (self.tokens, self.lengths),
             (config,),
             plan.sequence(config, length, 0),
-            length,
         )
-
-    def shares(self, params, config, budget_bytes: int) -> Arrays:
-        """Per-sequence shares of attention by the scores' names, [L, H, B] each."""
-        parts = over_prompts(
-            induction_text.attention_share,
-            params,
-            (self.tokens, self.lengths),
-            (config,),
-            chunk=fit(self.program(params, config), budget_bytes).chunk,
-        )
-        made: Arrays = {}
-        for name in induction_text.NAMES:
-            rows = np.concatenate([part[name] for part in parts], axis=-1)
-            made[name] = rows[..., : len(self.tokens)].astype(np.float32)
-        return made
 
     def scores(self, shares: Arrays) -> list[HeadScores]:
         """Head scores of what ``shares`` gave."""
         read = (self.tokens, self.lengths)
-        return [
-            induction_text.head_scores(shares[name], name, *read)
-            for name in induction_text.NAMES
-        ]
+        return [head_scores(shares[name], name, *read) for name in NAMES]

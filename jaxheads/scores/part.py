@@ -5,70 +5,17 @@ what was measured into scores. Parts run one after the other, each kept as a uni
 run. `catalogue` makes them.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import jax
-import numpy as np
-
-from jaxheads.engine import plan, programs
-from jaxheads.engine.chunks import over_prompts
-from jaxheads.engine.memory import Fit, fit
+from jaxheads.engine import plan
+from jaxheads.engine.memory import Fit
+from jaxheads.engine.passes import Pass
 from jaxheads.heads import HeadScores
 from jaxheads.runs import Arrays
 
 Known = Mapping[str, HeadScores]
 """The usual scores, which are there before any part runs."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Pass:
-    """A jitted function of many prompts, a chunk at a time.
-
-    Attributes:
-        name: for the plan.
-        function: of params, prompts and others, to arrays [..., B].
-        prompts: arrays [B, ...].
-        others: arrays that all prompts share, the config.
-        cost: of a prompt.
-        keywords: static arguments.
-    """
-
-    name: str
-    function: Any
-    prompts: tuple[np.ndarray, ...]
-    others: tuple
-    cost: plan.Cost
-    keywords: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    def fit(self, params, budget_bytes: int) -> Fit:
-        """The program at the chunk that the memory allows."""
-        program = programs.over_prompts(
-            self.name,
-            self.function,
-            params,
-            self.prompts,
-            self.others,
-            self.cost,
-            self.prompts[0].shape[1],
-            **self.keywords,
-        )
-        return fit(program, budget_bytes)
-
-    def run(self, params, budget_bytes: int) -> Any:
-        """What the function gives, of all prompts: arrays [..., B]."""
-        parts = over_prompts(
-            self.function,
-            params,
-            self.prompts,
-            self.others,
-            chunk=self.fit(params, budget_bytes).chunk,
-            **self.keywords,
-        )
-        count = len(self.prompts[0])
-        join = lambda *made: np.concatenate(made, axis=-1)[..., :count]
-        return jax.tree.map(join, *parts)
 
 
 class OfPasses:

@@ -8,7 +8,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from test_study import SMALL
 
 from jaxheads.engine import sweeps
-from jaxheads.engine.chunks import chunks, fill_of_rows
+from jaxheads.engine.chunks import chunks, part_of_fill
 from jaxheads.engine.devices import (
     data_parts,
     gather,
@@ -91,12 +91,12 @@ def test_chunks_are_multiples_of_the_devices(count, size):
 
 def test_fills_of_single_prompts_go_with_them():
     shared, each = np.zeros((2, 3, 4)), np.arange(10.0).reshape(1, 5, 1, 1, 2)
-    assert fill_of_rows(None, slice(2)) is None
-    assert fill_of_rows(shared, slice(2)) is shared
+    assert part_of_fill(None, slice(2)) is None
+    assert part_of_fill(shared, slice(2)) is shared
     rows = np.array([3, 4, 4])
-    np.testing.assert_array_equal(fill_of_rows(each, rows), each[:, rows])
+    np.testing.assert_array_equal(part_of_fill(each, rows), each[:, rows])
     shape = jax.ShapeDtypeStruct(each.shape, each.dtype)
-    assert fill_of_rows(shape, slice(2)).shape == (1, 2, 1, 1, 2)
+    assert part_of_fill(shape, slice(2)).shape == (1, 2, 1, 1, 2)
 
 
 def everything(params, tiny) -> tuple[np.ndarray, np.ndarray]:

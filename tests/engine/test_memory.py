@@ -97,7 +97,7 @@ PEAK = """
 import resource, sys, threading, time
 from pathlib import Path
 import jax, numpy as np
-from jaxheads.engine import programs, sweeps as engine
+from jaxheads.engine import sweeps as engine
 from jaxheads.models import llama
 from jaxheads.models.parameters import init_params
 
@@ -107,12 +107,9 @@ tokens = np.ones((4, 256), np.int32)
 replaced = np.random.default_rng(0).random((16, 4, 8)) < 0.3
 at = np.arange(1, 256, 2)
 budget = int(sys.argv[1])
-rows, (shared, swept) = programs.fit_rows(
-    lambda rows: programs.losses_under_subsets(
-        params, tokens[:rows], config, len(replaced), None, at
-    ),
-    len(tokens),
-    budget,
+sweep = lambda rows: engine.token_predictions(tokens[rows], config, None, at)
+rows, (shared, swept) = engine.fit_rows(
+    sweep, len(tokens), params, len(replaced), budget
 )
 
 def resident():

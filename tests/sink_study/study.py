@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxheads.engine import plan, programs
-from jaxheads.engine.chunks import over_prompts
-from jaxheads.engine.memory import Fit, Program, fit
+from jaxheads.engine import plan
+from jaxheads.engine.memory import Fit
+from jaxheads.engine.passes import Pass
 from jaxheads.icl.prompts import Batch, named_tokens
 from jaxheads.models.forward import forward
 from jaxheads.runs import Arrays
@@ -45,22 +45,20 @@ class Inputs:
             total += plan.sequence(config, length) * count
         return total
 
-    def program(self, params, config, task: str) -> Program:
+    def shares(self, config, task: str) -> Pass:
         batch = self.prompts[task]
         length = batch.tokens.shape[1]
-        return programs.over_prompts(
+        return Pass(
             f"attention of {length}-token prompts",
             shares,
-            params,
             (batch.tokens, batch.lengths),
             (config,),
             plan.sequence(config, length),
-            length,
         )
 
     def fits(self, params, config, given: Given, budget_bytes: int) -> list[Fit]:
-        made = [self.program(params, config, task) for task in self.prompts]
-        return [fit(program, budget_bytes) for program in made]
+        made = [self.shares(config, task) for task in self.prompts]
+        return [each.fit(params, budget_bytes) for each in made]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,14 +87,11 @@ def prepare(context: Context) -> Inputs:
 
 def run(inputs: Inputs, job: Job) -> Result:
     units = []
-    for task, batch in inputs.prompts.items():
-        program = inputs.program(job.params, job.config, task)
+    for task in inputs.prompts:
 
-        def measure(batch=batch, program=program) -> Arrays:
-            given = (batch.tokens, batch.lengths)
-            chunk = fit(program, job.budget).chunk
-            made = over_prompts(shares, job.params, given, (job.config,), chunk=chunk)
-            return {"share": np.concatenate(made, -1)[..., : len(batch.tokens)]}
+        def measure(task=task) -> Arrays:
+            each = inputs.shares(job.config, task)
+            return {"share": each.run(job.params, job.budget)}
 
         units.append(job.folder.unit(f"sink-{task}", measure, "LHB"))
         job.advance(inputs.cost(job.config, job.given).flops / len(inputs.prompts))

@@ -7,18 +7,19 @@ answers by itself. Source: Yin & Steinhardt 2025, section 4.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import add
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxheads.engine import fills, plan, programs, sweeps as engine
-from jaxheads.engine.chunks import chunks, fill_of_rows, over_prompts
-from jaxheads.engine.devices import gather, mesh_of, replicate
-from jaxheads.engine.memory import Fit, fit
-from jaxheads.engine.sweeps import last_heads
+from jaxheads.engine import fills, plan
+from jaxheads.engine.chunks import distinct, part_of_fill
+from jaxheads.engine.devices import gather
+from jaxheads.engine.memory import Fit
+from jaxheads.engine.passes import of_last_heads
+from jaxheads.engine.sweeps import Sweep, continuations, fit_rows, run_rows
 from jaxheads.errors import UserError
 from jaxheads.heads import head_names, parse_heads
 from jaxheads.heads.set_files import read_sets
@@ -26,14 +27,11 @@ from jaxheads.heads.sets import (
     Described,
     SetPlan,
     chosen_set,
-    distinct,
     largest_changes,
-    whole_chunks,
 )
 from jaxheads.icl.encoding import decode_answers
 from jaxheads.icl.metrics import f1_scores
 from jaxheads.icl.prompts import Batch, by_task, named_tokens, query_numbers
-from jaxheads.models.forward import prefill
 from jaxheads.runs import Arrays
 from jaxheads.studies.ablation.config import AblationConfig
 from jaxheads.studies.context import Context, check_disjoint
@@ -160,33 +158,20 @@ class Inputs:
                 shape = (config.num_layers, len(batch.tokens), 1)
                 shape += (config.num_heads, config.head_dim)
                 fill = jax.ShapeDtypeStruct(shape, np.float32)
-                heads = programs.last_heads(params, batch, config)
-                fits.append(fit(heads, budget_bytes))
-            sweeps = lengths.count(length)
-            _, swept = self._rows(
-                params, config, batch, sets, fill, budget_bytes, sweeps
-            )
-            fits += swept
+                fits.append(of_last_heads(batch, config).fit(params, budget_bytes))
+            sweep, count = self.sweep(config, batch, fill), len(batch.tokens)
+            times = lengths.count(length)
+            fits += fit_rows(sweep, count, params, sets, budget_bytes, times)[1]
         return fits
 
-    def _rows(
-        self, params, config, batch: Batch, sets, fill, budget_bytes, sweeps=1
-    ) -> tuple[int, list[Fit]]:
-        """Prompts that share a sweep over all sets, and the sweep's programs."""
-        count = len(batch.tokens)
-        return programs.fit_rows(
-            lambda rows: programs.generate_under_subsets(
-                params,
-                batch.tokens[:rows],
-                batch.lengths[:rows],
-                config,
-                sets,
-                fill_of_rows(fill, slice(rows)),
-                self.settings.max_new_tokens,
-                sweeps * -(-count // rows),
-            ),
-            count,
-            budget_bytes,
+    def sweep(self, config, batch: Batch, fill) -> Callable[[Any], Sweep]:
+        """Of some of the prompts, by a slice or indices."""
+        return lambda rows: continuations(
+            batch.tokens[rows],
+            batch.lengths[rows],
+            config,
+            part_of_fill(fill, rows),
+            self.settings.max_new_tokens,
         )
 
     def _task_cost(self, config, batch: Batch, sets: int) -> plan.Cost:
@@ -393,32 +378,15 @@ def _task(inputs: Inputs, batch: Batch, replaced, fill, job: Job, advance) -> Ar
 
     ``advance`` is told shares of the task that are done.
     """
-    params, config = job.params, job.config
-    count, sets = len(batch.tokens), len(replaced)
-    rows, (_, swept) = inputs._rows(params, config, batch, sets, fill, job.budget)
-    first, place = distinct(replaced)
-    run = whole_chunks(replaced[first], swept.chunk)
-    tokens = np.zeros((len(run), count, inputs.settings.max_new_tokens), np.int32)
     changes = []
-    for index in chunks(count, rows):
-        prompts = (batch.tokens[index], batch.lengths[index])
-        own = fill_of_rows(fill, index)
-        given, lengths = replicate(prompts, mesh_of(params))
-        prefix = prefill(params, given, lengths, config)
-        share = len(np.unique(index)) / (count * len(run))
-        tokens[:, index] = engine.generate_under_subsets(
-            params,
-            *prompts,
-            config,
-            run,
-            own,
-            inputs.settings.max_new_tokens,
-            chunk=swept.chunk,
-            prefix=prefix,
-            advance=lambda done, share=share: advance(done * share),
-        )
+
+    def look(rows, prefix) -> None:
+        own = part_of_fill(fill, rows)
         changes.append(_largest_change(gather(prefix.heads), own))
-    return {"tokens": tokens[place], "changes": np.max(changes, axis=0)}
+
+    sweep, count = inputs.sweep(job.config, batch, fill), len(batch.tokens)
+    tokens = run_rows(sweep, count, job.params, replaced, job.budget, advance, look)
+    return {"tokens": tokens, "changes": np.max(changes, axis=0)}
 
 
 def _largest_change(heads: np.ndarray, fill: np.ndarray | None) -> np.ndarray:
@@ -428,25 +396,12 @@ def _largest_change(heads: np.ndarray, fill: np.ndarray | None) -> np.ndarray:
     return np.abs(heads).max(axis=(1, 3))
 
 
-def _heads(batch: Batch, job: Job) -> np.ndarray:
-    """Head outputs [L, B, H, K] at the prompts' last positions."""
-    program = programs.last_heads(job.params, batch, job.config)
-    heads = over_prompts(
-        last_heads,
-        job.params,
-        (batch.tokens, batch.lengths),
-        (job.config,),
-        chunk=fit(program, job.budget).chunk,
-    )
-    return np.concatenate(heads, axis=1)[:, : len(batch.tokens)]
-
-
 def _resampled(inputs: Inputs, task: str, job: Job) -> np.ndarray:
     """Outputs on prompts of the next task, one for each prompt: [L, B, 1, H, K]."""
     names = list(inputs.prompts)
     index = names.index(task)
     other = inputs.prompts[names[(index + 1) % len(names)]]
-    heads = _heads(other, job)
+    heads = of_last_heads(other, job.config).run(job.params, job.budget)
     rng = np.random.default_rng([inputs.seed, 8, index])
     count = len(inputs.prompts[task].tokens)
     return heads[:, rng.integers(0, len(other.tokens), count)][:, :, None]

@@ -2,14 +2,16 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxheads.engine import plan, programs
-from jaxheads.engine.memory import Fit, Program, fit
+from jaxheads.engine import plan
+from jaxheads.engine.memory import Fit
+from jaxheads.engine.passes import Pass
+from jaxheads.engine.sweeps import Sweep, answers, fit_rows
 from jaxheads.icl.prompts import Batch, named_tokens
 from jaxheads.models.forward import prefill
 from jaxheads.models.metrics import Metric, log_probability, probability
@@ -189,75 +191,52 @@ class Inputs:
         del given
         lengths = [batch.tokens.shape[1] for batch in self.clean.values()]
         tasks = dict(zip(lengths, self.clean, strict=True))
-        found = []
+        found, subsets = [], 1 + sum(self.verified(config))
         for length, task in tasks.items():
-            sweeps = lengths.count(length)
-            whole = [self.fill_program(params, config, task, sweeps)]
-            whole += [
-                self.estimate_program(params, config, method, task, sweeps)
-                for method in self.settings.methods
-            ]
-            found += [fit(program, budget_bytes) for program in whole]
-            sites = [site_of(method) for method in self.settings.methods]
+            times = lengths.count(length)
+            fill, methods = _fill_shape(config), self.settings.methods
+            batch = self.corrupted[task]
+            passes = [self.clean_values(config, task)]
+            passes += [self.estimate(config, each, task, fill) for each in methods]
+            found += [each.fit(params, budget_bytes, times) for each in passes]
+            sites = [site_of(method) for method in methods]
             for site in dict.fromkeys(sites):
-                calls = sweeps * sites.count(site)
-                found += self.exact_fits(
-                    params, config, site, task, budget_bytes, calls
-                )[1]
+                sweep, rows = self.exact(config, site, task, fill), len(batch.tokens)
+                calls = times * sites.count(site)
+                found += fit_rows(sweep, rows, params, subsets, budget_bytes, calls)[1]
         return found
 
-    def fill_program(self, params, config, task: str, sweeps: int = 1) -> Program:
+    def clean_values(self, config, task: str) -> Pass:
         """Head outputs and queries of a task's clean prompts."""
         batch = self.clean[task]
         length = batch.tokens.shape[1]
-        return programs.over_prompts(
+        return Pass(
             f"head outputs and queries of {length}-token prompts",
             last_values,
-            params,
             (batch.tokens, batch.lengths),
             (config,),
             plan.sequence(config, length),
-            length,
-            sweeps,
+            axis=0,
         )
 
-    def estimate_program(
-        self, params, config, method: str, task: str, sweeps: int = 1
-    ) -> Program:
+    def estimate(self, config, method: str, task: str, fill: Any) -> Pass:
         """Estimates by one method on a task's prompts."""
         batch = self.corrupted[task]
         count, length = batch.tokens.shape
-        return programs.over_prompts(
+        return Pass(
             f"estimates ({method}) on {length}-token prompts",
             estimates,
-            params,
-            (batch.tokens, batch.lengths, batch.targets),
-            (_fill_shape(config), config),
+            arrays(batch),
+            (fill, config),
             self.estimate_cost(config, method, task) * (1 / count),
-            length,
-            sweeps,
-            **self.keywords(method),
+            self.keywords(method),
         )
 
-    def exact_fits(
-        self, params, config, site: str, task: str, budget_bytes: int, sweeps: int = 1
-    ) -> tuple[int, list[Fit]]:
-        """Prompts of a task that are verified at once, and with which programs."""
-        batch = self.corrupted[task]
-        return programs.fit_rows(
-            lambda rows: programs.metric_under_subsets(
-                params,
-                *arrays(batch, slice(rows)),
-                config,
-                1 + sum(self.verified(config)),
-                _fill_shape(config),
-                METRICS[self.settings.metric],
-                site,
-                sweeps * -(-len(batch.tokens) // rows),
-            ),
-            len(batch.tokens),
-            budget_bytes,
-        )
+    def exact(self, config, site: str, task: str, fill: Any) -> Callable[[Any], Sweep]:
+        """What verifies heads on some of a task's prompts, by a slice or indices."""
+        metric = METRICS[self.settings.metric]
+        given = lambda rows: arrays(self.corrupted[task], rows)
+        return lambda rows: answers(*given(rows), config, fill, metric, site)
 
     def keywords(self, method: str) -> dict[str, Any]:
         """Static arguments of ``estimates``."""

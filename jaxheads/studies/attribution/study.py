@@ -35,21 +35,15 @@ from typing import Any
 
 import numpy as np
 
-from jaxheads.engine import sweeps
-from jaxheads.engine.chunks import chunks, over_prompts
-from jaxheads.engine.memory import fit
+from jaxheads.engine.sweeps import run_rows
 from jaxheads.errors import UserError
 from jaxheads.icl.prompts import by_task
 from jaxheads.runs import Arrays
 from jaxheads.statistics.units import mean_and_error
 from jaxheads.studies.attribution.config import AttributionConfig
 from jaxheads.studies.attribution.inputs import (
-    METRICS,
     Inputs,
-    arrays,
-    estimates,
     is_signed,
-    last_values,
     site_of,
 )
 from jaxheads.studies.attribution.verification import Verified, verify
@@ -264,56 +258,22 @@ class _Study:
 
     def _means(self, task: str) -> Arrays:
         """Mean head outputs "z" and queries "q" of clean prompts: [L, H, K]."""
-        batch = self._inputs.clean[task]
-        program = self._inputs.fill_program(self._params, self._config, task)
-        made = over_prompts(
-            last_values,
-            self._params,
-            (batch.tokens, batch.lengths),
-            (self._config,),
-            chunk=fit(program, self._budget).chunk,
-        )
-        return {
-            site: np.concatenate([part[site] for part in made], dtype=np.float32)[
-                : len(batch.tokens)
-            ].mean(axis=0)
-            for site in ("z", "q")
-        }
+        values = self._inputs.clean_values(self._config, task)
+        made = values.run(self._params, self._budget)
+        return {site: made[site].astype(np.float32).mean(axis=0) for site in ("z", "q")}
 
     def _estimates(self, method: str, task: str) -> np.ndarray:
         """Estimated effects [L, H, B] on a task's prompts."""
-        batch = self._inputs.corrupted[task]
-        program = self._inputs.estimate_program(
-            self._params, self._config, method, task
-        )
-        made = over_prompts(
-            estimates,
-            self._params,
-            arrays(batch),
-            (self._fills[task][site_of(method)], self._config),
-            chunk=fit(program, self._budget).chunk,
-            **self._inputs.keywords(method),
-        )
-        return np.concatenate(made, axis=-1)[..., : len(batch.tokens)]
+        fill = self._fills[task][site_of(method)]
+        made = self._inputs.estimate(self._config, method, task, fill)
+        return made.run(self._params, self._budget)
 
     def _exact(self, method: str, task: str, replaced: np.ndarray) -> np.ndarray:
         """Exact effects [N, B] of heads, each alone, on a task's prompts."""
-        batch, site = self._inputs.corrupted[task], site_of(method)
-        rows, (_, swept) = self._inputs.exact_fits(
-            self._params, self._config, site, task, self._budget
-        )
-        none = np.zeros((1, *replaced.shape[1:]), bool)
-        subsets = np.concatenate([none, replaced])
-        values = np.zeros((len(subsets), len(batch.tokens)), np.float32)
-        for index in chunks(len(batch.tokens), rows):
-            values[:, index] = sweeps.metric_under_subsets(
-                self._params,
-                *arrays(batch, index),
-                self._config,
-                subsets,
-                self._fills[task][site],
-                metric=METRICS[self._inputs.settings.metric],
-                site=site,
-                chunk=swept.chunk,
-            )
+        site = site_of(method)
+        fill = self._fills[task][site]
+        sweep = self._inputs.exact(self._config, site, task, fill)
+        subsets = np.concatenate([np.zeros((1, *replaced.shape[1:]), bool), replaced])
+        count = len(self._inputs.corrupted[task].tokens)
+        values = run_rows(sweep, count, self._params, subsets, self._budget)
         return values[1:] - values[0]

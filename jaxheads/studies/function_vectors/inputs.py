@@ -4,15 +4,16 @@ import dataclasses
 
 import numpy as np
 
-from jaxheads.engine import plan, programs
-from jaxheads.engine.memory import Fit, Program, fit
+from jaxheads.engine import plan
+from jaxheads.engine.memory import Fit
+from jaxheads.engine.passes import of_last_heads, positions_at_once
 from jaxheads.engine.sweeps import subset_chunk
 from jaxheads.heads import count_of, top, uniform
 from jaxheads.heads.sets import Described
 from jaxheads.icl.prompts import Batch, named_tokens
 from jaxheads.runs import Arrays
 from jaxheads.studies.function_vectors.config import ExecutionConfig
-from jaxheads.studies.function_vectors.vectors import Rows, answer, starts_of
+from jaxheads.studies.function_vectors.vectors import Rows, answers_of_rows, starts_of
 from jaxheads.studies.job import Given
 
 PROMPTS = ("clean", "shuffled", "zero_shot")
@@ -93,10 +94,8 @@ class Inputs:
         for kind, batches in self._batches().items():
             lengths = [batch.tokens.shape[1] for batch in batches]
             for length, batch in dict(zip(lengths, batches, strict=True)).items():
-                sweeps = lengths.count(length)
-                found.append(
-                    self.fit(params, config, kind, batch, budget_bytes, sweeps)
-                )
+                times = lengths.count(length)
+                found.append(self.fit(params, config, kind, batch, budget_bytes, times))
         return found
 
     def _batches(self) -> dict[str, list[Batch]]:
@@ -106,33 +105,21 @@ class Inputs:
         return named
 
     def fit(
-        self, params, config, kind: str, batch: Batch, budget_bytes: int, sweeps=1
+        self, params, config, kind: str, batch: Batch, budget_bytes: int, times=1
     ) -> Fit:
         """The program for a batch of a kind, at the chunk that memory allows."""
         if kind == "vector":
-            return fit(programs.last_heads(params, batch, config, sweeps), budget_bytes)
-        program = self._program(params, config, kind, batch, budget_bytes, sweeps)
-        return fit(program, budget_bytes)
-
-    def _program(
-        self, params, config, kind: str, batch: Batch, budget_bytes: int, sweeps: int
-    ) -> Program:
+            return of_last_heads(batch, config).fit(params, budget_bytes, times)
         count, length = batch.tokens.shape
         rows = self.rows(config, kind, batch, budget_bytes)
-        cost = plan.sequence(config, length)
+        answered = answers_of_rows(config, batch, rows)
+        cost = answered.cost
         if kind in KINDS:
             cost += self._rows_cost(config, batch) * (1 / count)
         vectors = f" under {len(self.starts(config))} vectors" if kind in KINDS else ""
-        return programs.over_prompts(
-            f"{kind.replace('_', '-')} {length}-token prompts{vectors}",
-            answer,
-            params,
-            (batch.tokens, batch.lengths, batch.targets),
-            (rows.vectors, rows.starts, config),
-            cost,
-            length,
-            sweeps,
-        )
+        name = f"{kind.replace('_', '-')} {length}-token prompts{vectors}"
+        priced = dataclasses.replace(answered, name=name, cost=cost)
+        return priced.fit(params, budget_bytes, times)
 
     def rows(
         self,
@@ -157,7 +144,7 @@ class Inputs:
             sets, starts = sets[:0], starts[:0]
         if vectors is None:
             vectors = np.zeros((1 + max(self.set_of_row(config)), config.width))
-        together = min(count, max(1, programs.positions_at_once(True) // length))
+        together = min(count, max(1, positions_at_once(True) // length))
         at_once = subset_chunk(config, together, 1, budget_bytes // 2)
         # A chunk goes on from the first layer of its rows: many chunks waste less.
         return Rows(vectors[sets], starts, min(at_once, ROWS_AT_ONCE))

@@ -20,9 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxheads.engine.chunks import over_prompts
 from jaxheads.engine.devices import gather, mesh_of, replicate
-from jaxheads.engine.sweeps import last_heads
+from jaxheads.engine.passes import of_last_heads
 from jaxheads.errors import UserError
 from jaxheads.heads import head_names
 from jaxheads.heads.sets import Described
@@ -236,14 +235,8 @@ class _Runner:
         mesh, mean = mesh_of(self._params), self._mean
         if task in self._inputs.vector_prompts:
             batch = self._inputs.vector_prompts[task]
-            parts = over_prompts(
-                last_heads,
-                self._params,
-                (batch.tokens, batch.lengths),
-                (self._config,),
-                chunk=self._chunk("vector", batch),
-            )
-            each = np.concatenate(parts, axis=1)[:, : len(batch.tokens)]
+            heads = of_last_heads(batch, self._config)
+            each = heads.in_chunks(self._params, self._chunk("vector", batch))
             mean = each.mean(axis=1, dtype=np.float32)
         mean, heads = replicate((mean, self._heads), mesh)
         bias = self._inputs.settings.bias

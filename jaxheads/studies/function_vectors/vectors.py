@@ -26,7 +26,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxheads.engine.chunks import chunks, over_prompts
+from jaxheads.engine import plan
+from jaxheads.engine.chunks import chunks
+from jaxheads.engine.passes import Pass
 from jaxheads.errors import UserError
 from jaxheads.icl.prompts import Batch
 from jaxheads.models import family
@@ -207,21 +209,20 @@ def answer_rows(
     check_array(prompts.targets, "targets", "int", "[B]", prompts.lengths.shape)
     check_ids(prompts.targets, "targets", config.vocab_size)
     check_finite(rows.vectors, "vectors")
-    made = over_prompts(
+    plain, steered = answers_of_rows(config, prompts, rows).in_chunks(params, chunk)
+    return plain, Answers(*map(rows.restored, steered))
+
+
+def answers_of_rows(config, prompts: Batch, rows: Rows) -> Pass:
+    """``answer`` of prompts, at the price of the prompts alone."""
+    length = prompts.tokens.shape[1]
+    return Pass(
+        f"{length}-token prompts under vectors",
         answer,
-        params,
         (prompts.tokens, prompts.lengths, prompts.targets),
         (rows.vectors, rows.starts, config),
-        chunk=chunk,
+        plan.sequence(config, length),
     )
-    count = len(prompts.tokens)
-    plain, steered = (
-        Answers(
-            *(np.concatenate(part, -1)[..., :count] for part in zip(*each, strict=True))
-        )
-        for each in zip(*made, strict=True)
-    )
-    return plain, Answers(*map(rows.restored, steered))
 
 
 @jax.jit

@@ -14,9 +14,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxheads.engine import plan, programs, sweeps as engine_sweeps
-from jaxheads.engine.chunks import over_prompts
-from jaxheads.engine.memory import Fit, Program, fit
+from jaxheads.engine import plan
+from jaxheads.engine.memory import Fit
+from jaxheads.engine.passes import Pass, of_last_heads
 from jaxheads.heads import HeadScores
 from jaxheads.icl.prompts import Batch, by_task, named_tokens
 from jaxheads.runs import Arrays
@@ -124,15 +124,14 @@ class Inputs:
         del given
         lengths = [batch.tokens.shape[1] for batch in self.clean.values()]
         tasks = dict(zip(lengths, self.clean, strict=True))
-        programs = [
-            self._attention_program(params, config, *probe) for probe in self.probes()
-        ]
-        if self.text_probe:
-            programs.append(self.text_probe.program(params, config))
+        fill = jax.ShapeDtypeStruct(
+            (config.num_layers, config.num_heads, config.head_dim), np.float32
+        )
+        fits = [each.fit(params, budget_bytes) for each in self._passes(config)]
         for length, task in tasks.items():
-            sweeps = lengths.count(length)
-            programs += self._task_programs(params, config, task, sweeps)
-        fits = [fit(program, budget_bytes) for program in programs]
+            heads = of_last_heads(self.clean[task], config)
+            for each in (heads, self._effects(config, task, fill)):
+                fits.append(each.fit(params, budget_bytes, lengths.count(length)))
         for part in self.parts:
             fits += part.fits(params, config, budget_bytes)
         return fits
@@ -153,42 +152,25 @@ class Inputs:
             edges |= dict.fromkeys(weighted, edges["induction"])
         return [(self.probe, edges, weighted), on_documents]
 
-    def _attention_program(self, params, config, tokens, edges, weighted) -> Program:
-        length = tokens.shape[1]
-        return programs.over_prompts(
-            f"attention patterns of {length}-token sequences",
-            attention.attention_share,
-            params,
-            (tokens,),
-            (config, edges),
-            plan.sequence(config, length, 0),
-            length,
-            value_weighted=weighted,
-        )
+    def _passes(self, config) -> list[Pass]:
+        """Attention on the probes, by the names of the edges."""
+        passes = [
+            attention.of_edges(tokens, config, edges, weighted)
+            for tokens, edges, weighted in self.probes()
+        ]
+        return passes + ([self.text_probe.shares(config)] if self.text_probe else [])
 
-    def _task_programs(
-        self, params, config, task: str, sweeps: int = 1
-    ) -> tuple[Program, Program]:
-        """Head outputs of a task's clean prompts, and effects on its corrupted ones."""
-        clean, corrupted = self.clean[task], self.corrupted[task]
-        length = clean.tokens.shape[1]
-        heads = config.num_layers * config.num_heads
-        fill = jax.ShapeDtypeStruct(
-            (config.num_layers, config.num_heads, config.head_dim), np.float32
-        )
-        whole = plan.sequence(config, length)
-        return (
-            programs.last_heads(params, clean, config, sweeps),
-            programs.over_prompts(
-                f"effects of all heads on {length}-token prompts",
-                function_vector.effects,
-                params,
-                (corrupted.tokens, corrupted.lengths, corrupted.targets),
-                (fill, config),
-                whole + plan.every_head(config, length),
-                length + heads,
-                sweeps,
-            ),
+    def _effects(self, config, task: str, mean_heads: Any) -> Pass:
+        """Effects of all heads on a task's corrupted prompts."""
+        corrupted = self.corrupted[task]
+        length = corrupted.tokens.shape[1]
+        return Pass(
+            f"effects of all heads on {length}-token prompts",
+            function_vector.effects,
+            (corrupted.tokens, corrupted.lengths, corrupted.targets),
+            (mean_heads, config),
+            plan.sequence(config, length) + plan.every_head(config, length),
+            positions=length + config.num_layers * config.num_heads,
         )
 
     def _attention_cost(self, config) -> plan.Cost:
@@ -389,39 +371,14 @@ def _induction(inputs: Inputs, seen: Arrays) -> list[HeadScores]:
 def _attention(inputs: Inputs, params, config, budget_bytes: int) -> Arrays:
     """Per-sequence attention scores, [L, H, B] each: one pass a text and a probe."""
     seen: Arrays = {}
-    for tokens, edges, weighted in inputs.probes():
-        program = inputs._attention_program(params, config, tokens, edges, weighted)
-        chunk = fit(program, budget_bytes).chunk
-        seen |= attention.attention_shares(
-            params, tokens, config, edges, chunk, value_weighted=weighted
-        )
-    if inputs.text_probe:
-        seen |= inputs.text_probe.shares(params, config, budget_bytes)
-    return seen
+    for each in inputs._passes(config):
+        seen |= each.run(params, budget_bytes)
+    return {name: share.astype(np.float32) for name, share in seen.items()}
 
 
 def _task(inputs: Inputs, task: str, params, config, budget_bytes: int) -> Arrays:
     """One task's mean head outputs [L, H, K] and effects on its prompts [L, H, B]."""
-    clean, corrupted = inputs.clean[task], inputs.corrupted[task]
-    heads, effects = (
-        fit(program, budget_bytes)
-        for program in inputs._task_programs(params, config, task)
-    )
-    outputs = over_prompts(
-        engine_sweeps.last_heads,
-        params,
-        (clean.tokens, clean.lengths),
-        (config,),
-        chunk=heads.chunk,
-    )
-    outputs = np.concatenate(outputs, axis=1, dtype=np.float32)  # [L, B, H, K]
-    mean_heads = outputs[:, : len(clean.tokens)].mean(axis=1)
-    made = over_prompts(
-        function_vector.effects,
-        params,
-        (corrupted.tokens, corrupted.lengths, corrupted.targets),
-        (mean_heads, config),
-        chunk=effects.chunk,
-    )
-    made = np.concatenate(made, axis=-1)[..., : len(corrupted.tokens)]
-    return {"mean_heads": mean_heads, "effects": made}
+    heads = of_last_heads(inputs.clean[task], config).run(params, budget_bytes)
+    mean_heads = heads.astype(np.float32).mean(axis=1)
+    effects = inputs._effects(config, task, mean_heads).run(params, budget_bytes)
+    return {"mean_heads": mean_heads, "effects": effects}

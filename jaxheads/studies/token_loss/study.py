@@ -9,25 +9,20 @@ around each is far less noisy, and costs nothing. Source: Yin & Steinhardt 2025,
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxheads.engine import fills, plan, programs, sweeps as engine
-from jaxheads.engine.chunks import chunks, fill_of_rows
+from jaxheads.engine import fills, plan
+from jaxheads.engine.chunks import distinct, part_of_fill
 from jaxheads.engine.devices import gather, mesh_of, replicate
 from jaxheads.engine.memory import Fit
+from jaxheads.engine.sweeps import Sweep, fit_rows, run_rows, token_predictions
 from jaxheads.errors import UserError
-from jaxheads.heads.sets import (
-    Described,
-    SetPlan,
-    distinct,
-    largest_changes,
-    whole_chunks,
-)
+from jaxheads.heads.sets import Described, SetPlan, largest_changes
 from jaxheads.runs import Arrays
 from jaxheads.studies.context import Context
 from jaxheads.studies.job import Given, Job
@@ -123,21 +118,15 @@ class Inputs:
         """What ``run`` will call."""
         sets = self.sets(given)
         documents = self.documents[:DOCUMENTS_AT_ONCE]
-        sweeps = -(-len(self.documents) // DOCUMENTS_AT_ONCE)
-        return [
-            fitted
-            for value in self.settings.values
-            if (runs := len(self.of_value(value, sets)))
-            for fitted in self._rows(
-                params,
-                config,
-                documents,
-                runs,
-                self._fill_shape(config, value, len(documents)),
-                budget_bytes,
-                sweeps,
-            )[1]
-        ]
+        times = -(-len(self.documents) // DOCUMENTS_AT_ONCE)
+        fits = []
+        for value in self.settings.values:
+            if runs := len(self.of_value(value, sets)):
+                fill = self._fill_shape(config, value, len(documents))
+                sweep = self.sweep(config, documents, fill)
+                rows = len(documents)
+                fits += fit_rows(sweep, rows, params, runs, budget_bytes, times)[1]
+        return fits
 
     def _fill_shape(self, config, value: str, rows: int) -> jax.ShapeDtypeStruct | None:
         """Of what replaces heads, see ``_Fills``."""
@@ -149,22 +138,10 @@ class Inputs:
         }.get(value, (layers, *head))
         return None if value == "zero" else jax.ShapeDtypeStruct(shape, np.float32)
 
-    def _rows(
-        self, params, config, documents, sets, fill, budget_bytes, sweeps=1
-    ) -> tuple[int, list[Fit]]:
-        """Documents that share a sweep over all sets, and the sweep's programs."""
-        return programs.fit_rows(
-            lambda rows: programs.losses_under_subsets(
-                params,
-                documents[:rows],
-                config,
-                sets,
-                fill_of_rows(fill, slice(rows)),
-                self.scored(),
-                sweeps=sweeps * -(-len(documents) // rows),
-            ),
-            len(documents),
-            budget_bytes,
+    def sweep(self, config, documents: np.ndarray, fill) -> Callable[[Any], Sweep]:
+        """Of some of the documents, by a slice or indices."""
+        return lambda rows: token_predictions(
+            documents[rows], config, part_of_fill(fill, rows), self.scored()
         )
 
     def scored(self) -> np.ndarray:
@@ -309,25 +286,9 @@ _AXES = {"loss": ("N", "document", "P"), "changes": "LH"}
 
 def _losses(inputs: Inputs, documents, replaced, fill, job: Job, advance) -> np.ndarray:
     """Losses [N, B, 2 W] of some documents; tells (document, subset) pairs done."""
-    params, config = job.params, job.config
-    count, sets = len(documents), len(replaced)
-    rows, (_, swept) = inputs._rows(params, config, documents, sets, fill, job.budget)
-    first, place = distinct(replaced)
-    run = whole_chunks(replaced[first], swept.chunk)
-    loss = np.zeros((len(run), count, 2 * inputs.settings.window), np.float32)
-    for index in chunks(count, rows):
-        share = len(np.unique(index)) * sets / len(run)
-        loss[:, index] = engine.losses_under_subsets(
-            params,
-            documents[index],
-            config,
-            run,
-            fill_of_rows(fill, index),
-            inputs.scored(),
-            chunk=swept.chunk,
-            advance=lambda done, share=share: advance(done * share),
-        )
-    return loss[place]
+    sweep, count = inputs.sweep(job.config, documents, fill), len(documents)
+    told = lambda share: advance(share * count * len(replaced))
+    return -run_rows(sweep, count, job.params, replaced, job.budget, told)
 
 
 class _Fills:

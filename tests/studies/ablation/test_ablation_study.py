@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from jaxheads import runs
+from jaxheads.engine.chunks import distinct, whole_chunks
 from jaxheads.errors import UserError
 from jaxheads.heads import count_of, top
-from jaxheads.heads.sets import SetPlan, distinct, whole_chunks
+from jaxheads.heads.sets import SetPlan
 from jaxheads.icl.metrics import token_f1
 from jaxheads.icl.prompts import build_prompts
 from jaxheads.icl.tasks import load_task

@@ -13,7 +13,7 @@ from test_transitions import EARLY, LATE, OTHERS, trajectories
 
 from jaxheads import runs
 from jaxheads.__main__ import main
-from jaxheads.engine import sweeps
+from jaxheads.engine import passes
 from jaxheads.errors import UserError
 from jaxheads.models import gpt2, toy
 from jaxheads.scores import function_vector, induction
@@ -313,7 +313,7 @@ def test_every_seed_has_the_scores_of_its_prompts(training, dynamics):
         clean = draw_prompts(SOURCE, task, 4, 4, 0)
         moved = draw_prompts(SOURCE, task, 3, 4, 0, corrupt="permutation")
         given = (clean.tokens, clean.lengths)
-        heads = sweeps.last_heads(model.params, *given, model.config)
+        heads = passes.last_heads(model.params, *given, model.config)
         made = function_vector.effects(
             model.params, moved.tokens, moved.lengths, moved.targets,
             np.asarray(heads).mean(axis=1), model.config,
