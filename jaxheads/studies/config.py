@@ -78,6 +78,7 @@ class StudyConfig(Shared):
             **given: what all share, and configs of studies.
 
         Raises:
+            TypeError: an option that there is not, or of another kind.
             UserError: an option that makes no sense.
         """
         shared = {name: given.pop(name) for name in _SHARED if name in given}
@@ -88,6 +89,14 @@ class StudyConfig(Shared):
                 f"StudyConfig takes {', '.join((*_SHARED, 'protocol', *known))}, not "
                 f"{min(unknown)!r}"
             )
+        if twice := sorted(set(given) & set(studies or {})):
+            raise TypeError(f"{twice[0]} is given by its name and in studies: once")
+        for name, config in chosen.items():
+            if not isinstance(config, known[name]):
+                raise TypeError(
+                    f"{name} must be of {known[name].__name__}, but is "
+                    f"{type(config).__name__}"
+                )
         configs = {name: chosen.get(name, kind()) for name, kind in known.items()}
         object.__setattr__(self, "protocol", protocol)
         object.__setattr__(self, "studies", configs)

@@ -359,3 +359,14 @@ def test_a_count_that_no_machine_can_do_is_refused(kind, check):
             UserError, match=f"{option} (must be at most .*,000|takes an odd)"
         ):
             check(kind(**{field.name: 10**12}))
+
+
+def test_a_config_of_another_study_is_refused():
+    with pytest.raises(TypeError, match="ablation must be of AblationConfig, but is S"):
+        StudyConfig(ablation=ScoresConfig())  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="scores must be of ScoresConfig, but is dict"):
+        StudyConfig(studies={"scores": {"sequences": 3}})
+    with pytest.raises(TypeError, match="ablation is given by its name and in studies"):
+        StudyConfig(
+            studies={"ablation": AblationConfig()}, ablation=AblationConfig(draws=3)
+        )
