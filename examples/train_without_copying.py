@@ -16,7 +16,7 @@ from jaxheads.models import toy
 from jaxheads.training.config import EvidenceConfig, TrainConfig
 from jaxheads.training.data.function_mixture import FunctionMixture
 from jaxheads.training.loop import train
-from jaxheads.training.measures.measures import make_evidence
+from jaxheads.training.measures import make_evidence
 from jaxheads.training.trained import open_trained
 
 folder, steps = Path("runs/copying"), 600

@@ -39,7 +39,6 @@ OF_STUDIES = (
     *("claims", "claims_page", "figures", "findings", "page", "tables", "terminal"),
 )
 UPWARDS = {
-    ("report/page.py", "studies"),  # a type, known to whoever checks types
     # Public names, loaded when they are asked for.
     ("__init__.py", "heads"),
     ("__init__.py", "models"),

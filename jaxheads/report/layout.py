@@ -49,6 +49,28 @@ class Statement(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
+class HeadlineBar:
+    """One bar of the headline; lengths in percent of the track."""
+
+    label: str
+    colour: str
+    text: str
+    hint: str
+    start: float
+    length: float
+    low: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Headline:
+    """Bars at the head of a page that show one comparison at a glance."""
+
+    title: str
+    bars: list[HeadlineBar]
+
+
+@dataclasses.dataclass(frozen=True)
 class Topic:
     """What one study tells of a run; nothing, where the run is not its own.
 

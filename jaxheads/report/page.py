@@ -1,25 +1,74 @@
 """The page: sections put together from a loaded run and written as one file."""
 
 import base64
+import dataclasses
+import functools
 import hashlib
 import importlib.util
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jaxheads.errors import UserError
+from jaxheads.report import export, theme
+from jaxheads.report.figures import Figure
+from jaxheads.report.layout import Headline, Section, Statement
+from jaxheads.report.receipt import Facts
+from jaxheads.report.tables import Table
 from jaxheads.runs import write_text
-
-if TYPE_CHECKING:
-    from jaxheads.report.export import Format
-    from jaxheads.studies.page import Page
 
 FILE_NAME = "report.html"
 _EXTRAS = ("altair", "vl_convert", "jinja2")
 
 
-def render_page(content: "Page") -> str:
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """All that the template prints."""
+
+    title: str
+    model: str
+    facts: list[str]
+    verdict: str
+    headline: list[Headline]
+    statements: list[Statement]
+    sections: list[Section]
+    receipt: list[tuple[str, Facts]]
+    open_tables: list[Table]
+    folded_tables: list[Table]
+    config: str
+    head_rows: list[dict[str, Any]]
+
+    @functools.cached_property
+    def exports(self) -> list[export.Export]:
+        """Every chart, in the order of its number on the page."""
+        return export.exports(self.sections, self.head_rows)
+
+    def number(self, figure: Figure) -> int:
+        """Give a chart's number on the page."""
+        return next(n for n, one in enumerate(self.exports) if one.figure is figure)
+
+    def payload(self) -> dict[str, Any]:
+        """What the page's script reads."""
+        return {
+            "charts": [
+                {
+                    "spec": one.figure.spec,
+                    "renderer": one.figure.renderer,
+                    "title": one.title,
+                    "name": one.name,
+                    "width": one.width,
+                    "legend": one.legend,
+                    "csv": one.csv,
+                }
+                for one in self.exports
+            ],
+            "heads": self.head_rows,
+            "theme": theme.THEME,
+        }
+
+
+def render_page(content: Page) -> str:
     """Print a page that is put together; as ``render``."""
     _require_extras()
     import jinja2
@@ -49,7 +98,7 @@ def figures_folder(page: Path) -> Path:
     return page.parent / name
 
 
-def write_page(content: "Page", target: Path, figures: "Format | None") -> Path:
+def write_page(content: Page, target: Path, figures: export.Format | None) -> Path:
     """Write a page that is put together, and its figures if asked for.
 
     Args:
@@ -70,8 +119,6 @@ def write_page(content: "Page", target: Path, figures: "Format | None") -> Path:
     except OSError as problem:
         raise _unwritten(target, problem) from problem
     if figures is not None:
-        from jaxheads.report import export
-
         export.write_exports(content.exports, figures_folder(target), figures)
     return target
 

@@ -74,7 +74,8 @@ class StudyConfig(Shared):
 
         Args:
             protocol: see the attributes.
-            studies: configs by the names of studies; others may be given by name.
+            studies: configs by the names of studies; one that is given by name
+                replaces that of ``dataclasses.replace``.
             **given: what all share, and configs of studies.
 
         Raises:
@@ -89,8 +90,6 @@ class StudyConfig(Shared):
                 f"StudyConfig takes {', '.join((*_SHARED, 'protocol', *known))}, not "
                 f"{min(unknown)!r}"
             )
-        if twice := sorted(set(given) & set(studies or {})):
-            raise TypeError(f"{twice[0]} is given by its name and in studies: once")
         for name, config in chosen.items():
             if not isinstance(config, known[name]):
                 raise TypeError(

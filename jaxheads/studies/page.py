@@ -1,65 +1,14 @@
 """What stands on the page, in reading order; a part that the run lacks is left out."""
 
-import dataclasses
-import functools
 import json
-from typing import Any
 
-from jaxheads.report import export, receipt, tables, theme
-from jaxheads.report.figures import Figure
-from jaxheads.report.layout import Section, Statement
-from jaxheads.report.tables import Table
+from jaxheads.report import receipt, tables
+from jaxheads.report.page import Page
 from jaxheads.runs import Run
 from jaxheads.studies import claims, claims_page, registry
 from jaxheads.studies.ablation import findings
 from jaxheads.studies.scores.figures import head_rows
 from jaxheads.studies.scores.numbers import with_one_induction
-
-
-@dataclasses.dataclass(frozen=True)
-class Page:
-    """All that the template prints."""
-
-    title: str
-    model: str
-    facts: list[str]
-    verdict: str
-    headline: list[findings.Headline]
-    statements: list[Statement]
-    sections: list[Section]
-    receipt: list[tuple[str, receipt.Facts]]
-    open_tables: list[Table]
-    folded_tables: list[Table]
-    config: str
-    head_rows: list[dict[str, Any]]
-
-    @functools.cached_property
-    def exports(self) -> list[export.Export]:
-        """Every chart, in the order of its number on the page."""
-        return export.exports(self.sections, self.head_rows)
-
-    def number(self, figure: Figure) -> int:
-        """Give a chart's number on the page."""
-        return next(n for n, one in enumerate(self.exports) if one.figure is figure)
-
-    def payload(self) -> dict[str, Any]:
-        """What the page's script reads."""
-        return {
-            "charts": [
-                {
-                    "spec": one.figure.spec,
-                    "renderer": one.figure.renderer,
-                    "title": one.title,
-                    "name": one.name,
-                    "width": one.width,
-                    "legend": one.legend,
-                    "csv": one.csv,
-                }
-                for one in self.exports
-            ],
-            "heads": self.head_rows,
-            "theme": theme.THEME,
-        }
 
 
 def collect(run: Run) -> Page:

@@ -20,7 +20,7 @@ from jaxheads.models.parameters import num_params
 from jaxheads.training.checkpoints import Place, Saver, load_latest, step_name
 from jaxheads.training.config import TrainConfig
 from jaxheads.training.data.windows import EVALUATION_STREAM, Source
-from jaxheads.training.measures.measures import AXES
+from jaxheads.training.measures import AXES
 from jaxheads.training.result import describe
 from jaxheads.training.schedule import (
     NAMES,

@@ -8,7 +8,7 @@ from jaxheads.models import family
 from jaxheads.models.parameters import num_params
 from jaxheads.training.checkpoints import Place
 from jaxheads.training.config import TrainConfig
-from jaxheads.training.measures.measures import figure_dims, figure_unit
+from jaxheads.training.measures import figure_dims, figure_unit
 
 _NATS = ("loss", "all_loss")
 

@@ -21,7 +21,7 @@ from jaxheads.training.checkpoints import Place
 from jaxheads.training.choices import GENERATORS
 from jaxheads.training.config import EvidenceConfig, TrainConfig
 from jaxheads.training.data.windows import Source
-from jaxheads.training.measures.measures import TrainingEvidence, make_evidence
+from jaxheads.training.measures import TrainingEvidence, make_evidence
 from jaxheads.weights.model import Model, load
 from jaxheads.weights.store import from_json
 

@@ -15,6 +15,7 @@ from jaxheads.engine.devices import make_mesh
 from jaxheads.errors import UserError
 from jaxheads.models import toy
 from jaxheads.scores import copying
+from jaxheads.training import held_out as evidence_windows, probes as evidence_probes
 from jaxheads.training.config import EvidenceConfig, TrainConfig
 from jaxheads.training.data.automata import Family
 from jaxheads.training.data.function_mixture import COPYING, FunctionMixture
@@ -22,14 +23,10 @@ from jaxheads.training.data.languages import RegularLanguages
 from jaxheads.training.data.repeats import RepeatedTokens
 from jaxheads.training.data.successors import FixedSuccessors
 from jaxheads.training.data.windows import EVALUATION_STREAM, Windows
+from jaxheads.training.held_out import draw_windows
 from jaxheads.training.loop import train
-from jaxheads.training.measures import (
-    probes as evidence_probes,
-    windows as evidence_windows,
-)
-from jaxheads.training.measures.measures import figure_dims, figure_unit, make_evidence
-from jaxheads.training.measures.probes import draw_probes, probe_ids
-from jaxheads.training.measures.windows import draw_windows
+from jaxheads.training.measures import figure_dims, figure_unit, make_evidence
+from jaxheads.training.probes import draw_probes, probe_ids
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

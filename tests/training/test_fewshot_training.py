@@ -21,9 +21,9 @@ from jaxheads.training.data.repeats import RepeatedTokens
 from jaxheads.training.data.text_windows import TextWindows
 from jaxheads.training.data.token_store import tokenise
 from jaxheads.training.data.vocabulary import train_tokenizer
+from jaxheads.training.fewshot import draw_fewshot, fewshot_figures
 from jaxheads.training.loop import train
-from jaxheads.training.measures.fewshot import draw_fewshot, fewshot_figures
-from jaxheads.training.measures.measures import figure_dims, figure_unit, make_evidence
+from jaxheads.training.measures import figure_dims, figure_unit, make_evidence
 from jaxheads.training.trained import open_trained
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

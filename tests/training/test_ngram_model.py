@@ -15,8 +15,8 @@ from jaxheads.training.data.languages import (
     ngram_predictions,
     total_variation,
 )
-from jaxheads.training.measures.measures import figure_dims, figure_unit, make_evidence
-from jaxheads.training.measures.windows import run_windows
+from jaxheads.training.held_out import run_windows
+from jaxheads.training.measures import figure_dims, figure_unit, make_evidence
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

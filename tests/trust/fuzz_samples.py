@@ -57,7 +57,7 @@ from jaxheads.training.data.repeats import RepeatedTokens
 from jaxheads.training.data.token_store import open_store, tokenise
 from jaxheads.training.data.vocabulary import train_tokenizer
 from jaxheads.training.loop import train
-from jaxheads.training.measures.measures import make_evidence
+from jaxheads.training.measures import make_evidence
 from jaxheads.training.trained import open_trained
 from jaxheads.weights.checkpoint import Checkpoint
 from jaxheads.weights.convert import from_params, survey

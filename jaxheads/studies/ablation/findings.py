@@ -8,6 +8,7 @@ from jaxheads import statistics
 from jaxheads.heads import run_scores
 from jaxheads.heads.run_scores import Head
 from jaxheads.report import theme, words
+from jaxheads.report.layout import Headline, HeadlineBar
 from jaxheads.runs import Run
 from jaxheads.scores.config import PAIR
 from jaxheads.statistics import Interval
@@ -207,28 +208,6 @@ def agreement(run: Run) -> Agreement | None:
             fv, run_scores.top_mask(induction, count)
         ),
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class HeadlineBar:
-    """One bar of the headline; lengths in percent of the track."""
-
-    label: str
-    colour: str
-    text: str
-    hint: str
-    start: float
-    length: float
-    low: float
-    high: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Headline:
-    """The bars that show one comparison at a glance."""
-
-    title: str
-    bars: list[HeadlineBar]
 
 
 def headline(found: Findings) -> list[Headline]:

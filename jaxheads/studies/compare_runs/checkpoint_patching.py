@@ -28,7 +28,7 @@ from jaxheads.models.addition import Addition
 from jaxheads.models.forward import forward
 from jaxheads.scores import induction
 from jaxheads.scores.attention import attention_share
-from jaxheads.training.measures.probes import BUDGET_BYTES, Probes
+from jaxheads.training.probes import BUDGET_BYTES, Probes
 from jaxheads.training.trained import Trained
 
 WHAT = ("attention", "residual")

@@ -25,8 +25,8 @@ from jaxheads.models.forward import forward
 from jaxheads.models.metrics import probability
 from jaxheads.scores.attention import attention_shares
 from jaxheads.studies.compare_runs.head_tests import effects
-from jaxheads.training.measures.probes import BUDGET_BYTES, Probes
-from jaxheads.training.measures.windows import HeldOut
+from jaxheads.training.held_out import HeldOut
+from jaxheads.training.probes import BUDGET_BYTES, Probes
 from jaxheads.training.trained import Trained
 
 TARGETS = 16

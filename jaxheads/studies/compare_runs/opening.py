@@ -9,7 +9,7 @@ from jaxheads.errors import UserError
 from jaxheads.report import words
 from jaxheads.statistics.seeds import FEWEST
 from jaxheads.studies.compare_runs.config import ArmsConfig
-from jaxheads.training.measures.measures import TrainingEvidence
+from jaxheads.training.measures import TrainingEvidence
 from jaxheads.training.trained import Trained, open_all
 
 _NO_DIFFERENCE = (

@@ -10,9 +10,9 @@ import numpy as np
 from jaxheads import runs
 from jaxheads.studies.compare_runs.opening import Arms
 from jaxheads.training.data.function_mixture import TEXT, FunctionMixture
-from jaxheads.training.measures.measures import TrainingEvidence
-from jaxheads.training.measures.probes import head_figures, repetition_right
-from jaxheads.training.measures.windows import HeldOut, run_windows
+from jaxheads.training.held_out import HeldOut, run_windows
+from jaxheads.training.measures import TrainingEvidence
+from jaxheads.training.probes import head_figures, repetition_right
 from jaxheads.training.trained import Trained
 
 _LEFT_OUT = ("token_losses", "loss_by_position")

@@ -17,7 +17,7 @@ from jaxheads.studies.compare_runs.effects import find_effects
 from jaxheads.studies.compare_runs.opening import Arms, open_arms
 from jaxheads.studies.compare_runs.outcomes import curves, measure, shared
 from jaxheads.studies.doctor import examine_trained
-from jaxheads.training.measures.measures import figure_dims, figure_unit
+from jaxheads.training.measures import figure_dims, figure_unit
 from jaxheads.training.trained import Trained
 
 STUDY = "compare-runs"

@@ -27,7 +27,7 @@ from jaxheads.training.data.function_mixture import (
     unchanged_share,
 )
 from jaxheads.training.data.windows import EVALUATION_STREAM, Source
-from jaxheads.training.measures.probes import probe_ids
+from jaxheads.training.probes import probe_ids
 
 _OTHER = "_test"
 """After the name of a task: other prompts of it, on which answers are counted."""

@@ -8,6 +8,7 @@ from jaxheads.errors import UserError
 from jaxheads.heads import run_scores
 from jaxheads.report import receipt, words
 from jaxheads.report.layout import Section, Statement
+from jaxheads.report.page import Page
 from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run
 from jaxheads.statistics.claims import Claim
@@ -20,7 +21,6 @@ from jaxheads.studies.ablation.sentences import (
 )
 from jaxheads.studies.claims import of_run
 from jaxheads.studies.claims_page import SYMBOLS
-from jaxheads.studies.page import Page
 from jaxheads.studies.scores import tables as scores_tables
 from jaxheads.studies.scores.numbers import with_one_induction
 from jaxheads.studies.several_runs import sections

@@ -14,7 +14,7 @@ from jaxheads.studies.six_arguments.co_occurrence import HEADS
 from jaxheads.studies.six_arguments.config import MOST_STEPS
 from jaxheads.studies.six_arguments.curves import Curves
 from jaxheads.studies.six_arguments.removal import ablation_attribution, joint_ablation
-from jaxheads.training.measures.probes import head_figures
+from jaxheads.training.probes import head_figures
 from jaxheads.training.trained import Trained
 
 _MEASURED = ("copying", "prefix_matching", "previous_token")

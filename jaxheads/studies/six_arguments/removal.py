@@ -20,7 +20,7 @@ from jaxheads.models.forward import forward
 from jaxheads.models.metrics import log_probability
 from jaxheads.models.removal import Removed, remove_each_head
 from jaxheads.studies.six_arguments.ablation_and_mechanism import INDUCTION
-from jaxheads.training.measures.windows import HeldOut, mean_where
+from jaxheads.training.held_out import HeldOut, mean_where
 from jaxheads.training.step import over_runs
 from jaxheads.training.trained import Trained
 

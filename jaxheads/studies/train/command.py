@@ -15,7 +15,7 @@ from jaxheads.runs import Run, default_folder
 from jaxheads.studies.train.config import Train
 from jaxheads.training.choices import GENERATORS, choose_data, choose_model, read_text
 from jaxheads.training.loop import check_fit, train
-from jaxheads.training.measures.measures import make_evidence
+from jaxheads.training.measures import make_evidence
 
 WIDTH = 120
 """Of what is printed where no terminal says."""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxheads import runs
+from jaxheads.engine import sweeps
 from jaxheads.engine.chunks import distinct, whole_chunks
 from jaxheads.errors import UserError
 from jaxheads.heads import count_of, top
@@ -17,7 +18,6 @@ from jaxheads.icl.tasks import load_task
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward
 from jaxheads.scores.config import ScoresConfig
-from jaxheads.studies.ablation import study as few_shot
 from jaxheads.studies.ablation.config import AblationConfig
 from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.run import run_study
@@ -66,7 +66,7 @@ def made(model, tmp_path_factory):
         return whole_chunks(replaced, chunk)
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(few_shot, "whole_chunks", spy)
+    patch.setattr(sweeps, "whole_chunks", spy)
     out = tmp_path_factory.mktemp("ablation") / "run"
     run = run_study(model, STUDY, out, parts=PARTS)
     patch.undo()

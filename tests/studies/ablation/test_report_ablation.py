@@ -18,6 +18,7 @@ pytest.importorskip("vl_convert")
 from rich.console import Console
 
 from jaxheads.cli.tables import print_run
+from jaxheads.report.layout import Section
 from jaxheads.studies import page as sections
 from jaxheads.studies.ablation import curves, figures
 
@@ -38,7 +39,7 @@ def run() -> Run:
 
 
 @pytest.fixture(scope="module")
-def made(run: Run) -> dict[str, sections.Section]:
+def made(run: Run) -> dict[str, Section]:
     return {section.anchor: section for section in sections.collect(run).sections}
 
 

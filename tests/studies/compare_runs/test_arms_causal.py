@@ -27,10 +27,10 @@ from jaxheads.studies.compare_runs import (
 )
 from jaxheads.training.config import EvidenceConfig, TrainConfig
 from jaxheads.training.data.function_mixture import FunctionMixture
+from jaxheads.training.held_out import draw_windows
 from jaxheads.training.loop import train
-from jaxheads.training.measures.measures import make_evidence
-from jaxheads.training.measures.probes import Probes, head_figures
-from jaxheads.training.measures.windows import draw_windows
+from jaxheads.training.measures import make_evidence
+from jaxheads.training.probes import Probes, head_figures
 from jaxheads.training.trained import open_trained
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]

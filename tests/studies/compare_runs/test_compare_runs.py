@@ -44,9 +44,9 @@ from jaxheads.training.config import EvidenceConfig, TrainConfig
 from jaxheads.training.data.function_mixture import TEXT, FunctionMixture
 from jaxheads.training.data.repeats import RepeatedTokens
 from jaxheads.training.data.successors import FixedSuccessors
+from jaxheads.training.held_out import draw_windows
 from jaxheads.training.loop import train
-from jaxheads.training.measures.measures import make_evidence
-from jaxheads.training.measures.windows import draw_windows
+from jaxheads.training.measures import make_evidence
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 

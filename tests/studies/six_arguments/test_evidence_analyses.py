@@ -33,7 +33,7 @@ from jaxheads.studies.six_arguments.removal import (
 from jaxheads.training.config import EvidenceConfig, TrainConfig
 from jaxheads.training.data.repeats import RepeatedTokens
 from jaxheads.training.loop import train
-from jaxheads.training.measures.measures import make_evidence
+from jaxheads.training.measures import make_evidence
 from jaxheads.training.trained import open_trained
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]

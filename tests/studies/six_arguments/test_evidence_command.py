@@ -31,7 +31,7 @@ from jaxheads.studies.six_arguments.removal import (
 from jaxheads.training.config import EvidenceConfig, TrainConfig
 from jaxheads.training.data.repeats import RepeatedTokens
 from jaxheads.training.loop import train
-from jaxheads.training.measures.measures import make_evidence
+from jaxheads.training.measures import make_evidence
 from jaxheads.training.objectives import target_losses
 from jaxheads.training.trained import open_trained
 from jaxheads.weights.digest import params_sha256

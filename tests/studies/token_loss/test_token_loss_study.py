@@ -200,12 +200,12 @@ def test_sets_that_are_the_same_are_run_once(run, model, study, tmp_path, monkey
     config = changed(study, exclusion=0.0, values=("bos",), side_by_side=())
     given = []
 
-    def spy(params, documents, config, replaced, *rest, **keywords):
+    def spy(self, params, replaced, **keywords):
         given.append(len({heads.tobytes() for heads in replaced}))
-        return sweep(params, documents, config, replaced, *rest, **keywords)
+        return run_sweep(self, params, replaced, **keywords)
 
-    sweep = sweeps.losses_under_subsets
-    monkeypatch.setattr(sweeps, "losses_under_subsets", spy)
+    run_sweep = sweeps.Sweep.run
+    monkeypatch.setattr(sweeps.Sweep, "run", spy)
     again = run_study(
         model, config, tmp_path / "run", parts=("token_loss",), ranking=run
     )
@@ -366,7 +366,7 @@ def test_sets_with_the_same_first_layer_share_a_chunk(
     seen = []
 
     def spy(*arguments):
-        seen.append(int(arguments[7]))
+        seen.append(int(arguments[3]))
         return resumed(*arguments)
 
     resumed = sweeps.resumed_subsets

@@ -15,7 +15,7 @@ from jaxheads.training.data.automata import Family
 from jaxheads.training.data.languages import RegularLanguages
 from jaxheads.training.data.repeats import RepeatedTokens
 from jaxheads.training.loop import train
-from jaxheads.training.measures.measures import make_evidence
+from jaxheads.training.measures import make_evidence
 from jaxheads.training.trained import open_all, open_trained
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -16,6 +16,7 @@ from jaxheads.engine.chunks import chunks
 from jaxheads.engine.devices import data_parts, gather, mesh_of, split
 from jaxheads.errors import UserError
 from jaxheads.models.forward import forward
+from jaxheads.statistics.units import mean_where
 from jaxheads.training.data.function_mixture import COPYING, FunctionMixture
 from jaxheads.training.data.languages import RegularLanguages
 from jaxheads.training.data.repeats import RepeatedTokens
@@ -27,10 +28,9 @@ from jaxheads.training.data.windows import (
     Windows,
     seen_bigrams,
 )
-from jaxheads.training.measures.languages import language_figures, prompt_ngrams
-from jaxheads.training.measures.means import mean_where
-from jaxheads.training.measures.probes import BUDGET_BYTES
+from jaxheads.training.language_figures import language_figures, prompt_ngrams
 from jaxheads.training.objectives import target_losses
+from jaxheads.training.probes import BUDGET_BYTES
 from jaxheads.training.step import over_runs
 
 

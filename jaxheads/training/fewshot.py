@@ -20,7 +20,7 @@ from jaxheads.icl.prompts import build_prompts, encode_answers
 from jaxheads.icl.tasks import load_tasks
 from jaxheads.models.forward import forward
 from jaxheads.tokenizer.tokenizer import Tokenizer
-from jaxheads.training.measures.probes import BUDGET_BYTES
+from jaxheads.training.probes import BUDGET_BYTES
 from jaxheads.training.step import over_runs
 
 ALL = "all"

@@ -5,6 +5,7 @@ Beside the model stand 3-grams of the same prompts: what counting alone finds.
 
 import numpy as np
 
+from jaxheads.statistics.units import mean_where
 from jaxheads.training.data.languages import (
     RegularLanguages,
     distance_between,
@@ -13,7 +14,6 @@ from jaxheads.training.data.languages import (
     total_variation,
 )
 from jaxheads.training.data.windows import Source, Windows
-from jaxheads.training.measures.means import mean_where
 
 
 def prompt_ngrams(source: Source, windows: Windows) -> np.ndarray | None:

@@ -23,18 +23,18 @@ from jaxheads.errors import UserError
 from jaxheads.tokenizer.tokenizer import Tokenizer
 from jaxheads.training.config import EvidenceConfig
 from jaxheads.training.data.windows import Source
-from jaxheads.training.measures.fewshot import FewShot, draw_fewshot, fewshot_figures
-from jaxheads.training.measures.probes import (
-    Probes,
-    draw_probes,
-    head_figures,
-    repetition_figures,
-)
-from jaxheads.training.measures.windows import (
+from jaxheads.training.fewshot import FewShot, draw_fewshot, fewshot_figures
+from jaxheads.training.held_out import (
     HeldOut,
     draw_windows,
     run_windows,
     window_figures,
+)
+from jaxheads.training.probes import (
+    Probes,
+    draw_probes,
+    head_figures,
+    repetition_figures,
 )
 
 _NATS = ("icl_score", "token_loss", "loss", "early_loss", "late_loss")

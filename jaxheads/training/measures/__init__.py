@@ -1,1 +1,0 @@
-"""What a training is measured by at its evaluations."""
