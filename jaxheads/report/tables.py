@@ -1,9 +1,14 @@
-"""The page's tables, as plain text cells with an optional bar behind them."""
+"""Tables of the page and of the terminal: plain text cells, on the page with bars."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from jaxheads.report import words
 from jaxheads.runs import Run
+
+if TYPE_CHECKING:
+    from rich.table import Table as Printed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,10 +26,47 @@ class Table:
     """A table; columns from ``numbers`` on hold numbers and are set flush right."""
 
     caption: str
-    columns: list[str]
-    rows: list[list[Cell]]
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]  # of cells; a text given becomes one
     numbers: int = 1
     stacked: bool = False  # whether a cell's small text stands below, or before it
+
+    def __post_init__(self) -> None:
+        made = [[c if isinstance(c, Cell) else Cell(c) for c in r] for r in self.rows]
+        object.__setattr__(self, "rows", made)
+
+    def without(self, *names: str) -> "Table":
+        """The table less some columns, for which there is no room."""
+        keep = [n for n, name in enumerate(self.columns) if name not in names]
+        return dataclasses.replace(
+            self,
+            columns=[self.columns[n] for n in keep],
+            rows=[[row[n] for n in keep] for row in self.rows],
+            numbers=sum(n < self.numbers for n in keep),
+        )
+
+
+def printed(table: Table) -> "Printed":
+    """Make a table of the terminal, where only numbers keep their small text."""
+    from rich.table import Table as Printed
+    from rich.text import Text
+
+    made = Printed(title=Text(table.caption, "table.title") if table.caption else None)
+    columns = []
+    for n, name in enumerate(table.columns):
+        numbers = n >= table.numbers
+        shown = [f"{r[n].text} {r[n].small if numbers else ''}" for r in table.rows]
+        columns.append([Text(t.strip(" ").replace("\u00a0", " ")) for t in shown])
+        widest = max((cell.cell_len for cell in columns[-1]), default=0)
+        made.add_column(
+            Text(name),
+            justify="right" if numbers else "left",
+            overflow="fold",
+            no_wrap=numbers and len(name) <= widest,  # else its heading may break
+        )
+    for row in zip(*columns, strict=True):
+        made.add_row(*row)
+    return made
 
 
 def plan(run: Run) -> Table | None:
@@ -35,12 +77,12 @@ def plan(run: Run) -> Table | None:
     listed = listed + [{"part": part} for part in wall if part not in planned]
     rows = [
         [
-            Cell(str(row.get("part", "")).replace("_", " ")),
+            str(row.get("part", "")).replace("_", " "),
             *(
-                Cell(words.magnitude(row.get(name)))
+                words.magnitude(row.get(name))
                 for name in ("forwards", "tokens", "flops", "bytes")
             ),
-            Cell(_wall(wall.get(row.get("part")))),
+            _wall(wall.get(row.get("part"))),
         ]
         for row in listed
     ]

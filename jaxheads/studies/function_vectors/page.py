@@ -89,35 +89,8 @@ def _at_work(found: Executed) -> Section:
             Key(f"a third of the depth, layer {part['layer']}", "ink", "dashes"),
         ],
         rows=rows,
-        tables=[_conditions(found), _tasks(found), _facts(found)],
+        tables=[told.table(found), _tasks(found), _facts(found)],
     )
-
-
-def _conditions(found: Executed) -> Table:
-    rows = []
-    for kind, name in KINDS.items():
-        listed = found.conditions(kind)
-        for one in listed if kind == "shuffled" else listed[1:]:
-            cells = [
-                found.interval(one.right),
-                found.interval(one.right, "answered"),
-                found.interval(one.probability),
-            ]
-            shown = "as they are" if one.label == "clean prompts" else name
-            texts = [told.shown(cell) for cell in cells]
-            rows.append([Cell(shown), Cell(one.label), *map(Cell, texts)])
-    columns = ["demonstrations", "vector added", "accuracy, all prompts"]
-    columns += [_answered_title(found), "probability of the right token"]
-    return Table("Every condition, mean over tasks", columns, rows, 2)
-
-
-def _answered_title(found: Executed) -> str:
-    answered = int(found.right("clean").sum())
-    if not answered:
-        return (
-            "accuracy among prompts answered with clean demonstrations: there are none"
-        )
-    return f"accuracy, {words.plural(answered, 'prompt')} answered when clean"
 
 
 def _tasks(found: Executed) -> Table:

@@ -23,12 +23,7 @@ from jaxheads.studies.claims_page import SYMBOLS
 from jaxheads.studies.page import Page
 from jaxheads.studies.scores import tables as scores_tables
 from jaxheads.studies.scores.numbers import with_one_induction
-from jaxheads.studies.several_runs import sections
-from jaxheads.studies.several_runs.agreement import (
-    SeedAgreement,
-    claims_of_runs,
-    seed_agreement,
-)
+from jaxheads.studies.several_runs import agreement, sections
 from jaxheads.studies.several_runs.chart import axis
 from jaxheads.studies.several_runs.members import Member, differences, members
 
@@ -117,112 +112,9 @@ def _verdict(judged: list[list[Claim]]) -> str:
 
 def _statements(listed: list[Member]) -> list[Statement]:
     said = []
-    groups: dict[str, list[Member]] = {}
-    for member in listed:
-        groups.setdefault(member.params, []).append(member)
-    repeated = [group for group in groups.values() if len(group) > 1]
-    if repeated:
-        counts = ", ".join(f"{len(g)} of {g[0].model}" for g in repeated)
-        text = (
-            f"Runs of the same params ({counts}) stand at one place in the figures, as "
-            "their mean and range."
-        )
-        said.append(Statement("Same models", text))
-    found = differences(listed)
-    if found:
-        text = (
-            "The runs are not of one config, so that not only the model may be behind "
-            f"a difference. They differ in {', '.join(found)}."
-        )
-        said.append(Statement("What differs", text))
-    return said
-
-
-def _receipt(listed: list[Member]) -> list[tuple[str, receipt.Facts]]:
-    """Gather each run's facts, model, versions and device under its label."""
-    groups: list[tuple[str, receipt.Facts]] = []
-    for member in listed:
-        told: list[tuple[str, Any]] = [("folder", str(member.run.path))]
-        told += [fact for _, facts in receipt.facts(member.run) for fact in facts]
-        groups.append((member.label, told))
-    return groups
-
-
-def runs_table(listed: list[Member]) -> Section:
-    """List the runs: model, seed, what they do, and their first heads."""
-    quantity = next(
-        (m.measured["accuracy"].quantity for m in listed if "accuracy" in m.measured),
-        None,
-    )
-    rows = []
-    for member in listed:
-        model = member.run.result["model"]
-        size = member.num_params
-        row = [
-            Cell(member.label),
-            Cell(words.NONE if size is None else words.parameters(size)),
-            Cell(f"{member.total:,}", f"{model['num_layers']} x {model['num_heads']}"),
-            Cell(words.NONE if member.step is None else f"{member.step:,}"),
-            Cell(words.NONE if member.seed is None else str(member.seed)),
-        ]
-        if quantity:
-            row.append(Cell(_clean(member)))
-        row += [_leader(member, name) for name in PAIR]
-        rows.append(row)
-    columns = ["run", "parameters", "heads", "step", "seed"]
-    columns += [f"clean {quantity}"] if quantity else []
-    columns += [f"top {words.short(name)} head" for name in PAIR]
-    keep = [n for n in range(len(columns)) if any(_told(row[n]) for row in rows)]
-    return Section(
-        "runs",
-        "The runs",
-        "In order of size, step and seed. A head is written layer.head, both counted "
-        "from 0, with its score and standard error.",
-        tables=[
-            Table(
-                "Runs",
-                [columns[n] for n in keep],
-                [[row[n] for n in keep] for row in rows],
-                1,
-            )
-        ],
-    )
-
-
-def _told(cell: Cell) -> bool:
-    return cell.text != words.NONE
-
-
-def _clean(member: Member) -> str:
-    outcome = member.measured.get("accuracy")
-    if outcome is None or outcome.clean is None:
-        return words.NONE
-    return words.with_interval(*outcome.interval(outcome.clean))
-
-
-def _leader(member: Member, name: str) -> Cell:
-    found = member.found.leaders.get(name)
-    return (
-        Cell(words.head_score(found[0]), found[0].name) if found else Cell(words.NONE)
-    )
-
-
-def seeds(listed: list[Member]) -> Section | None:
-    """Say how far runs of one model agree, where a model has several."""
-    groups: dict[str, list[Member]] = {}
-    for member in listed:
-        groups.setdefault(member.params, []).append(member)
-    rows = []
-    for group in groups.values():
-        names = [name for name in PAIR if name in run_scores.names(group[0].run)]
-        for name in names if len(group) > 1 else []:
-            agreed = seed_agreement([member.run for member in group], name)
-            if agreed:
-                rows.append(_agreed(group[0].model, agreed))
-    if not rows:
+    made = agreement.table([member.run for member in listed])
+    if made is None:
         return None
-    columns = ["model", "score", "runs", "top head", "its score"]
-    columns += ["rank correlation", "top-2 % sets", "spread / reported error"]
     return Section(
         "seeds",
         "How the runs of one model agree",
@@ -231,29 +123,8 @@ def seeds(listed: list[Member]) -> Section | None:
         "mean over pairs. Last: standard deviation of the top heads' scores over runs "
         "in units of the standard error that the runs report, with its 95 % interval; "
         "1 where the reported errors are as large as they should be.",
-        tables=[Table("Agreement over runs", columns, rows, 2)],
+        tables=[made],
     )
-
-
-def _agreed(model: str, agreed: SeedAgreement) -> list[Cell]:
-    leaders = list(dict.fromkeys(agreed.leaders))
-    scores = agreed.leader_scores
-    low, high = words.aligned(min(scores), max(scores))
-    known = agreed.ratio == agreed.ratio
-    bounds = [words.number(v) for v in (agreed.ratio_low, agreed.ratio_high)]
-    return [
-        Cell(model),
-        Cell(words.short(agreed.score)),
-        Cell(str(len(agreed.leaders))),
-        Cell(", ".join(leaders)),
-        Cell(low if low == high else f"{low} to {high}"),
-        Cell(
-            words.number(agreed.rank_correlation),
-            f"lowest {words.number(agreed.lowest_rank_correlation)}",
-        ),
-        Cell(words.number(agreed.jaccard)),
-        Cell(words.number(agreed.ratio), " to ".join(bounds) if known else ""),
-    ]
 
 
 def claims_of(listed: list[Member], judged: list[list[Claim]]) -> Section | None:
@@ -266,12 +137,10 @@ def claims_of(listed: list[Member], judged: list[list[Claim]]) -> Section | None
         for claim in same:
             text, _ = claims_page.effect(claim)
             known = claim.verdict != "not measured"
-            said = (
-                f"{claims_page.SYMBOLS[claim.verdict]} {claim.verdict}" if known else ""
-            )
-            row.append(Cell(said or words.NONE, text if known else ""))
+            said = claims_page.marked(claim.verdict) if known else words.NONE
+            row.append(Cell(said, text if known else ""))
         rows.append(row)
-    together = claims_page.section(claims_of_runs([member.run for member in listed]))
+    together = claims_page.section(agreement.claims_of_runs([member.run for member in listed]))
     if not rows:
         return None
     return Section(
