@@ -52,20 +52,13 @@ def printed(table: Table) -> "Printed":
     from rich.text import Text
 
     made = Printed(title=Text(table.caption, "table.title") if table.caption else None)
-    columns = []
     for n, name in enumerate(table.columns):
-        numbers = n >= table.numbers
-        shown = [f"{r[n].text} {r[n].small if numbers else ''}" for r in table.rows]
-        columns.append([Text(t.strip(" ").replace("\u00a0", " ")) for t in shown])
-        widest = max((cell.cell_len for cell in columns[-1]), default=0)
-        made.add_column(
-            Text(name),
-            justify="right" if numbers else "left",
-            overflow="fold",
-            no_wrap=numbers and len(name) <= widest,  # else its heading may break
-        )
-    for row in zip(*columns, strict=True):
-        made.add_row(*row)
+        side = "right" if n >= table.numbers else "left"
+        made.add_column(Text(name), justify=side, overflow="fold")
+    for row in table.rows:
+        smalls = [f" {one.small}" * (n >= table.numbers) for n, one in enumerate(row)]
+        texts = [one.text + small for one, small in zip(row, smalls, strict=True)]
+        made.add_row(*(Text(t.rstrip(" ").replace("\u00a0", " ")) for t in texts))
     return made
 
 

@@ -38,9 +38,7 @@ def table(part: dict[str, Any]) -> Table:
             words.number(one["sign_agreement"]),
             worst_miss(one),
             f"{one['missed']} of {one['sample']}",
-            "none"
-            if one["all_verified"]
-            else f"at most {words.percent(one['bound'])}",
+            "none" if one["all_verified"] else f"at most {words.percent(one['bound'])}",
             words.seconds(one["estimate_s"]),
             words.seconds(one["exact_s"]),
         ]

@@ -189,30 +189,6 @@ def _sensitivity(found: dict[str, Any]) -> Table:
 
 def _steps(run: Run) -> Section:
     part = run.result["dynamics"]
-    measured = told.accuracy(run)
-    rows = []
-    for u, one in enumerate(part["steps"]):
-        flags = [
-            flag["kind"] for flag in part["flags"] if one["step"] in flag["steps"]
-        ]  # fmt: skip
-        origin = one["revision"] or one["source"].rsplit("/", 1)[-1]
-        commit = (one["commit"] or "")[:12]
-        rows.append(
-            [
-                Cell(f"{one['step']:,}"),
-                Cell(origin, commit),
-                Cell(one["params_sha256"][:12]),
-                Cell(", ".join(flags) or words.NONE),
-                *(Cell(told.leader(run, name, u)) for name in told.SCORES),
-                *(
-                    Cell(words.number(float(each.mean[u])))
-                    for each in measured.values()
-                ),
-                Cell(words.seconds(one["seconds"])),
-            ]
-        )
-    columns = ["step", "checkpoint", "weights", "flags", "leads induction", "leads FV"]
-    columns += [words.short(name) for name in measured] + ["took"]
     return Section(
         "steps",
         "Step by step",
@@ -220,5 +196,5 @@ def _steps(run: Run) -> Section:
         "(jaxheads report opens it). Weights: the beginning of their SHA-256; all "
         "of it stands in result.json.",
         facts=[words.sentence(f"{flag['text']}.") for flag in part["flags"]],
-        tables=[Table("Checkpoints", columns, rows, 4)],
+        tables=[told.table(run)],
     )

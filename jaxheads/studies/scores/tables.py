@@ -36,7 +36,8 @@ def _bar(value: float, among: np.ndarray) -> float:
     return max(0.0, float(value) / largest) if largest > 0 else 0.0
 
 
-def _task_cells(run: Run, name: str) -> list[Cell]:
+def task_cells(run: Run, name: str) -> list[Any]:
+    """What every table of tasks says of one: its name, kind and items."""
     info = (run.result.get("task_info") or {}).get(name, {})
     items = info.get("items")
     return [
@@ -53,7 +54,7 @@ def scoring_tasks(run: Run) -> Table | None:
         return None
     rows = []
     for task, name in enumerate(names):
-        row = _task_cells(run, name)
+        row = task_cells(run, name)
         info = (run.result.get("task_info") or {}).get(name, {})
         left = info.get("unchanged_share")
         row.append(Cell(words.NONE if left is None else words.percent(left)))

@@ -17,6 +17,8 @@ def lines(run: Run) -> Iterator[Table | str]:
     for start in range(0, len(names), _COLUMNS):
         some = names[start : start + _COLUMNS]
         tops = [run_scores.top_heads(run, name, _HEADS) for name in some]
-        columns = [[f"{one.name}  {words.head_score(one)}" for one in top] for top in tops]
+        columns = [
+            [f"{one.name}  {words.head_score(one)}" for one in top] for top in tops
+        ]
         title = "top heads (layer.head, mean ± standard error)"
         yield Table(title, [*map(words.short, some)], [*zip(*columns, strict=True)], 99)

@@ -140,7 +140,7 @@ def seed_agreement(
     ratio, low, high = _honesty(heads, len(runs))
     return SeedAgreement(
         score=name,
-        model=str(runs[0].result["model"].get("name") or "one model"),
+        model=str(runs[0].result["model"].get("name") or ""),
         seeds=tuple((run.result.get("config") or {}).get("seed") for run in runs),
         leaders=tuple(head_name(*_unflat(head, values)) for head in first),
         leader_scores=tuple(flat[at, first].tolist()),
@@ -218,7 +218,7 @@ def _row(agreed: SeedAgreement) -> list[str | Cell]:
     low, high = words.aligned(min(scores), max(scores))
     ratio = (agreed.ratio, agreed.ratio_low, agreed.ratio_high)
     return [
-        agreed.model,
+        agreed.model or words.NONE,
         words.short(agreed.score),
         str(len(agreed.leaders)),
         leaders + (" in all" if agreed.same_leader else ""),

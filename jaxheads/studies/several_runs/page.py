@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxheads.errors import UserError
-from jaxheads.heads import run_scores
 from jaxheads.report import receipt, words
 from jaxheads.report.layout import Section, Statement
 from jaxheads.report.tables import Cell, Table
@@ -112,6 +111,98 @@ def _verdict(judged: list[list[Claim]]) -> str:
 
 def _statements(listed: list[Member]) -> list[Statement]:
     said = []
+    groups: dict[str, list[Member]] = {}
+    for member in listed:
+        groups.setdefault(member.params, []).append(member)
+    repeated = [group for group in groups.values() if len(group) > 1]
+    if repeated:
+        counts = ", ".join(f"{len(g)} of {g[0].model}" for g in repeated)
+        text = (
+            f"Runs of the same params ({counts}) stand at one place in the figures, as "
+            "their mean and range."
+        )
+        said.append(Statement("Same models", text))
+    found = differences(listed)
+    if found:
+        text = (
+            "The runs are not of one config, so that not only the model may be behind "
+            f"a difference. They differ in {', '.join(found)}."
+        )
+        said.append(Statement("What differs", text))
+    return said
+
+
+def _receipt(listed: list[Member]) -> list[tuple[str, receipt.Facts]]:
+    """Gather each run's facts, model, versions and device under its label."""
+    groups: list[tuple[str, receipt.Facts]] = []
+    for member in listed:
+        told: list[tuple[str, Any]] = [("folder", str(member.run.path))]
+        told += [fact for _, facts in receipt.facts(member.run) for fact in facts]
+        groups.append((member.label, told))
+    return groups
+
+
+def runs_table(listed: list[Member]) -> Section:
+    """List the runs: model, seed, what they do, and their first heads."""
+    quantity = next(
+        (m.measured["accuracy"].quantity for m in listed if "accuracy" in m.measured),
+        None,
+    )
+    rows = []
+    for member in listed:
+        model = member.run.result["model"]
+        size = member.num_params
+        row = [
+            Cell(member.label),
+            Cell(words.NONE if size is None else words.parameters(size)),
+            Cell(f"{member.total:,}", f"{model['num_layers']} x {model['num_heads']}"),
+            Cell(words.NONE if member.step is None else f"{member.step:,}"),
+            Cell(words.NONE if member.seed is None else str(member.seed)),
+        ]
+        if quantity:
+            row.append(Cell(_clean(member)))
+        row += [_leader(member, name) for name in PAIR]
+        rows.append(row)
+    columns = ["run", "parameters", "heads", "step", "seed"]
+    columns += [f"clean {quantity}"] if quantity else []
+    columns += [f"top {words.short(name)} head" for name in PAIR]
+    keep = [n for n in range(len(columns)) if any(_told(row[n]) for row in rows)]
+    return Section(
+        "runs",
+        "The runs",
+        "In order of size, step and seed. A head is written layer.head, both counted "
+        "from 0, with its score and standard error.",
+        tables=[
+            Table(
+                "Runs",
+                [columns[n] for n in keep],
+                [[row[n] for n in keep] for row in rows],
+                1,
+            )
+        ],
+    )
+
+
+def _told(cell: Cell) -> bool:
+    return cell.text != words.NONE
+
+
+def _clean(member: Member) -> str:
+    outcome = member.measured.get("accuracy")
+    if outcome is None or outcome.clean is None:
+        return words.NONE
+    return words.with_interval(*outcome.interval(outcome.clean))
+
+
+def _leader(member: Member, name: str) -> Cell:
+    found = member.found.leaders.get(name)
+    return (
+        Cell(words.head_score(found[0]), found[0].name) if found else Cell(words.NONE)
+    )
+
+
+def seeds(listed: list[Member]) -> Section | None:
+    """Say how far runs of one model agree, where a model has several."""
     made = agreement.table([member.run for member in listed])
     if made is None:
         return None
@@ -140,7 +231,8 @@ def claims_of(listed: list[Member], judged: list[list[Claim]]) -> Section | None
             said = claims_page.marked(claim.verdict) if known else words.NONE
             row.append(Cell(said, text if known else ""))
         rows.append(row)
-    together = claims_page.section(agreement.claims_of_runs([member.run for member in listed]))
+    several = [member.run for member in listed]
+    together = claims_page.section(agreement.claims_of_runs(several))
     if not rows:
         return None
     return Section(

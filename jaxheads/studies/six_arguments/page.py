@@ -17,7 +17,7 @@ from jaxheads.studies.six_arguments import (
     heads_figures,
     heads_page,
 )
-from jaxheads.studies.six_arguments.figures import told
+from jaxheads.studies.six_arguments.answers import told
 from jaxheads.studies.six_arguments.heads_figures import Part
 
 
@@ -126,16 +126,8 @@ def _formed(part: Part, found: dict[str, Any]) -> list[Cell]:
         Cell(part.name),
         Cell(f"{found['overlap']['icl_score']} of {found['heads']}"),
         Cell(f"{found['overlap']['loss_bump']} of {found['heads']}"),
-        Cell(_mean(found["formed_mean"])),
+        Cell(answers.mean(found["formed_mean"])),
     ]
-
-
-def _mean(made: dict[str, Any] | None) -> str:
-    if made is None:
-        return words.NONE
-    if made["low"] is None:
-        return words.number(made["mean"])
-    return words.with_interval(made["mean"], made["low"], made["high"])
 
 
 def _co_perturbation(run: Run, given: list[Part]) -> Section:
@@ -194,8 +186,8 @@ def _continuity(run: Run, given: list[Part]) -> Section:
                 Cell(part.name),
                 Cell(f"{about['layers']} layers, width {about['width']}"),
                 Cell(words.parameters(about["num_params"])),
-                Cell(_mean(row["icl_score"])),
-                Cell(_mean(row["top_prefix"])),
+                Cell(answers.mean(row["icl_score"])),
+                Cell(answers.mean(row["top_prefix"])),
                 Cell(date),
             ]
         )
