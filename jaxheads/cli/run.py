@@ -176,8 +176,8 @@ def _run_on_model(command: StudyCommand, console: Console) -> "runs.Run":
         parts = tuple(part for part in parts if part != "scores")
 
     from jaxheads.engine.devices import make_mesh
-    from jaxheads.engine.progress import StudyBars, status
-    from jaxheads.studies.run import run_study
+    from jaxheads.engine.progress import status
+    from jaxheads.studies.run import StudyBars, run_study
     from jaxheads.weights.model import load
 
     with status(console, f"loading {command.source}"):

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxheads.report import words
-from jaxheads.runs import Run
 
 if TYPE_CHECKING:
     from rich.table import Table as Printed
@@ -62,26 +61,26 @@ def printed(table: Table) -> "Printed":
     return made
 
 
-def plan(run: Run) -> Table | None:
-    """Set the planned work against the seconds that it took."""
-    listed = (run.result.get("plan") or {}).get("rows") or []
-    wall = run.result.get("wall_s") or {}
-    planned = [str(row.get("part", "")) for row in listed]
-    listed = listed + [{"part": part} for part in wall if part not in planned]
-    rows = [
-        [
-            str(row.get("part", "")).replace("_", " "),
-            *(
-                words.magnitude(row.get(name))
-                for name in ("forwards", "tokens", "flops", "bytes")
-            ),
-            _wall(wall.get(row.get("part"))),
-        ]
-        for row in listed
-    ]
-    columns = ["part", "forwards", "tokens", "FLOPs", "bytes", "wall time"]
-    return Table("Plan and time", columns, rows) if rows else None
+def plan(rows: Sequence[dict[str, Any]], wall: dict[str, float], caption: str) -> Table:
+    """Set planned work, as a run states it, against the seconds that it took by part.
 
-
-def _wall(value: float | None) -> str:
-    return words.NONE if value is None else words.seconds(value)
+    What was not planned and took time has a row, too.
+    """
+    planned = [row["part"] for row in rows]
+    made = []
+    for row in [*rows, *({"part": part} for part in wall if part not in planned)]:
+        chunks = [str(one["chunk"]) for one in row.get("programs", ())]
+        seconds = (row.get("expected_s"), wall.get(row["part"]))
+        made.append(
+            [
+                row["part"].replace("_", " "),
+                *(
+                    words.magnitude(row.get(name))
+                    for name in ("forwards", "tokens", "flops", "bytes")
+                ),
+                " ".join(dict.fromkeys(chunks)) or words.NONE,
+                *(words.NONE if s is None else words.seconds(s) for s in seconds),
+            ]
+        )
+    columns = ["part", "forwards", "tokens", "FLOPs", "bytes", "at once", "expected"]
+    return Table(caption, [*columns, "wall time"], made)

@@ -116,17 +116,17 @@ def every_set(run: Run, measured: Iterable[Outcome], caption: str) -> Table | No
         change = entry.get("largest_change")
         rows.append(
             [
-                Cell(str(entry.get("name", n))),
-                Cell(words.short(str(entry.get("ranking", "none")))),
-                Cell(mode + (f" to {words.short(matched)}" if matched else "")),
-                Cell(str(entry.get("value") or words.NONE)),
-                Cell(words.percent(float(entry.get("fraction", 0)))),
-                Cell(f"{int(measured[0].replaced[n]):,}"),
-                Cell(str(entry.get("draw", 0))),
+                str(entry.get("name", n)),
+                words.short(str(entry.get("ranking", "none"))),
+                mode + (f" to {words.short(matched)}" if matched else ""),
+                str(entry.get("value") or words.NONE),
+                words.percent(float(entry.get("fraction", 0))),
+                f"{int(measured[0].replaced[n]):,}",
+                str(entry.get("draw", 0)),
             ]
-            + [Cell(words.with_interval(*one.interval(n))) for one in measured]
-            + [Cell(words.number(one.medians[n])) for one in by_document]
-            + [Cell(words.number(change) if change is not None else words.NONE)]
+            + [words.with_interval(*one.interval(n)) for one in measured]
+            + [words.number(one.medians[n]) for one in by_document]
+            + [(words.number(change) if change is not None else words.NONE)]
         )
     columns = ["set", "ranking", "mode", "value", "share", "replaced", "draw"]
     columns += [one.quantity for one in measured]

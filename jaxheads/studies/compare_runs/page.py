@@ -113,7 +113,7 @@ def _claims(run: Run) -> Section:
     rules = Table(
         "How each claim is judged",
         ["claim", "effect and test"],
-        [[Cell(one.statement), Cell(one.rule)] for one in claims_of(run)[0]],
+        [[one.statement, one.rule] for one in claims_of(run)[0]],
         99,
     )
     return Section(
@@ -206,11 +206,11 @@ def _mcnemar(run: Run, found: Sequence[Effect]) -> Table:
     rows = [
         [
             Cell(title(one.name), drawn.names(run)[one.arm] if several else ""),
-            Cell(str(seed)),
-            Cell(f"{one.only_reference[n]:,}"),
-            Cell(f"{one.only_other[n]:,}"),
-            Cell(words.p_value(one.mcnemar[n])),
-            Cell(words.p_value(one.mcnemar_adjusted[n])),
+            str(seed),
+            f"{one.only_reference[n]:,}",
+            f"{one.only_other[n]:,}",
+            words.p_value(one.mcnemar[n]),
+            words.p_value(one.mcnemar_adjusted[n]),
         ]
         for one in found
         for n, seed in enumerate(seeds)

@@ -4,7 +4,7 @@ from typing import Any
 
 from jaxheads.report import words
 from jaxheads.report.layout import Key, Row, Section, Statement
-from jaxheads.report.tables import Cell, Table
+from jaxheads.report.tables import Table
 from jaxheads.runs import Run
 from jaxheads.statistics.seeds import NOTE
 from jaxheads.studies.dynamics.findings import NO_CAUSE, answered, date, first_claim
@@ -167,14 +167,14 @@ def _transitions(run: Run) -> Section:
         strict = asked["silent"] and asked["overtakes"]
         counted.append(
             [
-                Cell(f"top {words.percent(asked['final_share'])}"),
-                Cell(f"top {words.percent(asked['early_share'])}"),
-                Cell("yes" if strict else "no"),
-                Cell(f"{told['count']} of {sum(told['shown'])}"),
-                Cell(", ".join(map(str, told["each"]))),
-                Cell(f"{sum(told['shown'])} of {sum(told['of'])}"),
-                *(Cell(words.number(value)) for value in told["expected"].values()),
-                *(Cell(words.number(value)) for value in told["p_value"].values()),
+                f"top {words.percent(asked['final_share'])}",
+                f"top {words.percent(asked['early_share'])}",
+                "yes" if strict else "no",
+                f"{told['count']} of {sum(told['shown'])}",
+                ", ".join(map(str, told["each"])),
+                f"{sum(told['shown'])} of {sum(told['of'])}",
+                *(words.number(value) for value in told["expected"].values()),
+                *(words.number(value) for value in told["p_value"].values()),
             ]
         )
     columns = ["FV heads of the end", "early induction heads"]

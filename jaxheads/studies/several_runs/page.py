@@ -153,38 +153,32 @@ def runs_table(listed: list[Member]) -> Section:
         model = member.run.result["model"]
         size = member.num_params
         row = [
-            Cell(member.label),
-            Cell(words.NONE if size is None else words.parameters(size)),
+            member.label,
+            words.NONE if size is None else words.parameters(size),
             Cell(f"{member.total:,}", f"{model['num_layers']} x {model['num_heads']}"),
-            Cell(words.NONE if member.step is None else f"{member.step:,}"),
-            Cell(words.NONE if member.seed is None else str(member.seed)),
+            words.NONE if member.step is None else f"{member.step:,}",
+            words.NONE if member.seed is None else str(member.seed),
         ]
         if quantity:
-            row.append(Cell(_clean(member)))
+            row.append(_clean(member))
         row += [_leader(member, name) for name in PAIR]
         rows.append(row)
     columns = ["run", "parameters", "heads", "step", "seed"]
     columns += [f"clean {quantity}"] if quantity else []
     columns += [f"top {words.short(name)} head" for name in PAIR]
-    keep = [n for n in range(len(columns)) if any(_told(row[n]) for row in rows)]
+    table = Table("Runs", columns, rows)
+    empty = [
+        name
+        for n, name in enumerate(columns)
+        if all(row[n].text == words.NONE for row in table.rows)
+    ]
     return Section(
         "runs",
         "The runs",
         "In order of size, step and seed. A head is written layer.head, both counted "
         "from 0, with its score and standard error.",
-        tables=[
-            Table(
-                "Runs",
-                [columns[n] for n in keep],
-                [[row[n] for n in keep] for row in rows],
-                1,
-            )
-        ],
+        tables=[table.without(*empty)],
     )
-
-
-def _told(cell: Cell) -> bool:
-    return cell.text != words.NONE
 
 
 def _clean(member: Member) -> str:

@@ -53,7 +53,7 @@ def rules(run: Run) -> list[Table]:
     if "evidence" not in run.result:
         return []
     rows = [
-        [Cell(f"{one['argument']} {one['name']}"), Cell(one["rule"])]
+        [f"{one['argument']} {one['name']}", one["rule"]]
         for one in told(run)["arguments"]
     ]
     return [Table("How each argument is decided", ["argument", "rule"], rows, 99)]
