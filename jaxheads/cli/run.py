@@ -176,8 +176,8 @@ def _run_on_model(command: StudyCommand, console: Console) -> "runs.Run":
         parts = tuple(part for part in parts if part != "scores")
 
     from jaxheads.engine.devices import make_mesh
-    from jaxheads.engine.progress import StudyBars, status
-    from jaxheads.studies.run import run_study
+    from jaxheads.engine.progress import status
+    from jaxheads.studies.run import StudyBars, run_study
     from jaxheads.weights.model import load
 
     with status(console, f"loading {command.source}"):
@@ -218,12 +218,14 @@ def _report(command: Report, console: Console) -> None:
             f"a page on {len(loaded)} runs belongs to none of their folders: give its "
             "file, such as --out page.html"
         )
-    from jaxheads.cli.tables import print_seeds
+    from jaxheads.report.tables import printed
     from jaxheads.studies.report import write_comparison
+    from jaxheads.studies.several_runs import agreement
 
     with _page_alone(command.out):
         page = write_comparison(loaded, command.out, command.figures)
-    print_seeds(loaded, _wide_console(120))
+    if seeds := agreement.table(loaded):
+        _wide_console(120).print(printed(seeds))
     _say_page(page, command.figures, console)
 
 

@@ -1,34 +1,26 @@
 """A finished run, or a comparison of two rankings, as tables in the terminal."""
 
-from collections.abc import Sequence
-
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from jaxheads.heads.comparison import Comparison
-from jaxheads.report import words
+from jaxheads.report.tables import Table, printed
 from jaxheads.runs import Run
-from jaxheads.studies import registry
+from jaxheads.studies import claims_page, registry
 from jaxheads.studies.ablation import first_tokens
 from jaxheads.studies.claims import of_run
-from jaxheads.studies.claims_page import SYMBOLS, effect
-from jaxheads.studies.several_runs.agreement import (
-    SeedAgreement,
-    by_model,
-    seed_agreement,
-)
 
 
 def print_run(run: Run, console: Console) -> None:
     """Print what each study found, what its tasks can tell, and the claims."""
     for terminal in registry.files("terminal").values():
         for line in terminal.lines(run):
-            console.print(line, highlight=None if isinstance(line, Table) else False)
+            line = printed(line) if isinstance(line, Table) else line
+            console.print(line, highlight=False)
     if told_apart := first_tokens.say(run):
         console.print(told_apart, highlight=False, soft_wrap=True)
     if (judged := claims(run)) is not None:
-        console.print(judged)
+        console.print(printed(judged))
 
 
 def print_comparison(made: Comparison, console: Console) -> None:
@@ -47,13 +39,10 @@ def print_comparison(made: Comparison, console: Console) -> None:
     for note in made.notes:
         console.print(Text(f"note      {note}"), soft_wrap=True)
     what = "magnitude" if made.by == "magnitude" else "score"
-    table = Table(title=f"top heads by {what}; in brackets: by chance")
-    table.add_column("")
-    for one in made.tops:
-        table.add_column(f"top {one.fraction:.3g}", justify="right")
-    for label, cell in _ROWS.items():
-        table.add_row(label, *(cell(one) for one in made.tops))
-    console.print(table)
+    columns = ["", *(f"top {one.fraction:.3g}" for one in made.tops)]
+    rows = [[name, *map(cell, made.tops)] for name, cell in _ROWS.items()]
+    title = f"top heads by {what}; in brackets: by chance"
+    console.print(printed(Table(title, columns, rows)))
 
 
 def _with_chance(name: str, form="{:.2f}".format):
@@ -84,49 +73,7 @@ _ROWS = {
 
 
 def claims(run: Run) -> Table | None:
-    """Make the table of a run's claims; None where it measures none."""
+    """The page's table of a run's claims, less its words; None where none is there."""
     judged = [one for one in of_run(run) if one.verdict != "not measured"]
-    if not judged:
-        return None
-    table = Table(title="the papers' claims (effect: positive where right, 95 %)")
-    for name in ("claim", "verdict"):
-        table.add_column(name, no_wrap=name == "verdict")
-    for name in ("effect", "adjusted p"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for one in judged:
-        value, unit = effect(one)
-        table.add_row(
-            one.statement,
-            f"{SYMBOLS[one.verdict]} {one.verdict}",
-            f"{value} {unit}",
-            words.p_value(one.p_adjusted),
-        )
-    return table
-
-
-def print_seeds(several: Sequence[Run], console: Console) -> None:
-    """Print how far runs of one model agree that differ in seed; nothing for others."""
-    for runs in by_model(several).values():
-        names = [name for name in runs[0].result.get("scores", {}) if len(runs) > 1]
-        found = [one for name in names if (one := seed_agreement(runs, name))]
-        if found:
-            console.print(_seeds(found))
-
-
-def _seeds(found: list[SeedAgreement]) -> Table:
-    table = Table(title=f"{found[0].model or 'one model'}: {len(found[0].seeds)} runs")
-    for name in ("score", "top head of each run"):
-        table.add_column(name)
-    columns = ("Spearman", "Jaccard of the top 2 %", "deviation / reported error")
-    for name in columns:
-        table.add_column(name, justify="right")
-    for one in found:
-        ratio = (one.ratio, one.ratio_low, one.ratio_high)
-        table.add_row(
-            words.short(one.score),
-            one.leaders[0] + " in all" if one.same_leader else " ".join(one.leaders),
-            f"{one.rank_correlation:.2f} (lowest {one.lowest_rank_correlation:.2f})",
-            f"{one.jaccard:.2f}",
-            "{:.2f} [{:.2f}, {:.2f}]".format(*ratio),
-        )
-    return table
+    made = claims_page.table(judged).without("evidence", claims_page.FOUND)
+    return made if judged else None

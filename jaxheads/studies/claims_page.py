@@ -20,7 +20,30 @@ SYMBOLS = {
 }
 
 
-_FOUND = "found in 80 % of runs from"
+FOUND = "found in 80 % of runs from"
+_MEASURED = "Claims that this run measures (effect: positive where right)"
+
+
+def table(judged: Sequence[Claim], caption: str = _MEASURED) -> Table:
+    """A row a claim, as it was judged."""
+    columns = ["claim", "verdict", "evidence", "effect [95 %]", "adjusted p", FOUND]
+    rows = [
+        [
+            Cell(one.statement, one.source),
+            marked(one.verdict),
+            Cell(one.evidence, _over(one)),
+            Cell(*effect(one)),
+            words.p_value(one.p_adjusted),
+            words.number(one.detectable),
+        ]
+        for one in judged
+    ]
+    return Table(caption, columns, rows, 3, stacked=True)
+
+
+def marked(verdict: str) -> str:
+    """A verdict behind its symbol, never broken."""
+    return f"{SYMBOLS[verdict]} {verdict}".replace(" ", "\u00a0")
 
 
 def quote(claim: Claim) -> str:
@@ -41,16 +64,7 @@ def section(made: list[Claim]) -> Section | None:
     measured = [claim for claim in made if claim.verdict != "not measured"]
     if not measured:
         return None
-    rules = Rules()
-    tables = [
-        Table(
-            "Claims that this run measures",
-            ["claim", "verdict", "evidence", "effect [95 %]", "adjusted p", _FOUND],
-            [_row(claim) for claim in measured],
-            3,
-            stacked=True,
-        )
-    ]
+    rules, tables = Rules(), [table(measured)]
     if len(measured) < len(made):
         tables.append(_missing([one for one in made if one not in measured]))
     return Section(
@@ -85,7 +99,7 @@ def figure_numbers(run: Run) -> list[Table]:
 def rules(made: list[Claim]) -> list[Table]:
     """Say how each measured claim is judged."""
     rows = [
-        [Cell(one.statement), Cell(one.rule), Cell(one.family), Cell(_p(one.p))]
+        [one.statement, one.rule, one.family, words.p_value(one.p)]
         for one in made
         if one.verdict != "not measured"
     ]
@@ -108,17 +122,6 @@ def counted(made: Sequence[Claim]) -> str:
     )
 
 
-def _row(claim: Claim) -> list[Cell]:
-    return [
-        Cell(claim.statement, claim.source),
-        Cell(f"{SYMBOLS[claim.verdict]} {claim.verdict}".replace(" ", "\u00a0")),
-        Cell(claim.evidence, _over(claim)),
-        Cell(*effect(claim)),
-        Cell(_p(claim.p_adjusted)),
-        Cell(words.number(claim.detectable)),
-    ]
-
-
 def _over(claim: Claim) -> str:
     """Say what a row's interval and its test vary."""
     if not claim.over:
@@ -137,32 +140,23 @@ def effect(claim: Claim) -> tuple[str, str]:
     return words.with_interval(claim.effect, claim.low, claim.high), claim.unit
 
 
-def _p(value: float) -> str:
-    return words.p_value(value)
-
-
 def _missing(made: list[Claim]) -> Table:
-    rows = [[Cell(one.statement, one.source), Cell(one.needs)] for one in made]
-    return Table(
-        "Claims that this run does not measure",
-        ["claim", "it takes"],
-        rows,
-        99,
-        stacked=True,
-    )
+    rows = [[Cell(one.statement, one.source), one.needs] for one in made]
+    caption = "Claims that this run does not measure"
+    return Table(caption, ["claim", "it takes"], rows, 99, stacked=True)
 
 
-def _number(one: Number) -> list[Cell]:
+def _number(one: Number) -> list[str]:
     value = words.number(one.value)
     if one.low == one.low:
         value = words.with_interval(one.value, one.low, one.high)
     return [
-        Cell(words.sentence(one.label)),
-        Cell(one.over or words.NONE),
-        Cell(one.figure),
-        Cell(value),
-        Cell(words.number(one.chance)),
-        Cell(_p(one.p)),
+        words.sentence(one.label),
+        one.over or words.NONE,
+        one.figure,
+        value,
+        words.number(one.chance),
+        words.p_value(one.p),
     ]
 
 
@@ -206,13 +200,13 @@ def sensitivity_section(run: Run) -> Section | None:
     )
 
 
-def _setting(one: sensitivity.Setting) -> list[Cell]:
+def _setting(one: sensitivity.Setting) -> list[str]:
     measured = one.gap
     cells = [
-        Cell(one.setting + (" (usual)" if one.usual else "")),
-        Cell(words.with_interval(measured.effect, measured.low, measured.high)),
-        Cell(_p(one.p_adjusted)),
+        one.setting + (" (usual)" if one.usual else ""),
+        words.with_interval(measured.effect, measured.low, measured.high),
+        words.p_value(one.p_adjusted),
     ]
     for interval in (one.fv_random, one.induction_random):
-        cells.append(Cell(words.with_interval(*interval) if interval else words.NONE))
+        cells.append(words.with_interval(*interval) if interval else words.NONE)
     return cells

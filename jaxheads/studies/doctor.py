@@ -17,8 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from jaxheads.engine import sweeps
 from jaxheads.engine.devices import gather, mesh_of, replicate
@@ -33,6 +31,7 @@ from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import forward, generate, prefill
 from jaxheads.models.layer_scan import exact_products
 from jaxheads.models.metrics import log_probability
+from jaxheads.report.tables import Table, printed
 from jaxheads.runs import finite
 from jaxheads.studies.ablation.first_tokens import CROWDED
 from jaxheads.tokenizer.tokenizer import Tokenizer
@@ -670,24 +669,21 @@ def _told(checks: Sequence[Check], dtype: str) -> list[dict[str, Any]]:
 
 def print_checks(checks: Sequence[Check], console: Console) -> None:
     """Print a row a check, and below where one fails."""
-    table = Table()
-    for name in ("check", "compared"):
-        table.add_column(name)
-    for name in ("largest difference", "allowed"):
-        table.add_column(name, justify="right")
-    table.add_column("")
-    said: dict[bool | None, str | Text] = {
-        True: "holds",
-        False: Text("does not hold", style="red"),
-        None: "not asked",
-    }
-    for check in checks:
-        numbers = [
-            "" if value is None else f"{value:.2g}"
-            for value in (check.difference, check.tolerance)
+    said = {True: "holds", False: "does not hold", None: "not asked"}
+    rows = [
+        [
+            check.name,
+            check.compared,
+            said[check.holds],
+            *(
+                "" if value is None else f"{value:.2g}"
+                for value in (check.difference, check.tolerance)
+            ),
         ]
-        table.add_row(check.name, check.compared, *numbers, said[check.holds])
-    console.print(table)
+        for check in checks
+    ]
+    columns = ["check", "compared", "", "largest difference", "allowed"]
+    console.print(printed(Table("", columns, rows, 3)))
     for check in checks:
         if check.holds is None:
             console.print(f"{check.name}: not asked, {check.where}")

@@ -27,6 +27,11 @@ def collect(run: Run) -> Page:
     folded = [table for topic in topics for table in topic.folded]
     folded = [*claims_page.rules(judged), *claims_page.figure_numbers(run), *folded]
     model, result = run.result["model"], run.result
+    rows, wall = (
+        (result.get("plan") or {}).get("rows") or [],
+        result.get("wall_s") or {},
+    )
+    planned = tables.plan(rows, wall, "Plan and time") if rows or wall else None
     return Page(
         title=result.get("title") or "Which attention heads carry in-context learning?",
         model=str(model.get("name") or model["source"]),
@@ -36,7 +41,7 @@ def collect(run: Run) -> Page:
         statements=[said for topic in topics for said in topic.statements],
         sections=[section for section in made if section],
         receipt=receipt.facts(run),
-        open_tables=[table for table in (*open_tables, tables.plan(run)) if table],
+        open_tables=[table for table in (*open_tables, planned) if table],
         folded_tables=[table for table in folded if table],
         config=json.dumps(result.get("config") or {}, indent=2, ensure_ascii=False),
         head_rows=head_rows(run),

@@ -1,12 +1,16 @@
 """Studies of a model in one run folder: plan, run, receipt."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from jaxheads import runs
 from jaxheads.engine import memory, plan
-from jaxheads.engine.progress import Progress
+from jaxheads.engine.progress import Progress, bars, duration
+from jaxheads.report import tables
 from jaxheads.runs import processes
 from jaxheads.studies import registry
 from jaxheads.studies.config import StudyConfig
@@ -187,3 +191,49 @@ def fitted(
             memory.refuse_what_cannot_fit(fits, budget, advice)
         planned[name] = plan.Part(costs[name], tuple(fits))
     return planned
+
+
+class StudyBars(contextlib.AbstractContextManager):
+    """Shows a study's plan, then a bar for each part.
+
+    Attributes:
+        progress: to hand to ``run_study``.
+    """
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._bars = bars(console, 10)
+        self._tasks: dict[str, Any] = {}
+        self._current = ""
+        self.progress = Progress(self._planned, self._started, self._advance)
+
+    def __exit__(self, *error) -> None:
+        self._bars.stop()
+
+    def _planned(self, parts: dict[str, plan.Part]) -> None:
+        calibrated = [part.seconds for part in parts.values() if part.seconds]
+        title = "plan"
+        if calibrated:
+            title += f": {duration(sum(calibrated))}, by short runs of its programs"
+        rows = [{"part": name} | part.receipt() for name, part in parts.items()]
+        table = tables.plan(rows, {}, title).without("wall time")
+        self._console.print(tables.printed(table))
+        for name, part in parts.items():
+            name = name.replace("_", " ")
+            self._tasks[name] = self._bars.add_task(
+                name, total=part.cost.flops, start=False
+            )
+        self._bars.start()
+
+    def _started(self, part: str) -> None:
+        self._finish()
+        self._current = part
+        self._bars.start_task(self._tasks[part])
+
+    def _advance(self, flops: float) -> None:
+        self._bars.advance(self._tasks[self._current], flops)
+
+    def _finish(self) -> None:
+        if self._current:
+            task = self._tasks[self._current]
+            self._bars.update(task, completed=self._bars.tasks[task].total)

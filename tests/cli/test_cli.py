@@ -72,7 +72,7 @@ def test_a_study_writes_a_run_and_a_report_and_prints_tables(finished):
     ]  # fmt: skip
     for said in ("top heads", "few-shot accuracy", "loss at token 5 minus at token 15"):
         assert said in done.stdout
-    for said in ("plan", "TFLOP", "100%", "report"):
+    for said in ("plan", "FLOPs", "100%", "report"):
         assert said in done.stderr
 
 

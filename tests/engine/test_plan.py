@@ -12,12 +12,12 @@ from families import CONFIGS, Tiny
 from rich.console import Console
 from test_study import SMALL
 
-from jaxheads.engine import plan, progress
+from jaxheads.engine import plan
 from jaxheads.engine.memory import Fit, Program, program_bytes
 from jaxheads.errors import UserError
 from jaxheads.models.last_position import prefill_program
 from jaxheads.studies import run as study
-from jaxheads.studies.run import run_study
+from jaxheads.studies.run import StudyBars, run_study
 from jaxheads.weights.model import load
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -136,7 +136,7 @@ def test_the_plan_is_printed_with_its_time():
         "token_loss": dataclasses.replace(part(640, 64, 1e9), seconds=380.0),
         "scores": dataclasses.replace(part(9, 3, 1e9), seconds=20.4),
     }
-    with progress.StudyBars(console) as bars:
+    with StudyBars(console) as bars:
         bars.progress.planned(parts)
     said = console.export_text()
     assert "plan: 7 min, by short runs" in said

@@ -1,13 +1,15 @@
 """Tables of ablations: each evaluation task, and every set."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from jaxheads.report import theme, words
 from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run
 from jaxheads.studies.ablation import findings, outcomes
 from jaxheads.studies.ablation.outcomes import Outcome
-from jaxheads.studies.scores.tables import _task_cells
+from jaxheads.studies.scores.tables import task_cells
 
 
 def evaluation_tasks(run: Run) -> Table | None:
@@ -27,7 +29,7 @@ def evaluation_tasks(run: Run) -> Table | None:
     columns = [column for column in columns if column[2]]
     rows = []
     for name in names:
-        row = _task_cells(run, name)
+        row = task_cells(run, name)
         for _, shade, sets in columns:
             values = {
                 outcome.name: float(outcome.of_task(name).values[sets].mean())
@@ -57,6 +59,50 @@ def _metric(outcome: Outcome) -> str:
     return "F1" if outcome.name == "f1" else words.short(outcome.name)
 
 
+def every_kind(caption: str, measured: Sequence[Outcome]) -> Table:
+    """A row a kind of set, the mean over its draws; medians of documents too."""
+    rows = []
+    for kind, at in _groups(measured[0].sets).items():
+        means = [one.values[at].mean(axis=0) for one in measured]
+        each = [*zip(measured, means, strict=True)]
+        rows.append(
+            [
+                *kind,
+                *(words.with_interval(*o.estimate(m).interval()) for o, m in each),
+                *(
+                    words.number(float(np.median(m)) / o.scale)
+                    for o, m in each
+                    if m.ndim == 1
+                ),
+            ]
+        )
+    columns = ["ranking", "set", "share", "heads", "value"]
+    columns += [_metric(one) for one in measured]
+    columns += ["median"] * sum(one.values.ndim == 2 for one in measured)
+    return Table(caption, columns, rows, 3)
+
+
+def _groups(sets: list[dict]) -> dict[tuple, list[int]]:
+    """Rows of each kind of set; random draws of one kind and size are one group."""
+    groups: dict[tuple, list[int]] = {}
+    for index, item in enumerate(sets):
+        matched = item["matched_to"]
+        mode = item["mode"].replace("_", " ")
+        mode += f" to {words.short(matched)}" if matched else ""
+        key = (
+            # Each chosen set is a row of its own, by its name.
+            item["name"] if item["mode"] == "chosen" else words.short(item["ranking"]),
+            mode.replace(
+                "exclusion other", f"exclusion {item.get('exclusion', 0):.1%}"
+            ),
+            f"{item['fraction']:.0%}" if item["count"] else "",
+            str(item["count"]),
+            item.get("value", "") if item["count"] else "",
+        )
+        groups.setdefault(key, []).append(index)
+    return groups
+
+
 def every_set(run: Run, measured: Iterable[Outcome], caption: str) -> Table | None:
     """List every head set that was measured, whatever its mode is called."""
     measured = list(measured)
@@ -70,17 +116,17 @@ def every_set(run: Run, measured: Iterable[Outcome], caption: str) -> Table | No
         change = entry.get("largest_change")
         rows.append(
             [
-                Cell(str(entry.get("name", n))),
-                Cell(words.short(str(entry.get("ranking", "none")))),
-                Cell(mode + (f" to {words.short(matched)}" if matched else "")),
-                Cell(str(entry.get("value") or words.NONE)),
-                Cell(words.percent(float(entry.get("fraction", 0)))),
-                Cell(f"{int(measured[0].replaced[n]):,}"),
-                Cell(str(entry.get("draw", 0))),
+                str(entry.get("name", n)),
+                words.short(str(entry.get("ranking", "none"))),
+                mode + (f" to {words.short(matched)}" if matched else ""),
+                str(entry.get("value") or words.NONE),
+                words.percent(float(entry.get("fraction", 0))),
+                f"{int(measured[0].replaced[n]):,}",
+                str(entry.get("draw", 0)),
             ]
-            + [Cell(words.with_interval(*one.interval(n))) for one in measured]
-            + [Cell(words.number(one.medians[n])) for one in by_document]
-            + [Cell(words.number(change) if change is not None else words.NONE)]
+            + [words.with_interval(*one.interval(n)) for one in measured]
+            + [words.number(one.medians[n]) for one in by_document]
+            + [(words.number(change) if change is not None else words.NONE)]
         )
     columns = ["set", "ranking", "mode", "value", "share", "replaced", "draw"]
     columns += [one.quantity for one in measured]

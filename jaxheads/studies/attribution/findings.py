@@ -4,6 +4,7 @@ from typing import Any
 
 from jaxheads.heads import head_name
 from jaxheads.report import words
+from jaxheads.report.tables import Table
 from jaxheads.runs import Run
 
 TITLES = {
@@ -26,6 +27,30 @@ def best(part: dict[str, Any]) -> str | None:
         if told["rank_agreement"] is not None and told["site"] == "z"
     }
     return max(ranked, key=lambda method: ranked[method]) if ranked else None
+
+
+def table(part: dict[str, Any]) -> Table:
+    """A row a method: how well it does, and how long it took."""
+    rows = [
+        [
+            TITLES[method],
+            words.number(one["rank_agreement"]),
+            words.number(one["sign_agreement"]),
+            worst_miss(one),
+            f"{one['missed']} of {one['sample']}",
+            "none" if one["all_verified"] else f"at most {words.percent(one['bound'])}",
+            words.seconds(one["estimate_s"]),
+            words.seconds(one["exact_s"]),
+        ]
+        for method, one in part["methods"].items()
+    ]
+    columns = ["method", "rank agreement", "sign agreement", "worst miss, exact"]
+    columns += ["missed in the sample", "others that may be larger"]
+    columns += ["estimates took", "verification took"]
+    caption = (
+        "Estimates against exact effects of the verified heads; times include compiling"
+    )
+    return Table(caption, columns, rows)
 
 
 def worst_miss(told: dict[str, Any]) -> str:

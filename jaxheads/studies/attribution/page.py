@@ -10,7 +10,6 @@ from jaxheads.heads import head_name
 from jaxheads.report import charts, words
 from jaxheads.report.figures import Figure, Rows
 from jaxheads.report.layout import Key, Row, Section, Statement, Topic
-from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run
 from jaxheads.statistics.claims import Claim
 from jaxheads.studies.ablation.findings import Findings
@@ -51,7 +50,7 @@ def sections(run: Run) -> list[Section]:
             ],
             rows=[Row("", [scatter(run, method) for method in part["methods"]])],
             facts=[told.work(run)],
-            tables=[_table(part)],
+            tables=[told.table(part)],
         )
     ]
 
@@ -167,30 +166,3 @@ def _rows(run: Run, method: str) -> list[dict[str, Any]]:
             | {"k": "top" if top[at] else "sample", "l": f"{name} (worst miss)"}
         )
     return rows
-
-
-def _table(part: dict[str, Any]) -> Table:
-    rows = [
-        [
-            Cell(told.TITLES[method]),
-            Cell(words.number(one["rank_agreement"])),
-            Cell(words.number(one["sign_agreement"])),
-            Cell(told.worst_miss(one)),
-            Cell(f"{one['missed']} of {one['sample']}"),
-            Cell(
-                "none"
-                if one["all_verified"]
-                else f"at most {words.percent(one['bound'])}"
-            ),
-            Cell(words.seconds(one["estimate_s"])),
-            Cell(words.seconds(one["exact_s"])),
-        ]
-        for method, one in part["methods"].items()
-    ]
-    columns = ["method", "rank agreement", "sign agreement", "worst miss, exact"]
-    columns += ["missed in the sample", "others that may be larger"]
-    columns += ["estimates took", "verification took"]
-    caption = (
-        "Estimates against exact effects of the verified heads; times include compiling"
-    )
-    return Table(caption, columns, rows, 1)

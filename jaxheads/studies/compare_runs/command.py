@@ -1,19 +1,17 @@
 """What ``jaxheads compare-runs`` does."""
 
 import contextlib
-import math
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from jaxheads.engine.progress import Progress, bars
 from jaxheads.report import words
+from jaxheads.report.tables import printed
 from jaxheads.runs import Run, default_folder
 from jaxheads.studies.compare_runs.config import CompareRuns
-from jaxheads.studies.compare_runs.effects import Effect, title
-from jaxheads.studies.compare_runs.result import claims_of, effects_of
+from jaxheads.studies.compare_runs.result import TABLES, claims_of, table
 from jaxheads.studies.compare_runs.study import compare_runs
 
 WIDTH = 140
@@ -52,48 +50,20 @@ def print_comparison(run: Run, console: Console) -> None:
     told, compared = run.result["arms"], run.result["compared"]
     for text in compared["warnings"]:
         console.print(Text(f"note    {text}"), soft_wrap=True)
-    found = effects_of(run)
-    for arm, claims in enumerate(claims_of(run), start=1):
-        name, reference = told[arm]["name"], told[0]["name"]
-        seeds = words.plural(len(told[arm]["seeds"]), "seed")
-        table = Table(
-            title=f"{name} against {reference}, step {compared['step']:,}, {seeds}; "
-            f"{words.percent(told[arm]['dropped'])} of the targets dropped",
-            caption="95 % intervals; p over seeds and over samples, by Holm's method",
+    for caption in TABLES:
+        console.print(printed(table(run, caption).without("a seed has")))
+    console.print("p over seeds and over samples, by Holm's method", highlight=False)
+    for arm, claims in zip(told[1:], claims_of(run), strict=True):
+        seeds = words.plural(len(arm["seeds"]), "seed")
+        console.print(
+            f"{arm['name']} against {told[0]['name']}, step {compared['step']:,}, "
+            f"{seeds}; {words.percent(arm['dropped'])} of the targets dropped",
+            soft_wrap=True,
+            highlight=False,
         )
-        table.add_column("")
-        for column in (reference, name, "difference, seeds", "samples"):
-            table.add_column(column, justify="right", no_wrap=True)
-        for column in ("p, seeds", "samples"):
-            table.add_column(column, justify="right", no_wrap=True)
-        before = ""
-        for one in found:
-            if one.arm == arm:
-                if before and one.family != before:
-                    table.add_section()
-                before = one.family
-                table.add_row(*_row(one))
-        console.print(table)
         for claim in claims:
             text = f"{claim.verdict:14s} {claim.statement}. {claim.evidence}"
             console.print(Text(text), soft_wrap=True)
-
-
-def _row(one: Effect) -> list[str]:
-    samples = words.NONE
-    if math.isfinite(one.samples_low):
-        low, high = words.aligned(one.samples_low, one.samples_high)
-        samples = f"[{low}, {high}]"
-    return [
-        title(one.name) + (" (nats)" if one.unit == "nats" else ""),
-        *words.aligned(one.reference, one.other),
-        words.with_interval(one.difference, one.seeds_low, one.seeds_high)
-        if math.isfinite(one.seeds_low)
-        else words.number(one.difference),
-        samples,
-        words.p_value(one.p_seeds_adjusted),
-        words.p_value(one.p_samples_adjusted),
-    ]
 
 
 def run_command(command: CompareRuns, console: Console, output: Console) -> Run:

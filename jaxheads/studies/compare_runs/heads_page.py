@@ -86,8 +86,8 @@ def _top_heads(run: Run, at: int) -> Table:
     rows = []
     for place in listed:
         row = [
-            Cell(head_name(*place[1:])),
-            Cell(str(arm["seeds"][place[0]])),
+            head_name(*place[1:]),
+            str(arm["seeds"][place[0]]),
             Cell(words.number(prefix[place]), "", float(prefix[place]), "induction"),
         ]
         for name in names:
@@ -149,11 +149,11 @@ def _by_layer(run: Run, arms: list[int]) -> Table:
                 )  # fmt: skip
                 rows.append(
                     [
-                        Cell(run.result["arms"][at]["name"]),
-                        Cell(str(seed)),
-                        Cell(str(l)),
-                        Cell(head_name(*place)),
-                        *(Cell(words.number(float(value))) for value in columns),
+                        run.result["arms"][at]["name"],
+                        str(seed),
+                        str(l),
+                        head_name(*place),
+                        *(words.number(float(value)) for value in columns),
                     ]
                 )
     columns = ["arm", "seed", "layer patched", "best later head", "its prefix matching"]

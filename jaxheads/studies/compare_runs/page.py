@@ -1,6 +1,5 @@
 """A comparison of trainings on the page: claims, answers, losses, heads."""
 
-import math
 from collections.abc import Sequence
 
 from jaxheads.report import words
@@ -10,11 +9,11 @@ from jaxheads.runs import Run
 from jaxheads.statistics.claims import Claim
 from jaxheads.statistics.seeds import NOTE
 from jaxheads.studies.ablation.findings import Findings
-from jaxheads.studies.claims_page import SYMBOLS, effect
+from jaxheads.studies.claims_page import FOUND, table as claims_table
 from jaxheads.studies.compare_runs import figures as drawn, heads_page
 from jaxheads.studies.compare_runs.claims import heads_formed
 from jaxheads.studies.compare_runs.effects import Effect, title
-from jaxheads.studies.compare_runs.result import claims_of, config_of, effects_of
+from jaxheads.studies.compare_runs.result import claims_of, config_of, effects_of, table
 
 _TESTS = (
     "p over seeds: Student's t of the seeds' paired differences, which speaks of other "
@@ -45,8 +44,8 @@ def sections(run: Run) -> list[Section]:
         _claims(run),
         _answers(run, effects),
         _training(run),
-        _losses(run, effects),
-        _heads(run, effects),
+        _losses(run),
+        _heads(run),
     ]
     return [section for section in made if section] + heads_page.sections(run)
 
@@ -108,19 +107,13 @@ def _keys(run: Run) -> list[Key]:
 def _claims(run: Run) -> Section:
     config = config_of(run)
     tables = [
-        Table(
-            f"{name} against {drawn.names(run)[0]}",
-            ["claim", "verdict", "evidence", "effect [95 % over seeds]", "adjusted p"],
-            [_claim(one) for one in claims],
-            3,
-            stacked=True,
-        )
+        claims_table(claims, f"{name} against {drawn.names(run)[0]}").without(FOUND)
         for name, claims in zip(drawn.names(run)[1:], claims_of(run), strict=True)
     ]
     rules = Table(
         "How each claim is judged",
         ["claim", "effect and test"],
-        [[Cell(one.statement), Cell(one.rule)] for one in claims_of(run)[0]],
+        [[one.statement, one.rule] for one in claims_of(run)[0]],
         99,
     )
     return Section(
@@ -136,16 +129,6 @@ def _claims(run: Run) -> Section:
         f"{words.number(config.margin_accuracy)} of all answers.",
         tables=[*tables, rules],
     )
-
-
-def _claim(one: Claim) -> list[Cell]:
-    return [
-        Cell(one.statement, one.source),
-        Cell(f"{SYMBOLS[one.verdict]} {one.verdict}".replace(" ", "\u00a0")),
-        Cell(one.evidence),
-        Cell(*effect(one)),
-        Cell(words.p_value(one.p_adjusted)),
-    ]
 
 
 def _answers(run: Run, effects: Sequence[Effect]) -> Section:
@@ -164,7 +147,7 @@ def _answers(run: Run, effects: Sequence[Effect]) -> Section:
         keys=_keys(run),
         rows=rows,
         tables=[
-            _table(run, "Accuracies", found),
+            table(run, "Accuracies"),
             _mcnemar(run, found),
         ],
     )
@@ -191,8 +174,7 @@ def _training(run: Run) -> Section | None:
     )
 
 
-def _losses(run: Run, effects: Sequence[Effect]) -> Section:
-    found = [one for one in effects if one.family in ("loss", "context")]
+def _losses(run: Run) -> Section:
     early, late = run.result["compared"]["evidence"]["evidence_positions"]
     return Section(
         "losses",
@@ -200,12 +182,11 @@ def _losses(run: Run, effects: Sequence[Effect]) -> Section:
         "A copy gives a target that completes a pair of tokens seen before in its "
         f"document: induction can predict it. Early and late: targets {early} and "
         f"{late} of a window; no copies: windows where neither completes a pair.",
-        tables=[_table(run, "Losses (nats)", found)],
+        tables=[table(run, "Losses (nats)")],
     )
 
 
-def _heads(run: Run, effects: Sequence[Effect]) -> Section:
-    found = [one for one in effects if one.family == "heads"]
+def _heads(run: Run) -> Section:
     config = config_of(run)
     heads = run.result["model"]["num_layers"] * run.result["model"]["num_heads"]
     top = words.plural(min(config.top, heads), "head")
@@ -214,35 +195,8 @@ def _heads(run: Run, effects: Sequence[Effect]) -> Section:
         "Induction heads",
         f"Prefix matching on repeated random tokens; the mean is of the top {top}. "
         f"Induction heads have a score above {words.number(config.induction_above)}.",
-        tables=[_table(run, "Number and strength", found)],
+        tables=[table(run, "Number and strength of induction heads")],
     )
-
-
-def _table(run: Run, caption: str, found: Sequence[Effect]) -> Table:
-    """A row an effect, with both means, the difference, and both tests."""
-    several = len(drawn.names(run)) > 2
-    rows = [
-        [
-            Cell(title(one.name), drawn.names(run)[one.arm] if several else ""),
-            Cell(f"{one.targets:,}" if one.targets else words.NONE),
-            *map(Cell, words.aligned(one.reference, one.other)),
-            Cell(_interval(one.difference, one.seeds_low, one.seeds_high)),
-            Cell(_interval(one.difference, one.samples_low, one.samples_high)),
-            Cell(words.p_value(one.p_seeds_adjusted)),
-            Cell(words.p_value(one.p_samples_adjusted)),
-        ]
-        for one in found
-    ]
-    other = "arm" if several else drawn.names(run)[1]
-    columns = ["", "a seed has", drawn.names(run)[0], other]
-    columns += ["difference [95 % over seeds]", "[95 % over samples]"]
-    return Table(caption, [*columns, "p, seeds", "p, samples"], rows, 1)
-
-
-def _interval(mean: float, low: float, high: float) -> str:
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return words.number(mean)
-    return words.with_interval(mean, low, high)
 
 
 def _mcnemar(run: Run, found: Sequence[Effect]) -> Table:
@@ -252,11 +206,11 @@ def _mcnemar(run: Run, found: Sequence[Effect]) -> Table:
     rows = [
         [
             Cell(title(one.name), drawn.names(run)[one.arm] if several else ""),
-            Cell(str(seed)),
-            Cell(f"{one.only_reference[n]:,}"),
-            Cell(f"{one.only_other[n]:,}"),
-            Cell(words.p_value(one.mcnemar[n])),
-            Cell(words.p_value(one.mcnemar_adjusted[n])),
+            str(seed),
+            f"{one.only_reference[n]:,}",
+            f"{one.only_other[n]:,}",
+            words.p_value(one.mcnemar[n]),
+            words.p_value(one.mcnemar_adjusted[n]),
         ]
         for one in found
         for n, seed in enumerate(seeds)

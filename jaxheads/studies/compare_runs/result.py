@@ -31,9 +31,11 @@ import math
 from typing import Any
 
 from jaxheads import runs
+from jaxheads.report import words
+from jaxheads.report.tables import Table
 from jaxheads.statistics.claims import Claim
 from jaxheads.studies.compare_runs.config import ArmsConfig
-from jaxheads.studies.compare_runs.effects import Effect
+from jaxheads.studies.compare_runs.effects import Effect, title
 
 
 def effects_of(run: runs.Run) -> list[Effect]:
@@ -44,6 +46,44 @@ def effects_of(run: runs.Run) -> list[Effect]:
 def claims_of(run: runs.Run) -> list[list[Claim]]:
     """The claims on every arm but the reference, as they were judged."""
     return [[Claim(**_typed(row)) for row in each] for each in run.result["claims"]]
+
+
+TABLES = {
+    "Accuracies": ("accuracy",),
+    "Losses (nats)": ("loss", "context"),
+    "Number and strength of induction heads": ("heads",),
+}
+"""The families of effects that each table of them has."""
+
+
+def table(run: runs.Run, caption: str) -> Table:
+    """A row an effect of one of ``TABLES``: both means, the difference, both tests."""
+    reference, *others = (arm["name"] for arm in run.result["arms"])
+    rows = [
+        [
+            title(one.name),
+            others[one.arm - 1],
+            f"{one.targets:,}" if one.targets else words.NONE,
+            *words.aligned(one.reference, one.other),
+            _interval(one.difference, one.seeds_low, one.seeds_high),
+            _interval(one.difference, one.samples_low, one.samples_high),
+            words.p_value(one.p_seeds_adjusted),
+            words.p_value(one.p_samples_adjusted),
+        ]
+        for one in effects_of(run)
+        if one.family in TABLES[caption]
+    ]
+    other = "arm" if others[1:] else others[0]
+    columns = ["", "arm", "a seed has", f"of {reference}", f"of {other}"]
+    columns += ["difference [95 % over seeds]", "[95 % over samples]"]
+    made = Table(caption, [*columns, "p, seeds", "p, samples"], rows, 2)
+    return made if others[1:] else made.without("arm")
+
+
+def _interval(mean: float, low: float, high: float) -> str:
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return words.number(mean)
+    return words.with_interval(mean, low, high)
 
 
 def config_of(run: runs.Run) -> ArmsConfig:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from jaxheads.engine import plan
@@ -13,6 +12,7 @@ from jaxheads.engine.devices import make_mesh
 from jaxheads.engine.progress import bars
 from jaxheads.errors import UserError
 from jaxheads.report import words
+from jaxheads.report.tables import printed
 from jaxheads.runs import Run
 from jaxheads.studies.dynamics import findings, seeds_page
 from jaxheads.studies.dynamics.config import Dynamics
@@ -104,12 +104,7 @@ def seed_bars(console: Console, seed: int) -> Iterator[StepProgress]:
 
 def print_seeds(run: Run, console: Console) -> None:
     """Print a row a seed, and what the seeds say together."""
-    table = Table(title="when the mean scores of the top 2 % of heads emerged, by seed")
-    for name in seeds_page.COLUMNS:
-        table.add_column(name)
-    for row in seeds_page.rows(run):
-        table.add_row(*row)
-    console.print(table)
+    console.print(printed(seeds_page.table(run)))
     for lead, text in seeds_page.say(run):
         console.print(f"{lead}: {text}", soft_wrap=True, highlight=False)
 
@@ -117,19 +112,8 @@ def print_seeds(run: Run, console: Console) -> None:
 def print_dynamics(run: Run, console: Console) -> None:
     """Print a row a step, what stands out, and what was found."""
     told = run.result["dynamics"]
-    told_rows = findings.rows(run)
-    table = Table(title="mean scores of the top 2 % of heads, by training step")
-    table.add_column("step", justify="right", no_wrap=True, min_width=7)
-    titles = {"function vector": "FV", "first_token": "first token", "f1": "F1"}
-    for name in ("induction", "function vector", *findings.METRICS):
-        if name in told_rows[0]:
-            table.add_column(titles.get(name, name), justify="right", no_wrap=True)
-    table.add_column("leads induction", no_wrap=True)
-    table.add_column("leads FV", no_wrap=True)
-    table.add_column("weights", no_wrap=True)
-    for row in told_rows:
-        table.add_row(*row.values())
-    console.print(table)
+    table = findings.table(run).without("checkpoint", "flags", "took")
+    console.print(printed(table))
     for flag in told["flags"]:
         console.print(Text(f"note    {flag['text']}"), soft_wrap=True)
     for lead, text in findings.say(run):

@@ -8,6 +8,7 @@ from jaxheads.heads import head_name
 from jaxheads.heads.run_scores import top_count
 from jaxheads.report import words
 from jaxheads.report.layout import Statement
+from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run
 from jaxheads.statistics import Interval
 from jaxheads.statistics.claims import Claim, Verdict
@@ -78,22 +79,33 @@ def followed(run: Run) -> dict[str, list[tuple[int, int]]]:
     return found
 
 
-def rows(run: Run) -> list[dict[str, str]]:
-    """A row a step for the terminal: means, accuracy, leading heads, weights."""
-    measured = accuracy(run)
-    tops = {name: curve(run, name).mean for name in SCORES}
-    told = run.result["dynamics"]["steps"]
-    return [
-        {
-            "step": f"{step:,}",
-            "induction": words.number(float(tops["induction"][u])),
-            "function vector": words.number(float(tops["function_vector"][u])),
-        }
-        | {name: _at(one, u) for name, one in measured.items()}
-        | {f"{name} leader": leader(run, name, u) for name in SCORES}
-        | {"weights": told[u]["params_sha256"][:10]}
-        for u, step in enumerate(steps(run))
-    ]
+def table(run: Run) -> Table:
+    """A row a step: means of its top 2 % of heads, accuracy, leading heads, weights."""
+    part, measured = run.result["dynamics"], accuracy(run)
+    tops = [curve(run, name).mean for name in SCORES]
+    rows = []
+    for u, one in enumerate(part["steps"]):
+        flags = [
+            flag["kind"] for flag in part["flags"] if one["step"] in flag["steps"]
+        ]  # fmt: skip
+        origin = one["revision"] or one["source"].rsplit("/", 1)[-1]
+        rows.append(
+            [
+                f"{one['step']:,}",
+                Cell(origin, (one["commit"] or "")[:12]),
+                one["params_sha256"][:12],
+                ", ".join(flags) or words.NONE,
+                *(words.number(float(each[u])) for each in tops),
+                *(_at(each, u) for each in measured.values()),
+                *(leader(run, name, u) for name in SCORES),
+                words.seconds(one["seconds"]),
+            ]
+        )
+    columns = ["step", "checkpoint", "weights", "flags"]
+    columns += map(words.short, (*SCORES, *measured))
+    columns += ["leads induction", "leads FV", "took"]
+    caption = "Checkpoints, with the mean scores of their top 2 % of heads"
+    return Table(caption, columns, rows, 4)
 
 
 def _at(one: Interval, step: int) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from jaxheads.report import words
 from jaxheads.report.layout import Key, Row, Section, Statement, Topic
-from jaxheads.report.tables import Cell, Table
+from jaxheads.report.tables import Table
 from jaxheads.runs import Run
 from jaxheads.statistics.claims import Claim
 from jaxheads.studies.ablation.findings import Findings
@@ -60,8 +60,8 @@ def _means(run: Run) -> Section:
     )
     dates = [
         [
-            Cell(noun),
-            *(Cell(told.date(emerged[kind][of])) for of in ("final", "largest")),
+            noun,
+            *(told.date(emerged[kind][of]) for of in ("final", "largest")),
         ]
         for kind, noun in told.NOUNS.items()
     ]
@@ -150,18 +150,18 @@ def _transitions(run: Run) -> Section:
 
 
 def _followed(found: dict[str, Any]) -> Table:
-    def step(value: int | None) -> Cell:
-        return Cell(words.NONE if value is None else f"{value:,}")
+    def step(value: int | None) -> str:
+        return words.NONE if value is None else f"{value:,}"
 
     rows = [
         [
-            Cell(one["name"]),
-            Cell("yes" if one["made"] else "no"),
-            Cell(one["reason"] or words.NONE),
+            one["name"],
+            "yes" if one["made"] else "no",
+            one["reason"] or words.NONE,
             step(one["induction_step"]),
             step(one["fv_step"]),
             step(one["overtaken_step"]),
-            *(Cell(f"{rank:,}") for rank in one["final_ranks"]),
+            *(f"{rank:,}" for rank in one["final_ranks"]),
         ]
         for one in found["followed"]
     ]
@@ -174,11 +174,11 @@ def _followed(found: dict[str, Any]) -> Table:
 def _sensitivity(found: dict[str, Any]) -> Table:
     rows = [
         [
-            Cell(f"top {words.percent(row['early_share'])}"),
-            Cell("yes" if row["silent"] else "no"),
-            Cell("yes" if row["overtakes"] else "no"),
-            Cell(f"{row['count']} of {row['of']}"),
-            *(Cell(words.number(p_value)) for p_value in row["p_value"].values()),
+            f"top {words.percent(row['early_share'])}",
+            "yes" if row["silent"] else "no",
+            "yes" if row["overtakes"] else "no",
+            f"{row['count']} of {row['of']}",
+            *(words.number(p_value) for p_value in row["p_value"].values()),
         ]
         for row in found["sensitivity"]
     ]
@@ -189,30 +189,6 @@ def _sensitivity(found: dict[str, Any]) -> Table:
 
 def _steps(run: Run) -> Section:
     part = run.result["dynamics"]
-    measured = told.accuracy(run)
-    rows = []
-    for u, one in enumerate(part["steps"]):
-        flags = [
-            flag["kind"] for flag in part["flags"] if one["step"] in flag["steps"]
-        ]  # fmt: skip
-        origin = one["revision"] or one["source"].rsplit("/", 1)[-1]
-        commit = (one["commit"] or "")[:12]
-        rows.append(
-            [
-                Cell(f"{one['step']:,}"),
-                Cell(origin, commit),
-                Cell(one["params_sha256"][:12]),
-                Cell(", ".join(flags) or words.NONE),
-                *(Cell(told.leader(run, name, u)) for name in told.SCORES),
-                *(
-                    Cell(words.number(float(each.mean[u])))
-                    for each in measured.values()
-                ),
-                Cell(words.seconds(one["seconds"])),
-            ]
-        )
-    columns = ["step", "checkpoint", "weights", "flags", "leads induction", "leads FV"]
-    columns += [words.short(name) for name in measured] + ["took"]
     return Section(
         "steps",
         "Step by step",
@@ -220,5 +196,5 @@ def _steps(run: Run) -> Section:
         "(jaxheads report opens it). Weights: the beginning of their SHA-256; all "
         "of it stands in result.json.",
         facts=[words.sentence(f"{flag['text']}.") for flag in part["flags"]],
-        tables=[Table("Checkpoints", columns, rows, 4)],
+        tables=[told.table(run)],
     )

@@ -4,15 +4,11 @@ from typing import Any
 
 from jaxheads.report import words
 from jaxheads.report.layout import Key, Row, Section, Statement
-from jaxheads.report.tables import Cell, Table
+from jaxheads.report.tables import Table
 from jaxheads.runs import Run
 from jaxheads.statistics.seeds import NOTE
 from jaxheads.studies.dynamics.findings import NO_CAUSE, answered, date, first_claim
 
-COLUMNS = (
-    "seed", "induction emerges", "FV emerges", "first", "top FV head at the end",
-    "stood out by induction at", "by FV at",
-)  # fmt: skip
 _FIRST = {"induction": "induction", "fv": "FV", "neither": "not told apart"}
 
 
@@ -54,13 +50,13 @@ def say(run: Run) -> list[Statement]:
     return said
 
 
-def rows(run: Run) -> list[list[str]]:
-    """A row a seed, of ``COLUMNS``."""
-    made = []
+def table(run: Run) -> Table:
+    """A row a seed: when the mean scores of its top 2 % of heads emerged."""
+    rows = []
     for one in run.result["dynamics_seeds"]["seeds"]:
         told, head = one["emergence"], one["followed"][0]
         shares = told["first"]["final"]
-        made.append(
+        rows.append(
             [
                 str(one["seed"]),
                 *(_dated(told[kind]["final"]) for kind in ("induction", "fv")),
@@ -70,7 +66,9 @@ def rows(run: Run) -> list[list[str]]:
                 _step(head["fv_step"]),
             ]
         )
-    return made
+    columns = ["seed", "induction emerges", "FV emerges", "first"]
+    columns += ["top FV head at the end", "stood out by induction at", "by FV at"]
+    return Table("Dates of emergence", columns, rows, 9)
 
 
 def _dated(told: dict[str, Any]) -> str:
@@ -143,7 +141,6 @@ def _chances(told: dict[str, Any]) -> str:
 def _emergence(run: Run) -> Section:
     from jaxheads.studies.dynamics import seeds_figures as drawn
 
-    table = [[Cell(text) for text in row] for row in rows(run)]
     return Section(
         "seeds",
         "When the scores emerge, seed by seed",
@@ -159,7 +156,7 @@ def _emergence(run: Run) -> Section:
             Key("mean of the seeds", "ink", "line"),
         ],
         rows=[Row("", drawn.curves(run), columns=3)],
-        tables=[Table("Dates of emergence", list(COLUMNS), table, 9)],
+        tables=[table(run)],
     )
 
 
@@ -170,14 +167,14 @@ def _transitions(run: Run) -> Section:
         strict = asked["silent"] and asked["overtakes"]
         counted.append(
             [
-                Cell(f"top {words.percent(asked['final_share'])}"),
-                Cell(f"top {words.percent(asked['early_share'])}"),
-                Cell("yes" if strict else "no"),
-                Cell(f"{told['count']} of {sum(told['shown'])}"),
-                Cell(", ".join(map(str, told["each"]))),
-                Cell(f"{sum(told['shown'])} of {sum(told['of'])}"),
-                *(Cell(words.number(value)) for value in told["expected"].values()),
-                *(Cell(words.number(value)) for value in told["p_value"].values()),
+                f"top {words.percent(asked['final_share'])}",
+                f"top {words.percent(asked['early_share'])}",
+                "yes" if strict else "no",
+                f"{told['count']} of {sum(told['shown'])}",
+                ", ".join(map(str, told["each"])),
+                f"{sum(told['shown'])} of {sum(told['of'])}",
+                *(words.number(value) for value in told["expected"].values()),
+                *(words.number(value) for value in told["p_value"].values()),
             ]
         )
     columns = ["FV heads of the end", "early induction heads"]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxheads.report import words
+from jaxheads.report.tables import Table
 from jaxheads.runs import Run
 from jaxheads.statistics import Interval
 from jaxheads.statistics.units import ANSWERS, DIFFERENCES, estimate
@@ -225,3 +226,30 @@ def where(found: Executed, at: str) -> str:
     if at == "papers":
         return f"at layer {found.part['layer']}"
     return "at a layer chosen on the other tasks"
+
+
+def table(found: Executed) -> Table:
+    """A row a condition: accuracy and probability, means over tasks."""
+    rows = []
+    for kind, name in KINDS.items():
+        listed = found.conditions(kind)
+        for one in listed if kind == "shuffled" else listed[1:]:
+            cells = [
+                found.interval(one.right),
+                found.interval(one.right, "answered"),
+                found.interval(one.probability),
+            ]
+            given = "as they are" if one.label == "clean prompts" else name
+            rows.append([given, one.label, *map(shown, cells)])
+    columns = ["demonstrations", "vector added", "accuracy, all prompts"]
+    columns += [_answered_title(found), "probability of the right token"]
+    return Table("Every condition, mean over tasks", columns, rows, 2)
+
+
+def _answered_title(found: Executed) -> str:
+    answered = int(found.right("clean").sum())
+    if not answered:
+        return (
+            "accuracy among prompts answered with clean demonstrations: there are none"
+        )
+    return f"accuracy, {words.plural(answered, 'prompt')} answered when clean"

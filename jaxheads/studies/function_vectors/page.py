@@ -89,35 +89,8 @@ def _at_work(found: Executed) -> Section:
             Key(f"a third of the depth, layer {part['layer']}", "ink", "dashes"),
         ],
         rows=rows,
-        tables=[_conditions(found), _tasks(found), _facts(found)],
+        tables=[told.table(found), _tasks(found), _facts(found)],
     )
-
-
-def _conditions(found: Executed) -> Table:
-    rows = []
-    for kind, name in KINDS.items():
-        listed = found.conditions(kind)
-        for one in listed if kind == "shuffled" else listed[1:]:
-            cells = [
-                found.interval(one.right),
-                found.interval(one.right, "answered"),
-                found.interval(one.probability),
-            ]
-            shown = "as they are" if one.label == "clean prompts" else name
-            texts = [told.shown(cell) for cell in cells]
-            rows.append([Cell(shown), Cell(one.label), *map(Cell, texts)])
-    columns = ["demonstrations", "vector added", "accuracy, all prompts"]
-    columns += [_answered_title(found), "probability of the right token"]
-    return Table("Every condition, mean over tasks", columns, rows, 2)
-
-
-def _answered_title(found: Executed) -> str:
-    answered = int(found.right("clean").sum())
-    if not answered:
-        return (
-            "accuracy among prompts answered with clean demonstrations: there are none"
-        )
-    return f"accuracy, {words.plural(answered, 'prompt')} answered when clean"
 
 
 def _tasks(found: Executed) -> Table:
@@ -131,11 +104,9 @@ def _tasks(found: Executed) -> Table:
     for at, task in enumerate(found.tasks):
         one = part["by_task"][task]
         answered = f"{one['answered']} of {part['prompts']}"
-        cells = [Cell(task), Cell(answered), Cell(f"{one['queries']:,}")]
-        for colour, values in (pair for kind in each for pair in kind):
-            value = float(values[at])
-            cells.append(Cell(f"{value:.2f}", bar=value, colour=colour))
-        rows.append(cells)
+        measured = [(float(v[at]), shade) for kind in each for shade, v in kind]
+        cells = [Cell(f"{value:.2f}", "", value, shade) for value, shade in measured]
+        rows.append([task, answered, f"{one['queries']:,}", *cells])
     where = "the chosen layer" if found.chosen_layers else f"layer {part['layer']}"
     return Table(f"Task by task, vectors at {where}", columns, rows, 1)
 
@@ -169,7 +140,7 @@ def _facts(found: Executed) -> Table:
         for kind, chosen in found.chosen_layers.items():
             at = sorted({int(layers[index]) for index in chosen})
             facts[f"chosen layers, {KINDS[kind]}"] = ", ".join(map(str, at))
-    rows = [[Cell(words.sentence(name)), Cell(text)] for name, text in facts.items()]
+    rows = [[words.sentence(name), text] for name, text in facts.items()]
     return Table("The vectors", ["", ""], rows, 2)
 
 
@@ -180,9 +151,9 @@ def _read_outs(found: Executed) -> Section:
     first = part["by_task"][part["tasks"][0]]
     names = {name: title for name, title in names.items() if name in first}
     rows = [
-        [Cell(task)]
+        [task]
         + [
-            Cell("  ".join(_token(one) for one in part["by_task"][task][name]))
+            "  ".join(_token(one) for one in part["by_task"][task][name])
             for name in names
         ]
         for task in part["tasks"]

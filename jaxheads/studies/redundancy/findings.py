@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxheads.heads import head_name
 from jaxheads.report import words
+from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run
 from jaxheads.statistics.units import student_t_quantile
 
@@ -31,6 +32,30 @@ def strongest(run: Run, count: int) -> list[tuple[str, str, float, float]]:
         (names[i], names[j], float(pair[i, j]), float(error[i, j]))
         for i, j in zip(rows[order], columns[order], strict=True)
     ]
+
+
+def pairs(run: Run, count: int = 12) -> Table:
+    """A row a pair: its interaction, and what replacing its heads changes."""
+    effect = run.arrays["redundancy/effect"]
+    alone = dict(zip(head_names(run), effect.tolist(), strict=True))
+    listed = strongest(run, count)
+    largest = max(abs(value) for _, _, value, _ in listed) or 1.0
+    rows = []
+    for first, second, value, error in listed:
+        shade = "other-1" if value > 0 else "negative"
+        text, bar = words.with_error(value, error), abs(value) / largest
+        changes = alone[first], alone[second], alone[first] + alone[second] + value
+        rows.append(
+            [
+                f"{first}, {second}",
+                reading(value, error, threshold(run)),
+                Cell(text, bar=bar, colour=shade),
+                *map(words.number, changes),
+            ]
+        )
+    columns = ["pair", "reading", "interaction"]
+    columns += ["first replaced", "second replaced", "both replaced"]
+    return Table("The strongest interactions, and the changes", columns, rows, 2)
 
 
 def head_names(run: Run) -> list[str]:

@@ -5,13 +5,10 @@ from typing import Any
 
 from jaxheads.report import words
 from jaxheads.report.layout import Key, Row, Section, Statement, Topic
-from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run
 from jaxheads.statistics.claims import Claim
 from jaxheads.studies.ablation.findings import Findings
 from jaxheads.studies.redundancy import figures as drawn, findings as told
-
-PAIRS = 12  # in the table
 
 
 def topic(run: Run, found: Findings, judged: Sequence[Claim]) -> Topic:
@@ -90,35 +87,8 @@ def _together(run: Run, part: dict[str, Any]) -> Section:
             Key("back each other up (substitutes)", "negative", "line"),
         ],
         rows=[Row("", [drawn.heat_map(run), drawn.shapley(run)])],
-        tables=[_pair_table(run)],
+        tables=[told.pairs(run)],
     )
-
-
-def _pair_table(run: Run) -> Table:
-    effect = run.arrays["redundancy/effect"]
-    alone = dict(zip(told.head_names(run), effect.tolist(), strict=True))
-    listed = told.strongest(run, PAIRS)
-    largest = max(abs(value) for _, _, value, _ in listed) or 1.0
-    rows = []
-    for first, second, value, error in listed:
-        shade = "other-1" if value > 0 else "negative"
-        rows.append(
-            [
-                Cell(f"{first}, {second}"),
-                Cell(told.reading(value, error, told.threshold(run))),
-                Cell(
-                    words.with_error(value, error),
-                    bar=abs(value) / largest,
-                    colour=shade,
-                ),
-                Cell(words.number(alone[first])),
-                Cell(words.number(alone[second])),
-                Cell(words.number(alone[first] + alone[second] + value)),
-            ]
-        )
-    columns = ["pair", "reading", "interaction"]
-    columns += ["first replaced", "second replaced", "both replaced"]
-    return Table("The strongest interactions, and the changes", columns, rows, 2)
 
 
 def _smallest(run: Run, part: dict[str, Any]) -> Section:

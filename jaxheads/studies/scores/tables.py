@@ -19,7 +19,7 @@ def top_heads(run: Run, ranking: str, count: int = 15) -> Table:
     rows = []
     for rank, head in enumerate(run_scores.top_heads(run, ranking, count), start=1):
         at = head.layer, head.head
-        row = [Cell(str(rank)), Cell(head.name)]
+        row: list[str | Cell] = [str(rank), head.name]
         for name in names:
             text = words.with_error(values[name][at], spread[name][at])
             small = "" if name == ranking else f"rank {places[name][at]:,}"
@@ -36,13 +36,14 @@ def _bar(value: float, among: np.ndarray) -> float:
     return max(0.0, float(value) / largest) if largest > 0 else 0.0
 
 
-def _task_cells(run: Run, name: str) -> list[Cell]:
+def task_cells(run: Run, name: str) -> list[Any]:
+    """What every table of tasks says of one: its name, kind and items."""
     info = (run.result.get("task_info") or {}).get(name, {})
     items = info.get("items")
     return [
-        Cell(name),
-        Cell(str(info.get("kind", words.NONE))),
-        Cell(f"{items:,}" if isinstance(items, int) else words.NONE),
+        name,
+        str(info.get("kind", words.NONE)),
+        f"{items:,}" if isinstance(items, int) else words.NONE,
     ]
 
 
@@ -53,10 +54,10 @@ def scoring_tasks(run: Run) -> Table | None:
         return None
     rows = []
     for task, name in enumerate(names):
-        row = _task_cells(run, name)
+        row = task_cells(run, name)
         info = (run.result.get("task_info") or {}).get(name, {})
         left = info.get("unchanged_share")
-        row.append(Cell(words.NONE if left is None else words.percent(left)))
+        row.append(words.NONE if left is None else words.percent(left))
         order = np.argsort(-effects[task], axis=None, kind="stable")[:3]
         for place in order:
             layer, head = np.unravel_index(place, effects[task].shape)
@@ -78,6 +79,6 @@ def definitions(run: Run) -> Table | None:
         texts = [words.title(name), info.get("definition", "")]
         texts += [words.number(chance), words.number(ceiling)]
         texts += [info.get("unit", ""), info.get("source", "")]
-        rows.append([Cell(str(text)) for text in texts])
+        rows.append([str(text) for text in texts])
     columns = ["score", "definition", "chance", "ceiling", "unit", "source"]
     return Table("Scores", columns, rows, 99) if rows else None

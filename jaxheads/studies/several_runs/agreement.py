@@ -17,6 +17,7 @@ from jaxheads import statistics
 from jaxheads.heads import head_name, top
 from jaxheads.heads.run_scores import errors, score, top_count
 from jaxheads.report import words
+from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run
 from jaxheads.statistics.claims import (
     Claim,
@@ -195,6 +196,40 @@ def _honesty(heads: Sequence[TopHead], runs: int) -> tuple[float, float, float]:
     total = freedom * float(np.mean(squares))
     low, high = (total / stats.chi2.ppf(end, freedom) for end in (0.975, 0.025))
     return math.sqrt(total / freedom), math.sqrt(low), math.sqrt(high)
+
+
+def table(runs: Sequence[Run]) -> Table | None:
+    """A row a model and score, where a model has several runs; None where none has."""
+    found = [
+        agreed
+        for group in by_model(runs).values()
+        for name in group[0].result.get("scores") or {}
+        if (agreed := seed_agreement(group, name))
+    ]
+    columns = ["model", "score", "runs", "top head", "its score"]
+    columns += ["rank correlation", "top-2 % sets", "spread / reported error"]
+    rows = [_row(agreed) for agreed in found]
+    return Table("Agreement over runs", columns, rows, 2) if rows else None
+
+
+def _row(agreed: SeedAgreement) -> list[str | Cell]:
+    leaders = ", ".join(dict.fromkeys(agreed.leaders))
+    scores = agreed.leader_scores
+    low, high = words.aligned(min(scores), max(scores))
+    ratio = (agreed.ratio, agreed.ratio_low, agreed.ratio_high)
+    return [
+        agreed.model or words.NONE,
+        words.short(agreed.score),
+        str(len(agreed.leaders)),
+        leaders + (" in all" if agreed.same_leader else ""),
+        low if low == high else f"{low} to {high}",
+        Cell(
+            words.number(agreed.rank_correlation),
+            f"lowest {words.number(agreed.lowest_rank_correlation)}",
+        ),
+        words.number(agreed.jaccard),
+        words.with_interval(*ratio) if math.isfinite(agreed.ratio) else words.NONE,
+    ]
 
 
 def gap_grows_with_size(runs: Sequence[Run], rules: Rules) -> Measured:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxheads.errors import UserError
-from jaxheads.heads import run_scores
 from jaxheads.report import receipt, words
 from jaxheads.report.layout import Section, Statement
 from jaxheads.report.page import Page
@@ -23,12 +22,7 @@ from jaxheads.studies.claims import of_run
 from jaxheads.studies.claims_page import SYMBOLS
 from jaxheads.studies.scores import tables as scores_tables
 from jaxheads.studies.scores.numbers import with_one_induction
-from jaxheads.studies.several_runs import sections
-from jaxheads.studies.several_runs.agreement import (
-    SeedAgreement,
-    claims_of_runs,
-    seed_agreement,
-)
+from jaxheads.studies.several_runs import agreement, sections
 from jaxheads.studies.several_runs.chart import axis
 from jaxheads.studies.several_runs.members import Member, differences, members
 
@@ -159,38 +153,32 @@ def runs_table(listed: list[Member]) -> Section:
         model = member.run.result["model"]
         size = member.num_params
         row = [
-            Cell(member.label),
-            Cell(words.NONE if size is None else words.parameters(size)),
+            member.label,
+            words.NONE if size is None else words.parameters(size),
             Cell(f"{member.total:,}", f"{model['num_layers']} x {model['num_heads']}"),
-            Cell(words.NONE if member.step is None else f"{member.step:,}"),
-            Cell(words.NONE if member.seed is None else str(member.seed)),
+            words.NONE if member.step is None else f"{member.step:,}",
+            words.NONE if member.seed is None else str(member.seed),
         ]
         if quantity:
-            row.append(Cell(_clean(member)))
+            row.append(_clean(member))
         row += [_leader(member, name) for name in PAIR]
         rows.append(row)
     columns = ["run", "parameters", "heads", "step", "seed"]
     columns += [f"clean {quantity}"] if quantity else []
     columns += [f"top {words.short(name)} head" for name in PAIR]
-    keep = [n for n in range(len(columns)) if any(_told(row[n]) for row in rows)]
+    table = Table("Runs", columns, rows)
+    empty = [
+        name
+        for n, name in enumerate(columns)
+        if all(row[n].text == words.NONE for row in table.rows)
+    ]
     return Section(
         "runs",
         "The runs",
         "In order of size, step and seed. A head is written layer.head, both counted "
         "from 0, with its score and standard error.",
-        tables=[
-            Table(
-                "Runs",
-                [columns[n] for n in keep],
-                [[row[n] for n in keep] for row in rows],
-                1,
-            )
-        ],
+        tables=[table.without(*empty)],
     )
-
-
-def _told(cell: Cell) -> bool:
-    return cell.text != words.NONE
 
 
 def _clean(member: Member) -> str:
@@ -209,20 +197,9 @@ def _leader(member: Member, name: str) -> Cell:
 
 def seeds(listed: list[Member]) -> Section | None:
     """Say how far runs of one model agree, where a model has several."""
-    groups: dict[str, list[Member]] = {}
-    for member in listed:
-        groups.setdefault(member.params, []).append(member)
-    rows = []
-    for group in groups.values():
-        names = [name for name in PAIR if name in run_scores.names(group[0].run)]
-        for name in names if len(group) > 1 else []:
-            agreed = seed_agreement([member.run for member in group], name)
-            if agreed:
-                rows.append(_agreed(group[0].model, agreed))
-    if not rows:
+    made = agreement.table([member.run for member in listed])
+    if made is None:
         return None
-    columns = ["model", "score", "runs", "top head", "its score"]
-    columns += ["rank correlation", "top-2 % sets", "spread / reported error"]
     return Section(
         "seeds",
         "How the runs of one model agree",
@@ -231,29 +208,8 @@ def seeds(listed: list[Member]) -> Section | None:
         "mean over pairs. Last: standard deviation of the top heads' scores over runs "
         "in units of the standard error that the runs report, with its 95 % interval; "
         "1 where the reported errors are as large as they should be.",
-        tables=[Table("Agreement over runs", columns, rows, 2)],
+        tables=[made],
     )
-
-
-def _agreed(model: str, agreed: SeedAgreement) -> list[Cell]:
-    leaders = list(dict.fromkeys(agreed.leaders))
-    scores = agreed.leader_scores
-    low, high = words.aligned(min(scores), max(scores))
-    known = agreed.ratio == agreed.ratio
-    bounds = [words.number(v) for v in (agreed.ratio_low, agreed.ratio_high)]
-    return [
-        Cell(model),
-        Cell(words.short(agreed.score)),
-        Cell(str(len(agreed.leaders))),
-        Cell(", ".join(leaders)),
-        Cell(low if low == high else f"{low} to {high}"),
-        Cell(
-            words.number(agreed.rank_correlation),
-            f"lowest {words.number(agreed.lowest_rank_correlation)}",
-        ),
-        Cell(words.number(agreed.jaccard)),
-        Cell(words.number(agreed.ratio), " to ".join(bounds) if known else ""),
-    ]
 
 
 def claims_of(listed: list[Member], judged: list[list[Claim]]) -> Section | None:
@@ -266,12 +222,11 @@ def claims_of(listed: list[Member], judged: list[list[Claim]]) -> Section | None
         for claim in same:
             text, _ = claims_page.effect(claim)
             known = claim.verdict != "not measured"
-            said = (
-                f"{claims_page.SYMBOLS[claim.verdict]} {claim.verdict}" if known else ""
-            )
-            row.append(Cell(said or words.NONE, text if known else ""))
+            said = claims_page.marked(claim.verdict) if known else words.NONE
+            row.append(Cell(said, text if known else ""))
         rows.append(row)
-    together = claims_page.section(claims_of_runs([member.run for member in listed]))
+    several = [member.run for member in listed]
+    together = claims_page.section(agreement.claims_of_runs(several))
     if not rows:
         return None
     return Section(

@@ -1,12 +1,18 @@
 """The answers to the six arguments, in words and as a table."""
 
+from typing import Any
+
 from jaxheads.report import words
 from jaxheads.report.layout import Section, Statement
 from jaxheads.report.tables import Cell, Table
 from jaxheads.runs import Run
 from jaxheads.statistics.seeds import NOTE
-from jaxheads.studies.claims_page import SYMBOLS
-from jaxheads.studies.six_arguments.figures import told
+from jaxheads.studies.claims_page import SYMBOLS, marked
+
+
+def told(run: Run) -> dict[str, Any]:
+    """What the run says of the arguments."""
+    return run.result["evidence"]
 
 
 def verdict(run: Run) -> str | None:
@@ -47,7 +53,7 @@ def rules(run: Run) -> list[Table]:
     if "evidence" not in run.result:
         return []
     rows = [
-        [Cell(f"{one['argument']} {one['name']}"), Cell(one["rule"])]
+        [f"{one['argument']} {one['name']}", one["rule"]]
         for one in told(run)["arguments"]
     ]
     return [Table("How each argument is decided", ["argument", "rule"], rows, 99)]
@@ -57,16 +63,22 @@ def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def section(run: Run) -> Section:
-    """Make the section of the answers and of what was asked."""
+def table(run: Run) -> Table:
+    """A row an argument: its answer, and what it rests on."""
     rows = [
         [
             Cell(f"{one['argument']} {one['name']}", one["statement"]),
-            Cell(f"{SYMBOLS[one['answer']]} {one['answer']}".replace(" ", "\u00a0")),
-            Cell(one["evidence"]),
+            marked(one["answer"]),
+            one["evidence"],
         ]
         for one in told(run)["arguments"]
     ]
+    columns = ["argument", "answer", "evidence"]
+    return Table("The arguments", columns, rows, 99, stacked=True)
+
+
+def section(run: Run) -> Section:
+    """Make the section of the answers and of what was asked."""
     return Section(
         "arguments",
         "Six arguments that induction heads make in-context learning",
@@ -75,34 +87,44 @@ def section(run: Run) -> Section:
         "All is said of these models and these data. Only the third argument is "
         "causal; that things happen together is no proof that one makes the other.",
         facts=told(run)["left_out"],
-        tables=[
-            Table(
-                "The arguments",
-                ["argument", "answer", "evidence"],
-                rows,
-                99,
-                stacked=True,
-            ),
-            _runs(run),
-        ],
+        tables=[table(run), runs(run)],
     )
 
 
-def _runs(run: Run) -> Table:
-    rows = [
-        [
-            Cell(one["name"]),
-            Cell(one["variant"]),
-            Cell(one["objective"]),
-            Cell(f"{one['layers']} x {one['heads']}"),
-            Cell(f"{one['width']:,}"),
-            Cell(words.parameters(one["num_params"])),
-            Cell(str(len(one["seeds"]))),
-            Cell(f"{one['last_step']:,}"),
-            Cell(words.magnitude(one["tokens_a_step"] * one["last_step"])),
-        ]
-        for one in told(run)["runs"]
-    ]
+def runs(run: Run) -> Table:
+    """A row a training run: what it is, and what became of it."""
+    said = told(run)
+    rows = []
+    given = zip(said["runs"], said["continuity"], said["co_occurrence"], strict=True)
+    for one, row, dated in given:
+        step = dated["changes"]["prefix_matching"]["step"]
+        rows.append(
+            [
+                one["name"],
+                one["variant"],
+                one["objective"],
+                f"{one['layers']} x {one['heads']}",
+                f"{one['width']:,}",
+                words.parameters(one["num_params"]),
+                str(len(one["seeds"])),
+                f"{one['last_step']:,}",
+                words.magnitude(one["tokens_a_step"] * one["last_step"]),
+                str(row["found"]),
+                words.NONE if step is None else f"{step:,.0f}",
+                mean(row["icl_score"]),
+                mean(row["top_prefix"]),
+            ]
+        )
     columns = ["run", "keys", "objective", "layers x heads", "width", "parameters"]
-    columns += ["seeds", "steps", "tokens a seed"]
+    columns += ["seeds", "steps", "tokens a seed", "heads form in", "at step"]
+    columns += ["ICL score (nats)", "top prefix matching"]
     return Table("The training runs", columns, rows, 3)
+
+
+def mean(made: dict[str, Any] | None) -> str:
+    """Write a mean over seeds with its interval, if there are any."""
+    if made is None:
+        return words.NONE
+    if made["low"] is None:
+        return words.number(made["mean"])
+    return words.with_interval(made["mean"], made["low"], made["high"])

@@ -6,26 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from jaxheads import runs
 from jaxheads.engine.progress import bars
+from jaxheads.report.tables import printed
 from jaxheads.runs import Run
 from jaxheads.statistics.seeds import NOTE
 from jaxheads.studies.doctor import examine_trained
+from jaxheads.studies.six_arguments import answers
 from jaxheads.studies.six_arguments.config import ArgumentsConfig, Evidence
 from jaxheads.studies.six_arguments.curves import check_comparable, read_curves
 from jaxheads.studies.six_arguments.measured import choose_steps, measure, units
 from jaxheads.studies.six_arguments.result import gather
 from jaxheads.training.trained import open_all
-
-_COLOURS = {
-    "holds": "green",
-    "does not hold": "red",
-    "too small to matter": "red",
-    "undecided": "yellow",
-}
 
 WIDTH = 120
 """Of what is printed where no terminal says."""
@@ -33,37 +27,11 @@ WIDTH = 120
 
 def print_arguments(run: Run, console: Console) -> None:
     """One row an argument, and one a run."""
-    said = run.result["evidence"]
-    table = Table(title=f"six arguments, {len(said['runs'])} training runs")
-    table.add_column("argument")
-    table.add_column("answer", no_wrap=True)
-    table.add_column("evidence", overflow="fold")
-    for one in said["arguments"]:
-        colour = _COLOURS.get(one["answer"], "")
-        answer = f"[{colour}]{one['answer']}[/]" if colour else one["answer"]
-        name = f"{one['argument']} {one['name']}"
-        table.add_row(name, answer, one["evidence"])
-    console.print(table)
-    for text in (NOTE, *said["left_out"]):
+    console.print(printed(answers.table(run)))
+    for text in (NOTE, *answers.told(run)["left_out"]):
         console.print(Text(f"note    {text}"), soft_wrap=True)
-    table = Table(title="training runs")
-    table.add_column("run")
-    table.add_column("architecture")
-    for name in ("seeds", "heads form in", "at step", "ICL score", "top prefix score"):
-        table.add_column(name, justify="right")
-    rows = zip(said["runs"], said["continuity"], said["co_occurrence"], strict=True)
-    for about, row, dated in rows:
-        step = dated["changes"]["prefix_matching"]["step"]
-        means = [row[name] for name in ("icl_score", "top_prefix")]
-        table.add_row(
-            about["name"],
-            f"{about['variant']}, layers: {about['layers']}, width: {about['width']}",
-            str(len(about["seeds"])),
-            str(row["found"]),
-            "" if step is None else f"{step:,.0f}",
-            *("" if mean is None else f"{mean['mean']:.3f}" for mean in means),
-        )
-    console.print(table)
+    table = answers.runs(run)
+    console.print(printed(table.without("objective", "parameters", "tokens a seed")))
 
 
 def run_command(command: Evidence, console: Console, output: Console) -> Run:

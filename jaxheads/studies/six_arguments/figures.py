@@ -8,6 +8,7 @@ import numpy as np
 from jaxheads.report import charts, words
 from jaxheads.report.figures import Figure, Rows
 from jaxheads.runs import Run
+from jaxheads.studies.six_arguments.answers import told
 from jaxheads.studies.six_arguments.heads_figures import Part, run_colour
 
 _HEIGHT, _MAP = 200, 240
@@ -20,11 +21,6 @@ _CURVES = {
 }
 DATED = ("prefix_matching", "icl_score", "loss_bump")
 """Curves that have a date."""
-
-
-def told(run: Run) -> dict[str, Any]:
-    """What the run says of the arguments."""
-    return run.result["evidence"]
 
 
 def of_run(run: Run, part: Part) -> list[Figure]:

@@ -5,7 +5,7 @@ import numpy as np
 from jaxheads.report import words
 from jaxheads.report.figures import Figure
 from jaxheads.report.layout import Key, Row, Section
-from jaxheads.report.tables import Cell, Table
+from jaxheads.report.tables import Table
 from jaxheads.runs import Run
 from jaxheads.studies.six_arguments import heads_figures as drawn
 from jaxheads.studies.six_arguments.ablation_and_mechanism import INDUCTION
@@ -135,11 +135,11 @@ def _pivots(given: list[Part]) -> Table:
             turned = np.isfinite(step)
             rows.append(
                 [
-                    Cell(part.name),
-                    Cell(str(seed)),
-                    Cell(f"{step:,.0f}" if turned else words.NONE),
-                    Cell(f"{angle:.0f}°" if turned else words.NONE),
-                    Cell(window),
+                    part.name,
+                    str(seed),
+                    f"{step:,.0f}" if turned else words.NONE,
+                    f"{angle:.0f}°" if turned else words.NONE,
+                    window,
                 ]
             )
     columns = ["run", "seed", "pivot at step", "turns by", "phase change of the heads"]

@@ -17,7 +17,7 @@ from jaxheads.studies.six_arguments import (
     heads_figures,
     heads_page,
 )
-from jaxheads.studies.six_arguments.figures import told
+from jaxheads.studies.six_arguments.answers import told
 from jaxheads.studies.six_arguments.heads_figures import Part
 
 
@@ -103,11 +103,11 @@ def _dates(part: Part, changes: dict[str, Any]) -> list[list[Cell]]:
         reasons = sorted({one["reason"] for one in made["each"] if one["reason"]})
         rows.append(
             [
-                Cell(part.name),
+                part.name,
                 Cell(words.curve(name), "; ".join(reasons)),
-                Cell(f"{made['found']} of {len(made['each'])}"),
-                Cell(_date(made["step"], made["low"], made["high"])),
-                Cell(", ".join(each)),
+                f"{made['found']} of {len(made['each'])}",
+                _date(made["step"], made["low"], made["high"]),
+                ", ".join(each),
             ]
         )
     return rows
@@ -121,21 +121,13 @@ def _date(step: float | None, low: float | None, high: float | None) -> str:
     return f"{step:,.0f} [{low:,.0f}, {high:,.0f}]"
 
 
-def _formed(part: Part, found: dict[str, Any]) -> list[Cell]:
+def _formed(part: Part, found: dict[str, Any]) -> list[str]:
     return [
-        Cell(part.name),
-        Cell(f"{found['overlap']['icl_score']} of {found['heads']}"),
-        Cell(f"{found['overlap']['loss_bump']} of {found['heads']}"),
-        Cell(_mean(found["formed_mean"])),
+        part.name,
+        f"{found['overlap']['icl_score']} of {found['heads']}",
+        f"{found['overlap']['loss_bump']} of {found['heads']}",
+        answers.mean(found["formed_mean"]),
     ]
-
-
-def _mean(made: dict[str, Any] | None) -> str:
-    if made is None:
-        return words.NONE
-    if made["low"] is None:
-        return words.number(made["mean"])
-    return words.with_interval(made["mean"], made["low"], made["high"])
 
 
 def _co_perturbation(run: Run, given: list[Part]) -> Section:
@@ -144,16 +136,16 @@ def _co_perturbation(run: Run, given: list[Part]) -> Section:
             Cell(
                 given[pair["run"]].name, f"{pair['variant']}, layers: {pair['layers']}"
             ),
-            Cell(given[pair["vanilla"]].name),
+            given[pair["vanilla"]].name,
             *(
                 cell
                 for name in phase_change.LEAST_CHANGES
                 for cell in (
-                    Cell(" / ".join(f"{k} of {n}" for k, n in pair["formed"][name])),
-                    Cell(_difference(pair["earlier"][name])),
+                    " / ".join(f"{k} of {n}" for k, n in pair["formed"][name]),
+                    _difference(pair["earlier"][name]),
                 )
             ),
-            Cell(", ".join(pair["also_differs"]) or words.NONE),
+            ", ".join(pair["also_differs"]) or words.NONE,
         ]
         for pair in told(run)["co_perturbation"]
     ]
@@ -191,12 +183,12 @@ def _continuity(run: Run, given: list[Part]) -> Section:
                 date += f" [{', '.join(ends)}]"
         rows.append(
             [
-                Cell(part.name),
-                Cell(f"{about['layers']} layers, width {about['width']}"),
-                Cell(words.parameters(about["num_params"])),
-                Cell(_mean(row["icl_score"])),
-                Cell(_mean(row["top_prefix"])),
-                Cell(date),
+                part.name,
+                f"{about['layers']} layers, width {about['width']}",
+                words.parameters(about["num_params"]),
+                answers.mean(row["icl_score"]),
+                answers.mean(row["top_prefix"]),
+                date,
             ]
         )
     columns = ["run", "size", "parameters", "score at the end (nats)"]
@@ -228,12 +220,9 @@ def _continuity(run: Run, given: list[Part]) -> Section:
 def _slopes(given: list[Part], slopes: dict[str, Any]) -> Table:
     rows = [
         [
-            Cell(part.name),
-            Cell(" to ".join(f"{at:,.0f}" for at in slopes["window"][part.index])),
-            *(
-                Cell(words.number(slopes[when][part.index]))
-                for when in ("before", "after")
-            ),
+            part.name,
+            " to ".join(f"{at:,.0f}" for at in slopes["window"][part.index]),
+            *(words.number(slopes[when][part.index]) for when in ("before", "after")),
         ]
         for part in given
     ]

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from jaxheads.engine.devices import make_seed_mesh
 from jaxheads.engine.progress import bars
+from jaxheads.report.tables import Table, printed
 from jaxheads.runs import Run, default_folder
 from jaxheads.studies.train.config import Train
 from jaxheads.training.choices import GENERATORS, choose_data, choose_model, read_text
@@ -56,30 +56,27 @@ def print_training(run: Run, console: Console) -> None:
     told, arrays = run.result["train"], run.arrays
     seconds = run.result["wall_s"]["train"]
     tokens = told["tokens_a_seed"] * len(told["seeds"])
-    table = Table(
-        title=f"{run.result['config']['objective']}: {tokens:,} tokens, "
-        f"{told['num_params']:,} params a model, {tokens / seconds:,.0f} tokens/s"
-    )
-    table.add_column("seed", justify="right")
-    names = ("loss, last 50 steps", "of all targets", "dropped", "held-out loss")
-    for name in names:
-        table.add_column(name, justify="right")
-    table.add_column("last model")
+    rows = []
     for index, seed in enumerate(told["seeds"]):
-        recent = [
+        loss, of_all, dropped = (
             np.mean(arrays[f"train/{name}"][-50:, index])
             for name in ("loss", "all_loss", "dropped")
-        ]
-        held_out = arrays.get("evaluation/all_loss")
-        table.add_row(
-            str(seed),
-            f"{recent[0]:.4f}",
-            f"{recent[1]:.4f}",
-            f"{recent[2]:.1%}",
-            "" if held_out is None else f"{held_out[-1, index]:.4f}",
-            told["checkpoints"][str(seed)][-1],
         )
-    console.print(table)
+        held_out = arrays.get("evaluation/all_loss")
+        rows.append(
+            [
+                told["checkpoints"][str(seed)][-1],
+                str(seed),
+                f"{loss:.4f}",
+                f"{of_all:.4f}",
+                f"{dropped:.1%}",
+                "" if held_out is None else f"{held_out[-1, index]:.4f}",
+            ]
+        )
+    title = f"{run.result['config']['objective']}: {tokens:,} tokens, "
+    title += f"{told['num_params']:,} params a model, {tokens / seconds:,.0f} tokens/s"
+    columns = ["last model", "seed", "loss, last 50 steps", "of all targets", "dropped"]
+    console.print(printed(Table(title, [*columns, "held-out loss"], rows)))
 
 
 def run_command(command: Train, console: Console, output: Console) -> Run:

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxheads.report import words
 from jaxheads.report.layout import Key, Row, Section, Statement, Topic
-from jaxheads.report.tables import Cell, Table
+from jaxheads.report.tables import Table
 from jaxheads.runs import Run
 from jaxheads.statistics import phase_change
 from jaxheads.statistics.claims import Claim
@@ -121,15 +121,15 @@ def _losses(run: Run) -> Section:
 def _evaluations(run: Run) -> Section:
     rows = [
         [
-            Cell(words.curve(name)),
-            Cell(str(seed)),
-            Cell(words.NONE if one.step is None else f"{one.step:,.0f}"),
-            Cell(
+            words.curve(name),
+            str(seed),
+            words.NONE if one.step is None else f"{one.step:,.0f}",
+            (
                 words.NONE
                 if one.begin is None or one.end is None
                 else f"{one.begin:,.0f} to {one.end:,.0f}"
             ),
-            Cell(one.reason or words.NONE),
+            one.reason or words.NONE,
         ]
         for name, each in phase_change.of_run(run).items()
         for seed, one in zip(run.result["train"]["seeds"], each, strict=True)
@@ -166,7 +166,7 @@ def table(run: Run) -> Table | None:
         for name in ("accuracy", "log_probability")
     ]
     rows = [
-        [Cell(task), Cell(str(shots)), *(_over_seeds(each[:, at]) for each in last)]
+        [task, str(shots), *(_over_seeds(each[:, at]) for each in last)]
         for at, (task, shots) in enumerate(
             zip(told["tasks"], told["shots"], strict=True)
         )
@@ -178,10 +178,10 @@ def table(run: Run) -> Table | None:
     return Table(caption, columns, rows, 1)
 
 
-def _over_seeds(values: np.ndarray) -> Cell:
+def _over_seeds(values: np.ndarray) -> str:
     """Mean and range of [N]."""
     text = words.number(float(values.mean()))
     if len(values) > 1:
         low, high = (words.number(float(end)) for end in (values.min(), values.max()))
         text += f" ({low} to {high})"
-    return Cell(text)
+    return text

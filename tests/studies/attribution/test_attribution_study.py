@@ -210,7 +210,7 @@ def test_the_command_makes_a_run_with_a_table_and_a_report(
     options += " --attribution.methods ablated --attribution.metric log_probability"
     main(["attribution", str(model_folder), *options.split(), "--out", str(out)])
     said, plan = capfd.readouterr()
-    assert "attribution" in plan and "TFLOP" in plan
+    assert "attribution" in plan and "FLOPs" in plan
     for text in ("ablated", "worst miss", "exact sweep"):
         assert text in said
     again = load_run(out)

@@ -192,7 +192,7 @@ def test_the_command_makes_the_same_run_with_tables_and_a_report(
     said, plan = capfd.readouterr()
     for text in ("interactions", "Shapley values", "greedy searches", "times as long"):
         assert text in said
-    assert "redundancy" in plan and "TFLOP" in plan
+    assert "redundancy" in plan and "FLOPs" in plan
     assert '<section id="smallest-set">' in (out / "report.html").read_text("utf-8")
 
 

@@ -1,15 +1,13 @@
 """Several runs: seeds of one model, and models of several sizes."""
 
 import dataclasses
-import io
 import math
 
 import numpy as np
 import planted_run
 import pytest
-from rich.console import Console
 
-from jaxheads.cli import tables as claim_tables
+from jaxheads.report import words
 from jaxheads.runs import Run
 from jaxheads.statistics.claims import Claim
 from jaxheads.studies.several_runs import agreement
@@ -63,19 +61,22 @@ def test_seeds_agree_where_noise_is_small_and_not_where_it_is_large():
     assert quiet.seeds == (0, 1, 2, 3, 4)
 
 
-def test_seeds_in_the_terminal():
+def test_seeds_are_a_row_a_model_and_score():
     runs = [scored(n, 1e-4) for n in range(3)]
     for run in runs:
         run.result["scores"] = {"induction": {}}
-    text = io.StringIO()
-    claim_tables.print_seeds(
-        [*runs, of_size(0, 1e9, 0.3)], Console(file=text, markup=False, width=120)
-    )
+    made = agreement.table([*runs, of_size(0, 1e9, 0.3)])
+    assert made is not None
+    (row,) = made.rows
     found = agreement.seed_agreement(runs, "induction")
     assert found is not None
-    assert f"{found.leaders[0]} in all" in text.getvalue()
-    assert f"{found.ratio:.2f} [{found.ratio_low:.2f}" in text.getvalue()
-    assert "3 runs" in text.getvalue()
+    ratio = words.with_interval(found.ratio, found.ratio_low, found.ratio_high)
+    assert [row[n].text for n in (2, 3, 7)] == [
+        "3",
+        f"{found.leaders[0]} in all",
+        ratio,
+    ]
+    assert agreement.table([of_size(0, 1e9, 0.3)]) is None
 
 
 @pytest.mark.parametrize(("told", "true"), [(0.01, 1.0), (0.005, 2.0), (0.02, 0.5)])
