@@ -9,18 +9,23 @@ positions, biases, MLPs, and norms of queries and keys are left out.
 Source: Elhage et al. 2021, A Mathematical Framework for Transformer Circuits.
 """
 
+import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxheads.engine import plan
+from jaxheads.engine.memory import Fit
 from jaxheads.heads import HeadScores
 from jaxheads.models import family
 from jaxheads.models.layer_scan import exact_products
-from jaxheads.scores import circuits
+from jaxheads.runs import Arrays
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.scores.part import Asked, Known, Part
 
 _CHUNK = 8192  # of the vocabulary, so that no float64 copy of a whole matrix is made
 
@@ -133,12 +138,9 @@ def copying_circuits(params, config) -> np.ndarray:
 
     Source: Elhage et al. 2021, "Copying / primitive in-context learning".
     """
-    through = circuits.unembed_embed(params, config)
+    through = unembed_embed(params, config)
     return np.stack(
-        [
-            maps.outputs @ through @ maps.values
-            for maps in circuits.layers(params, config)
-        ]
+        [maps.outputs @ through @ maps.values for maps in layers(params, config)]
     )
 
 
@@ -150,7 +152,7 @@ def head_scores(products: np.ndarray) -> HeadScores:
 
     Source: Elhage et al. 2021, "Copying / primitive in-context learning".
     """
-    scores = circuits.positivity(products)
+    scores = positivity(products)
     return HeadScores(
         "copying_circuit",
         scores,
@@ -164,3 +166,48 @@ def head_scores(products: np.ndarray) -> HeadScores:
         ceiling=1.0,
         source="Elhage et al. 2021, copying heads",
     )
+
+
+def described(chosen: ScoresConfig, shots: int) -> list[HeadScores]:
+    """The score of one head that was never run."""
+    return [head_scores(np.ones((1, 1, 1, 1)))]
+
+
+def parts(names: Sequence[str], asked: Asked) -> list[Part]:
+    """What computes the score."""
+    return [CopyingCircuit()]
+
+
+class OfWeights:
+    """A part that reads the weights alone, and feeds the model nothing."""
+
+    products = 1
+    """Products over the vocabulary."""
+
+    def tokens(self) -> Arrays:
+        """None."""
+        return {}
+
+    def cost(self, config) -> plan.Cost:
+        """Products over the vocabulary, no forward."""
+        flops = 2.0 * config.vocab_size * config.width**2 * self.products
+        return plan.Cost(flops=flops, bytes=8.0 * config.width**2)
+
+    def fits(self, params, config, budget_bytes: int) -> list[Fit]:
+        """Small products of weights need no plan."""
+        return []
+
+
+@dataclasses.dataclass(frozen=True)
+class CopyingCircuit(OfWeights):
+    """Copying by the OV circuit."""
+
+    name: str = "circuits"
+
+    def measure(self, params, config, budget_bytes: int, known: Known) -> Arrays:
+        """Circuits [L, H, K, K]."""
+        return {"ov": copying_circuits(params, config)}
+
+    def scores(self, measured: Arrays) -> list[HeadScores]:
+        """The one score."""
+        return [head_scores(measured["ov"])]

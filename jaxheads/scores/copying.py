@@ -12,15 +12,26 @@ on how sharp the attention is: a head that copies all that it sees has the score
 the whole output, even a perfect copier would have 1/n if it attends to n tokens.
 """
 
+import dataclasses
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxheads.engine import plan
 from jaxheads.heads import HeadScores, from_samples
 from jaxheads.models import family
 from jaxheads.models.forward import forward
 from jaxheads.models.layer_scan import exact_products
+from jaxheads.runs import Arrays
+from jaxheads.scores import induction
+from jaxheads.scores.config import ScoresConfig
 from jaxheads.scores.direct_logit import directions
+from jaxheads.scores.part import Asked, Known, OfPasses, Part, Pass
+
+LENGTH = 25
+"""Random tokens of a sequence, as in Olsson et al. 2022."""
 
 
 @jax.jit
@@ -112,3 +123,57 @@ def head_scores(samples: np.ndarray, length: int, bos: bool) -> HeadScores:
         ceiling=1.0,
         source="Olsson et al. 2022, copying",
     )
+
+
+def described(chosen: ScoresConfig, shots: int) -> list[HeadScores]:
+    """The score of one head that was never run."""
+    return [head_scores(np.zeros((1, 1, 2)), LENGTH, bos=False)]
+
+
+def parts(names: Sequence[str], asked: Asked) -> list[Part]:
+    """What computes the score."""
+    source, count = asked.source, asked.chosen.probe_sequences
+    probe = induction.probe(
+        count, LENGTH, source.vocabulary, source.bos_id, source.seed, repeats=1
+    )
+    return [Copying(probe, source.bos_id is not None)]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Copying(OfPasses):
+    """Copying of random tokens that are attended to.
+
+    Attributes:
+        probe: int32 [B, T].
+        bos: whether it begins with BOS.
+    """
+
+    probe: np.ndarray
+    bos: bool
+    name: str = "copying"
+
+    def tokens(self) -> Arrays:
+        """The probe."""
+        return {"prompts/copying": self.probe}
+
+    def passes(self, config) -> list[Pass]:
+        """One."""
+        length = self.probe.shape[1]
+        return [
+            Pass(
+                f"copying of {length}-token sequences",
+                copied,
+                (self.probe,),
+                (config, np.asarray(self.bos)),
+                plan.sequence(config, length),
+            )
+        ]
+
+    def measure(self, params, config, budget_bytes: int, known: Known) -> Arrays:
+        """Scores [L, H, B] by sequence."""
+        return {"copied": self.runs(params, config, budget_bytes)[0]}
+
+    def scores(self, measured: Arrays) -> list[HeadScores]:
+        """The one score."""
+        length = self.probe.shape[1] - self.bos
+        return [head_scores(measured["copied"], length, self.bos)]

@@ -27,6 +27,7 @@ heads share one prefix, and a run is its last two tokens from the head's layer o
 Source: Feucht et al. 2025 (The Dual-Route Model of Induction), section 2 and code.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -35,19 +36,36 @@ import numpy as np
 
 from jaxheads.engine import plan
 from jaxheads.engine.devices import gather, mesh_of, replicate
-from jaxheads.engine.memory import Program, fit
+from jaxheads.engine.memory import Fit, Program, fit
 from jaxheads.engine.programs import positions_at_once
 from jaxheads.engine.sweeps import resumed_subsets, sweep_under_subsets
 from jaxheads.errors import UserError
 from jaxheads.heads import HeadScores, from_samples
+from jaxheads.icl import generators
 from jaxheads.models.forward import prefill
 from jaxheads.models.metrics import probability
 from jaxheads.models.resuming import run_clean
+from jaxheads.runs import Arrays
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.scores.part import Asked, Known, Part
 
 READS = ("next", "after_next")
+ENTITIES = {
+    "token_copying": ("next", "2 to 5 shuffled tokens of text"),
+    "concept_copying": ("after_next", "2 to 5 tokens, places and people"),
+}
+"""What is read, and of which entities, by score."""
 LENGTH = 30
 """Tokens before NEWLINE."""
 ENTITY_LENGTHS = (2, 3, 4, 5)
+_NAMED = (
+    "landmark-country",
+    "national_parks",
+    "park-country",
+    "person-instrument",
+    "person-occupation",
+    "person-sport",
+)
 
 
 class Pairs(NamedTuple):
@@ -265,3 +283,79 @@ def head_scores(samples: np.ndarray, name: str, read: str, entities: str) -> Hea
         ceiling=1.0,
         source="Feucht et al. 2025, section 2",
     )
+
+
+def described(chosen: ScoresConfig, shots: int) -> list[HeadScores]:
+    """The scores of one head that was never run."""
+    none = np.zeros((1, 1, 2))
+    return [head_scores(none, name, *told) for name, told in ENTITIES.items()]
+
+
+def parts(names: Sequence[str], asked: Asked) -> list[Part]:
+    """What computes each score, from entities of its own."""
+    return [_part(name, asked) for name in names]
+
+
+def _part(name: str, asked: Asked) -> Part:
+    source, chosen = asked.source, asked.chosen
+    pool = source.straw(chosen.document_length, chosen.documents)
+    newline = source.encode("\n")
+    if not newline:
+        raise UserError(
+            f"{name} needs a token for the end of a line, but this tokenizer has none: "
+            "leave the score out"
+        )
+    if name == "token_copying":
+        entities = random_entities(pool, chosen.entities, source.seed)
+    else:
+        listed = [pair[0] for task in _NAMED for pair in generators.read_facts(task)]
+        entities = real_entities(
+            list(dict.fromkeys(listed)), source.encode, chosen.entities, source.seed
+        )
+    made = pairs(entities, pool, newline[-1], source.bos_id, source.seed)
+    return CopyingEffect(name, made)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CopyingEffect:
+    """The effect of a head's output on copying entities.
+
+    Attributes:
+        name: of the score.
+        pairs: clean and corrupted prompts.
+    """
+
+    name: str
+    pairs: Pairs
+
+    def tokens(self) -> Arrays:
+        """Both prompts."""
+        return {
+            f"prompts/{self.name}_clean": self.pairs.clean,
+            f"prompts/{self.name}_corrupted": self.pairs.corrupted,
+            f"prompts/{self.name}_corrupted/lengths": self.pairs.lengths,
+            f"prompts/{self.name}_entities": self.pairs.entities,
+        }
+
+    def cost(self, config) -> plan.Cost:
+        """Two passes a prompt, and two tokens from each head's layer on."""
+        length = self.pairs.clean.shape[1]
+        tail = plan.every_head(config, length) * 2
+        return (plan.sequence(config, length) * 2 + tail) * len(self.pairs.clean)
+
+    def fits(self, params, config, budget_bytes: int) -> list[Fit]:
+        """The runs of the last two tokens, by prompt length."""
+        return [
+            fit(program(params, self.pairs, rows, config), budget_bytes)
+            for rows in by_length(self.pairs)
+        ]
+
+    def measure(self, params, config, budget_bytes: int, known: Known) -> Arrays:
+        """Effects [2, L, H, B]."""
+        return {"effects": effects(params, self.pairs, config, budget_bytes)}
+
+    def scores(self, measured: Arrays) -> list[HeadScores]:
+        """The one that is read."""
+        read, entities = ENTITIES[self.name]
+        samples = measured["effects"][READS.index(read)]
+        return [head_scores(samples, self.name, read, entities)]

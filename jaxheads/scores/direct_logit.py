@@ -6,17 +6,24 @@ whole stream, so each part has its own logits, and they add up. What a head does
 later layers is not in it; ablations measure that too.
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
+from itertools import groupby
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxheads.engine import plan
 from jaxheads.heads import HeadScores
+from jaxheads.icl.prompts import by_task
 from jaxheads.models import family
 from jaxheads.models.forward import Prefix, prefill
 from jaxheads.models.layer_scan import exact_products
 from jaxheads.models.metrics import logit_difference
+from jaxheads.runs import Arrays
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.scores.part import Asked, Known, OfPasses, Part, Pass
 from jaxheads.statistics.units import mean_and_error
 
 Linear = Callable[[jax.Array, jax.Array], jax.Array]
@@ -139,3 +146,70 @@ def head_scores(
         ceiling=float("inf"),
         source="Elhage et al. 2021, paths through heads; Wang et al. 2023, section 3",
     )
+
+
+def described(chosen: ScoresConfig, shots: int) -> list[HeadScores]:
+    """The score of one head that was never run."""
+    prompts = f"{shots}-shot prompts of {len(chosen.tasks)} tasks"
+    return [head_scores(np.zeros((1, 1, 2)), prompts, False)]
+
+
+def parts(names: Sequence[str], asked: Asked) -> list[Part]:
+    """What computes the score."""
+    return [DirectLogit(asked)]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DirectLogit(OfPasses):
+    """Direct logit attribution on the clean prompts of the scoring tasks.
+
+    Attributes:
+        asked: with the prompts.
+    """
+
+    asked: Asked
+    name: str = "direct_logit"
+
+    def tokens(self) -> Arrays:
+        """The function-vector score's clean prompts, which are listed there."""
+        return {}
+
+    def passes(self, config) -> list[Pass]:
+        """One a prompt length: those of several tasks together."""
+        passes = []
+        for length, some in groupby(self._by_length, self._length):
+            some = [self.asked.prompts[task] for task in some]
+            passes.append(
+                Pass(
+                    f"direct logit effects on {length}-token prompts",
+                    effects,
+                    (
+                        np.concatenate([batch.tokens for batch in some]),
+                        np.concatenate([batch.lengths for batch in some]),
+                        np.concatenate([batch.targets for batch in some]),
+                    ),
+                    (config,),
+                    plan.sequence(config, length),
+                )
+            )
+        return passes
+
+    def measure(self, params, config, budget_bytes: int, known: Known) -> Arrays:
+        """Effects [L, H, B] over the prompts of all tasks."""
+        parts = self.runs(params, config, budget_bytes)
+        return {"effects": np.concatenate(parts, axis=-1)}
+
+    def scores(self, measured: Arrays) -> list[HeadScores]:
+        """The one score."""
+        prompts = f"{self.asked.shots}-shot prompts of {len(self.asked.prompts)} tasks"
+        queries = by_task(self.asked.queries, self._by_length)
+        effects = measured["effects"]
+        return [head_scores(effects, prompts, False, queries)]
+
+    @property
+    def _by_length(self) -> list[str]:
+        """The tasks in the order of the effects."""
+        return sorted(self.asked.prompts, key=self._length)
+
+    def _length(self, task: str) -> int:
+        return self.asked.prompts[task].tokens.shape[1]

@@ -22,7 +22,6 @@ from jaxheads.errors import UserError
 from jaxheads.heads import HeadScores, from_samples
 from jaxheads.models.forward import forward
 from jaxheads.runs import Arrays
-from jaxheads.scores import induction_text
 
 NAMES = ("induction", "induction_yin")
 _SOURCE = "Yin & Steinhardt 2025, code: src/find_induction_heads.py"
@@ -159,7 +158,7 @@ def _even_and_most(
 
 @dataclasses.dataclass(frozen=True)
 class TextProbe:
-    """Sequences of ``jaxheads.scores.induction_text.probe``.
+    """Sequences of ``probe``.
 
     Attributes:
         tokens: int32 [B, T], padded on the right.
@@ -174,7 +173,7 @@ class TextProbe:
         length = self.tokens.shape[1]
         return programs.over_prompts(
             f"attention patterns of {length} tokens read from text",
-            induction_text.attention_share,
+            attention_share,
             params,
             (self.tokens, self.lengths),
             (config,),
@@ -185,14 +184,14 @@ class TextProbe:
     def shares(self, params, config, budget_bytes: int) -> Arrays:
         """Per-sequence shares of attention by the scores' names, [L, H, B] each."""
         parts = over_prompts(
-            induction_text.attention_share,
+            attention_share,
             params,
             (self.tokens, self.lengths),
             (config,),
             chunk=fit(self.program(params, config), budget_bytes).chunk,
         )
         made: Arrays = {}
-        for name in induction_text.NAMES:
+        for name in NAMES:
             rows = np.concatenate([part[name] for part in parts], axis=-1)
             made[name] = rows[..., : len(self.tokens)].astype(np.float32)
         return made
@@ -200,7 +199,4 @@ class TextProbe:
     def scores(self, shares: Arrays) -> list[HeadScores]:
         """Head scores of what ``shares`` gave."""
         read = (self.tokens, self.lengths)
-        return [
-            induction_text.head_scores(shares[name], name, *read)
-            for name in induction_text.NAMES
-        ]
+        return [head_scores(shares[name], name, *read) for name in NAMES]

@@ -2,11 +2,11 @@
 
 A part knows its token arrays, its cost and programs, how to measure, and how to turn
 what was measured into scores. Parts run one after the other, each kept as a unit of the
-run. `catalogue` makes them.
+run. Each score's file makes its own.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -16,7 +16,10 @@ from jaxheads.engine import plan, programs
 from jaxheads.engine.chunks import over_prompts
 from jaxheads.engine.memory import Fit, fit
 from jaxheads.heads import HeadScores
+from jaxheads.icl.prompts import Batch
 from jaxheads.runs import Arrays
+from jaxheads.scores import registry
+from jaxheads.scores.config import ScoresConfig
 
 Known = Mapping[str, HeadScores]
 """The usual scores, which are there before any part runs."""
@@ -119,3 +122,59 @@ class Part(Protocol):
     def scores(self, measured: Arrays) -> list[HeadScores]:
         """Scores from what was measured."""
         ...
+
+
+class Source(Protocol):
+    """What probes are made from.
+
+    Attributes:
+        bos_id: put first, or None.
+        vocabulary: ids that random tokens are drawn from.
+        seed: of every draw.
+    """
+
+    bos_id: int | None
+    vocabulary: Sequence[int]
+    seed: int
+
+    def encode(self, text: str) -> list[int]:
+        """Text to ids, without BOS."""
+        ...
+
+    def straw(self, length: int, count: int) -> np.ndarray:
+        """Documents without BOS: int32 [count, length]."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Asked:
+    """What parts are made from.
+
+    Attributes:
+        chosen: which scores, and how many of everything.
+        source: what probes are made from.
+        prompts: clean few-shot prompts, by task.
+        shots: of those.
+        queries: of those by task, int [B]: prompts with one number ask one query;
+            empty: not known, each asks its own.
+    """
+
+    chosen: ScoresConfig
+    source: Source
+    prompts: Mapping[str, Batch]
+    shots: int
+    queries: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+def parts(asked: Asked) -> tuple[Part, ...]:
+    """The parts that compute the scores that are asked for, in the registry's order.
+
+    Raises:
+        UserError: a tokenizer or a text that does not fit.
+    """
+    files: dict[str, list[str]] = {}
+    for name, score in registry.EXTRA_SCORES.items():
+        if name in asked.chosen.names and not score.on_probe:
+            files.setdefault(score.file, []).append(name)
+    made = (registry.load(names[0]).parts(names, asked) for names in files.values())
+    return tuple(part for some in made for part in some)

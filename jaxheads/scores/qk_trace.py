@@ -9,10 +9,16 @@ score, token u's query meets the key at a position after token w with the produc
 ``K^T S^T (E^T E) Q`` [K, K].
 """
 
+import dataclasses
+from collections.abc import Sequence
+
 import numpy as np
 
 from jaxheads.heads import HeadScores
+from jaxheads.runs import Arrays
 from jaxheads.scores import circuits
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.scores.part import Asked, Known, Part
 
 DEFINITIONS = ("trace", "positivity")
 
@@ -78,3 +84,39 @@ def head_scores(products: np.ndarray, definition: str = "positivity") -> HeadSco
         source="Olsson et al. 2022, QK trace"
         + ("" if trace else "; Elhage et al. 2021"),
     )
+
+
+def described(chosen: ScoresConfig, shots: int) -> list[HeadScores]:
+    """The scores of one head that was never run."""
+    return [head_scores(np.ones((1, 1, 1, 1)), each) for each in DEFINITIONS]
+
+
+def parts(names: Sequence[str], asked: Asked) -> list[Part]:
+    """What computes both scores."""
+    return [Matching(tuple(name.removeprefix("qk_") for name in names))]
+
+
+@dataclasses.dataclass(frozen=True)
+class Matching(circuits.OfWeights):
+    """Matching of queries with what earlier heads wrote.
+
+    Attributes:
+        definitions: out of ``DEFINITIONS``.
+    """
+
+    definitions: tuple[str, ...]
+    name: str = "qk_trace"
+
+    @property
+    def products(self) -> int:
+        """One a score."""
+        return len(self.definitions)
+
+    def measure(self, params, config, budget_bytes: int, known: Known) -> Arrays:
+        """Circuits [L, H, K, K]."""
+        weights = known["previous_token"].mean
+        return {"qk": matching_circuits(params, config, weights)}
+
+    def scores(self, measured: Arrays) -> list[HeadScores]:
+        """One score a definition."""
+        return [head_scores(measured["qk"], each) for each in self.definitions]

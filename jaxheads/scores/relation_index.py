@@ -19,6 +19,7 @@ every head has a place in a ranking, and none a high one by a single position.
 Source: Ren et al. 2024 (arXiv 2402.13055), equations 2 and 3.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -27,14 +28,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxheads.engine import plan
 from jaxheads.errors import UserError
 from jaxheads.heads import HeadScores
+from jaxheads.icl import generators
 from jaxheads.models import family
 from jaxheads.models.forward import forward
 from jaxheads.models.layer_scan import sequence_positions
+from jaxheads.runs import Arrays
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.scores.part import Asked, Known, OfPasses, Part, Pass
 
 TAU = 2.2
-READS = ("current", "attended")
+READS = {"current": "relation_index", "attended": "relation_index_attended"}
+"""The scores' names, by whose embedding is written out."""
 RELATIONS = {
     "country-capital": (" The capital of", " is"),
     "country-currency": (" The currency of", " is the"),
@@ -282,7 +289,7 @@ def head_scores(
     seen = (counts > 0).sum(axis=-1)  # texts
     enough = seen >= least
     return HeadScores(
-        name="relation_index" if read == "current" else "relation_index_attended",
+        name=READS[read],
         mean=np.where(enough, mean, 0),
         standard_error=np.where(enough & (seen > 1), error, np.nan),
         definition="share of a relation's tail token in what the head's weights write "
@@ -296,3 +303,83 @@ def head_scores(
         ceiling=1.0,
         source="Ren et al. 2024, equations 2 and 3",
     )
+
+
+def described(chosen: ScoresConfig, shots: int) -> list[HeadScores]:
+    """The scores of one head that was never run; chance depends on a run's texts."""
+    one, none = np.ones(1, int), np.zeros((1, 1, 1))
+    texts = Triplets(one[:, None], one, 0 * one, 0 * one)
+    made = [head_scores(none, none, texts, 1.0, read=read) for read in READS]
+    return [dataclasses.replace(score, chance=np.nan) for score in made]
+
+
+def parts(names: Sequence[str], asked: Asked) -> list[Part]:
+    """What computes both scores."""
+    source, count = asked.source, asked.chosen.relation_texts
+    facts = {name: generators.read_facts(name) for name in RELATIONS}
+    triplets, single = from_pairs(
+        facts, source.encode, count, source.bos_id, source.seed
+    )
+    reads = tuple(read for read, name in READS.items() if name in names)
+    return [RelationIndex(reads, triplets, single, max(2, count // 8))]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RelationIndex(OfPasses):
+    """Relation indices of triplets in texts of facts.
+
+    Attributes:
+        reads: out of ``READS``.
+        triplets: the texts.
+        single: share of pairs of single tokens.
+        least: texts in which a head must qualify.
+    """
+
+    reads: tuple[str, ...]
+    triplets: Triplets
+    single: float
+    least: int
+    name: str = "relation_index"
+
+    def tokens(self) -> Arrays:
+        """The texts, and where the triplets' ends are."""
+        texts = self.triplets
+        return {
+            "prompts/relation_index": texts.tokens,
+            "prompts/relation_index/lengths": texts.lengths,
+            "prompts/relation_index/heads": texts.heads,
+            "prompts/relation_index/tails": texts.tails,
+        }
+
+    def passes(self, config) -> list[Pass]:
+        """One, for all read-outs."""
+        length = self.triplets.tokens.shape[1]
+        return [
+            Pass(
+                f"relation indices of {length}-token texts",
+                sums,
+                tuple(self.triplets),
+                (config, np.float32(TAU)),
+                plan.sequence(config, length, 0),
+                {"reads": self.reads},
+            )
+        ]
+
+    def measure(self, params, config, budget_bytes: int, known: Known) -> Arrays:
+        """Sums [L, H, B] by read-out, and counts."""
+        totals, counts = self.runs(params, config, budget_bytes)[0]
+        return totals | {"counts": counts}
+
+    def scores(self, measured: Arrays) -> list[HeadScores]:
+        """One score a read-out."""
+        return [
+            head_scores(
+                measured[read],
+                measured["counts"],
+                self.triplets,
+                self.single,
+                read=read,
+                least=self.least,
+            )
+            for read in self.reads
+        ]

@@ -20,19 +20,30 @@ Prompts are put together from token ids, so that the needle's place is known and
 searched for.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
+from itertools import cycle, islice
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxheads.engine import plan
 from jaxheads.errors import UserError
 from jaxheads.heads import HeadScores, from_samples
+from jaxheads.icl import generators
 from jaxheads.models.forward import forward, generate, prefill
+from jaxheads.runs import Arrays
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.scores.part import Asked, Known, OfPasses, Part, Pass
 
-VARIANTS = ("greedy", "teacher_forced")
+VARIANTS = {"greedy": "retrieval", "teacher_forced": "retrieval_teacher_forced"}
+"""The scores' names."""
+LENGTH_OPTION = "haystack-length"
+_NEEDLES = ("animal", "fruit", "object")
+_NEEDLE_WORDS = 5
 
 
 class Trial(NamedTuple):
@@ -194,7 +205,7 @@ def head_scores(
         "teacher_forced": "rightly predicts the next token of the given needle",
     }[variant]
     return HeadScores(
-        "retrieval" if variant == "greedy" else "retrieval_teacher_forced",
+        VARIANTS[variant],
         *from_samples(samples),
         definition="share of a needle's tokens for which the head's strongest "
         f"attention is on that token in the needle while the model {how}; "
@@ -232,3 +243,96 @@ TEMPLATE = (
     "is:",
 )
 """Texts around a needle."""
+
+
+def described(chosen: ScoresConfig, shots: int) -> list[HeadScores]:
+    """The scores of one head that was never run; chance depends on a run's texts."""
+    one = np.ones(1, int)
+    probe = Needles(one[:, None], one, one, one[:, None], one)
+    made = [head_scores(np.zeros((1, 1, 2)), one, probe, each) for each in VARIANTS]
+    return [dataclasses.replace(score, chance=np.nan) for score in made]
+
+
+def parts(names: Sequence[str], asked: Asked) -> list[Part]:
+    """What computes both scores."""
+    source, chosen = asked.source, asked.chosen
+    rng = np.random.default_rng([source.seed, 9])
+    words = rng.permutation(generators.words(*_NEEDLES))
+    people = [country for country, _ in generators.read_facts("country-capital")]
+    owners = rng.permutation(people)
+    drawn = cycle(words.tolist())
+    trials = [
+        sentence(
+            source.encode,
+            str(owners[index % len(owners)]),
+            list(islice(drawn, _NEEDLE_WORDS)),
+            TEMPLATE,
+        )
+        for index in range(chosen.needles)
+    ]
+    straw = source.straw(chosen.haystack_length, chosen.needles)
+    variants = tuple(key for key, name in VARIANTS.items() if name in names)
+    return [Retrieval(variants, hide(trials, straw, source.bos_id))]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Retrieval(OfPasses):
+    """Retrieval scores of needles in haystacks.
+
+    Attributes:
+        variants: out of ``VARIANTS``.
+        probe: the needles.
+    """
+
+    variants: tuple[str, ...]
+    probe: Needles
+    name: str = "retrieval"
+
+    def tokens(self) -> Arrays:
+        """The prompts, and where their needles are."""
+        probe = self.probe
+        return {
+            "prompts/retrieval": probe.tokens,
+            "prompts/retrieval/lengths": probe.lengths,
+            "prompts/retrieval/starts": probe.starts,
+            "prompts/retrieval_needles": probe.needles,
+            "prompts/retrieval_needles/lengths": probe.needle_lengths,
+        }
+
+    def passes(self, config) -> list[Pass]:
+        """One a variant."""
+        length = self.probe.tokens.shape[1]
+        return [
+            Pass(
+                f"{variant} copies of needles in {length}-token prompts",
+                retrieved,
+                tuple(self.probe),
+                (config,),
+                self._cost(config, variant),
+                {"variant": variant},
+            )
+            for variant in self.variants
+        ]
+
+    def _cost(self, config, variant: str) -> plan.Cost:
+        """A pass of prompt and needle; another and the generation if greedy."""
+        length, new = self.probe.tokens.shape[1], self.probe.needles.shape[1]
+        total = plan.sequence(config, length + new, new)
+        if variant == "greedy":
+            total += plan.sequence(config, length) + plan.step(config, length) * new
+        return total
+
+    def measure(self, params, config, budget_bytes: int, known: Known) -> Arrays:
+        """Shares [L, H, B] and what the model gets right [B], by variant."""
+        measured: Arrays = {}
+        made = self.runs(params, config, budget_bytes)
+        for variant, each in zip(self.variants, made, strict=True):
+            measured[variant], measured[f"{variant}_right"] = each
+        return measured
+
+    def scores(self, measured: Arrays) -> list[HeadScores]:
+        """One score a variant."""
+        return [
+            head_scores(measured[each], measured[f"{each}_right"], self.probe, each)
+            for each in self.variants
+        ]

@@ -2,8 +2,8 @@
 
 Question: how much does each head's output on a task restore the answer, and how much
 does each head attend as an induction head would? Source: Yin & Steinhardt 2025,
-section 3; Todd et al. 2024, section 2; Olsson et al. 2022. `scores.catalogue`
-makes the scores that are computed when asked for.
+section 3; Todd et al. 2024, section 2; Olsson et al. 2022. `scores.registry` has
+the scores that are computed when asked for.
 """
 
 import dataclasses
@@ -22,16 +22,14 @@ from jaxheads.icl.prompts import Batch, by_task, named_tokens
 from jaxheads.runs import Arrays
 from jaxheads.scores import (
     attention,
-    catalogue,
-    duplicate_token,
     function_vector,
     induction,
     induction_text,
     previous_token,
-    value_weighted,
+    registry,
 )
 from jaxheads.scores.induction_text import TextProbe
-from jaxheads.scores.part import Part
+from jaxheads.scores.part import Asked, Part, parts
 from jaxheads.studies.context import Context
 from jaxheads.studies.job import Given, Job
 
@@ -48,13 +46,6 @@ ADVICE = (
     "--scores.document-length"
 )
 """What makes the smallest step smaller."""
-
-
-_ON_PROBE = {
-    "duplicate_token": duplicate_token,
-    "induction_value_weighted": value_weighted,
-}
-"""Scores of the induction probe that are computed when asked for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,13 +136,18 @@ class Inputs:
             return [on_documents]
         length, bos = self.probe_length, self.probe_bos
         edges = {"induction": induction.edges(length, bos)}
-        weighted = ()
-        if "duplicate_token" in self.names:
-            edges["duplicate_token"] = duplicate_token.edges(length, bos)
-        if "induction_value_weighted" in self.names:
-            weighted = ("induction_value_weighted",)
-            edges |= dict.fromkeys(weighted, edges["induction"])
+        others = self.on_probe()
+        edges |= {name: file.edges(length, bos) for name, file in others.items()}
+        weighted = tuple(name for name, file in others.items() if file.VALUE_WEIGHTED)
         return [(self.probe, edges, weighted), on_documents]
+
+    def on_probe(self) -> dict[str, Any]:
+        """Files of the further scores on the induction probe, by name."""
+        return {
+            name: registry.load(name)
+            for name, score in registry.EXTRA_SCORES.items()
+            if score.on_probe and name in self.names
+        }
 
     def _attention_program(self, params, config, tokens, edges, weighted) -> Program:
         length = tokens.shape[1]
@@ -259,8 +255,10 @@ def prepare(context: Context) -> Inputs:
         "sequence-length": 2 * chosen.sequence_length + begin,
         "document-length": chosen.document_length + begin,
     }
-    if {"retrieval", "retrieval_teacher_forced"} & set(chosen.names):
-        lengths["haystack-length"] = chosen.haystack_length + begin
+    for name in chosen.names:
+        if option := getattr(registry.load(name), "LENGTH_OPTION", None):
+            asked = getattr(chosen, option.replace("-", "_"))
+            lengths[option] = asked + begin
     for name, length in lengths.items():  # before anything so long is made
         context.require_room(length, f"--scores.{name}")
     clean, corrupted, queries = context.clean_and_corrupted(chosen)
@@ -312,7 +310,7 @@ def _more_scores(
 ) -> tuple[Part, ...]:
     """What computes the further scores that are asked for."""
     chosen = context.config.scores
-    made = catalogue.parts(chosen, context, clean, context.config.shots, queries)
+    made = parts(Asked(chosen, context, clean, context.config.shots, queries))
     for part in made:
         for name, ids in part.tokens().items():
             if ids.ndim == 2:
@@ -351,9 +349,8 @@ def run(inputs: Inputs, job: Job) -> Result:
             seen["previous_token"], inputs.documents.shape[1], inputs.text
         ),
     ]
-    for name in _ON_PROBE:
-        if name in inputs.names:
-            scores.append(_ON_PROBE[name].head_scores(seen[name], length, bos))
+    for name, file in inputs.on_probe().items():
+        scores.append(file.head_scores(seen[name], length, bos))
     mean_heads = np.mean([unit["mean_heads"] for unit in units], axis=0)
     known = {score.name: score for score in scores}
     for part in inputs.parts:
