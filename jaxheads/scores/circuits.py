@@ -9,17 +9,15 @@ positions, biases, MLPs, and norms of queries and keys are left out.
 Source: Elhage et al. 2021, A Mathematical Framework for Transformer Circuits.
 """
 
-import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxheads.engine import plan
-from jaxheads.engine.memory import Fit
 from jaxheads.heads import HeadScores
 from jaxheads.models import family
 from jaxheads.models.layer_scan import exact_products
@@ -175,39 +173,37 @@ def described(chosen: ScoresConfig, shots: int) -> list[HeadScores]:
 
 def parts(names: Sequence[str], asked: Asked) -> list[Part]:
     """What computes the score."""
-    return [CopyingCircuit()]
+    return [
+        of_weights(
+            "circuits",
+            1,
+            lambda params, config, known: {"ov": copying_circuits(params, config)},
+            lambda measured: [head_scores(measured["ov"])],
+        )
+    ]
 
 
-class OfWeights:
-    """A part that reads the weights alone, and feeds the model nothing."""
+def of_weights(
+    name: str,
+    products: int,
+    read: Callable[[Any, Any, Known], Arrays],
+    scores: Callable[[Arrays], list[HeadScores]],
+) -> Part:
+    """A part that reads the weights alone.
 
-    products = 1
-    """Products over the vocabulary."""
+    Args:
+        name: of the unit.
+        products: over the vocabulary.
+        read: of params, config and the usual scores: circuits [L, H, K, K] by name.
+        scores: of these.
+    """
 
-    def tokens(self) -> Arrays:
-        """None."""
-        return {}
-
-    def cost(self, config) -> plan.Cost:
-        """Products over the vocabulary, no forward."""
-        flops = 2.0 * config.vocab_size * config.width**2 * self.products
+    def cost(config) -> plan.Cost:
+        flops = 2.0 * config.vocab_size * config.width**2 * products
         return plan.Cost(flops=flops, bytes=8.0 * config.width**2)
 
-    def fits(self, params, config, budget_bytes: int) -> list[Fit]:
-        """Small products of weights need no plan."""
-        return []
+    def measure(params, config, budget_bytes: int, known: Known) -> Arrays:
+        return read(params, config, known)
 
-
-@dataclasses.dataclass(frozen=True)
-class CopyingCircuit(OfWeights):
-    """Copying by the OV circuit."""
-
-    name: str = "circuits"
-
-    def measure(self, params, config, budget_bytes: int, known: Known) -> Arrays:
-        """Circuits [L, H, K, K]."""
-        return {"ov": copying_circuits(params, config)}
-
-    def scores(self, measured: Arrays) -> list[HeadScores]:
-        """The one score."""
-        return [head_scores(measured["ov"])]
+    # Nothing is fed to the model, and small products of weights need no plan.
+    return Part(name, {}, cost, lambda *_: [], measure, scores)

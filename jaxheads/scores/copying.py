@@ -12,7 +12,6 @@ on how sharp the attention is: a head that copies all that it sees has the score
 the whole output, even a perfect copier would have 1/n if it attends to n tokens.
 """
 
-import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -24,11 +23,10 @@ from jaxheads.heads import HeadScores, from_samples
 from jaxheads.models import family
 from jaxheads.models.forward import forward
 from jaxheads.models.layer_scan import exact_products
-from jaxheads.runs import Arrays
 from jaxheads.scores import induction
 from jaxheads.scores.config import ScoresConfig
 from jaxheads.scores.direct_logit import directions
-from jaxheads.scores.part import Asked, Known, OfPasses, Part, Pass
+from jaxheads.scores.part import Asked, Part, Pass, of_passes
 
 LENGTH = 25
 """Random tokens of a sequence, as in Olsson et al. 2022."""
@@ -133,47 +131,22 @@ def described(chosen: ScoresConfig, shots: int) -> list[HeadScores]:
 def parts(names: Sequence[str], asked: Asked) -> list[Part]:
     """What computes the score."""
     source, count = asked.source, asked.chosen.probe_sequences
+    bos = source.bos_id is not None
     probe = induction.probe(
         count, LENGTH, source.vocabulary, source.bos_id, source.seed, repeats=1
     )
-    return [Copying(probe, source.bos_id is not None)]
+    length = probe.shape[1]
 
+    def passes(config) -> list[Pass]:
+        name, others = f"copying of {length}-token sequences", (config, np.asarray(bos))
+        return [Pass(name, copied, (probe,), others, plan.sequence(config, length))]
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Copying(OfPasses):
-    """Copying of random tokens that are attended to.
-
-    Attributes:
-        probe: int32 [B, T].
-        bos: whether it begins with BOS.
-    """
-
-    probe: np.ndarray
-    bos: bool
-    name: str = "copying"
-
-    def tokens(self) -> Arrays:
-        """The probe."""
-        return {"prompts/copying": self.probe}
-
-    def passes(self, config) -> list[Pass]:
-        """One."""
-        length = self.probe.shape[1]
-        return [
-            Pass(
-                f"copying of {length}-token sequences",
-                copied,
-                (self.probe,),
-                (config, np.asarray(self.bos)),
-                plan.sequence(config, length),
-            )
-        ]
-
-    def measure(self, params, config, budget_bytes: int, known: Known) -> Arrays:
-        """Scores [L, H, B] by sequence."""
-        return {"copied": self.runs(params, config, budget_bytes)[0]}
-
-    def scores(self, measured: Arrays) -> list[HeadScores]:
-        """The one score."""
-        length = self.probe.shape[1] - self.bos
-        return [head_scores(measured["copied"], length, self.bos)]
+    return [
+        of_passes(
+            "copying",
+            {"prompts/copying": probe},
+            passes,
+            lambda made: {"copied": made},
+            lambda measured: [head_scores(measured["copied"], LENGTH, bos)],
+        )
+    ]

@@ -27,7 +27,6 @@ heads share one prefix, and a run is its last two tokens from the head's layer o
 Source: Feucht et al. 2025 (The Dual-Route Model of Induction), section 2 and code.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -313,49 +312,30 @@ def _part(name: str, asked: Asked) -> Part:
             list(dict.fromkeys(listed)), source.encode, chosen.entities, source.seed
         )
     made = pairs(entities, pool, newline[-1], source.bos_id, source.seed)
-    return CopyingEffect(name, made)
+    read, told = ENTITIES[name]
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class CopyingEffect:
-    """The effect of a head's output on copying entities.
-
-    Attributes:
-        name: of the score.
-        pairs: clean and corrupted prompts.
-    """
-
-    name: str
-    pairs: Pairs
-
-    def tokens(self) -> Arrays:
-        """Both prompts."""
-        return {
-            f"prompts/{self.name}_clean": self.pairs.clean,
-            f"prompts/{self.name}_corrupted": self.pairs.corrupted,
-            f"prompts/{self.name}_corrupted/lengths": self.pairs.lengths,
-            f"prompts/{self.name}_entities": self.pairs.entities,
-        }
-
-    def cost(self, config) -> plan.Cost:
+    def cost(config) -> plan.Cost:
         """Two passes a prompt, and two tokens from each head's layer on."""
-        length = self.pairs.clean.shape[1]
+        length = made.clean.shape[1]
         tail = plan.every_head(config, length) * 2
-        return (plan.sequence(config, length) * 2 + tail) * len(self.pairs.clean)
+        return (plan.sequence(config, length) * 2 + tail) * len(made.clean)
 
-    def fits(self, params, config, budget_bytes: int) -> list[Fit]:
+    def fits(params, config, budget_bytes: int) -> list[Fit]:
         """The runs of the last two tokens, by prompt length."""
-        return [
-            fit(program(params, self.pairs, rows, config), budget_bytes)
-            for rows in by_length(self.pairs)
-        ]
+        programs = (program(params, made, rows, config) for rows in by_length(made))
+        return [fit(each, budget_bytes) for each in programs]
 
-    def measure(self, params, config, budget_bytes: int, known: Known) -> Arrays:
-        """Effects [2, L, H, B]."""
-        return {"effects": effects(params, self.pairs, config, budget_bytes)}
+    def measure(params, config, budget_bytes: int, known: Known) -> Arrays:
+        return {"effects": effects(params, made, config, budget_bytes)}
 
-    def scores(self, measured: Arrays) -> list[HeadScores]:
-        """The one that is read."""
-        read, entities = ENTITIES[self.name]
+    def scores(measured: Arrays) -> list[HeadScores]:
         samples = measured["effects"][READS.index(read)]
-        return [head_scores(samples, self.name, read, entities)]
+        return [head_scores(samples, name, read, told)]
+
+    tokens = {
+        f"prompts/{name}_clean": made.clean,
+        f"prompts/{name}_corrupted": made.corrupted,
+        f"prompts/{name}_corrupted/lengths": made.lengths,
+        f"prompts/{name}_entities": made.entities,
+    }
+    return Part(name, tokens, cost, fits, measure, scores)

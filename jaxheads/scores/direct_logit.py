@@ -6,7 +6,6 @@ whole stream, so each part has its own logits, and they add up. What a head does
 later layers is not in it; ablations measure that too.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
@@ -21,9 +20,8 @@ from jaxheads.models import family
 from jaxheads.models.forward import Prefix, prefill
 from jaxheads.models.layer_scan import exact_products
 from jaxheads.models.metrics import logit_difference
-from jaxheads.runs import Arrays
 from jaxheads.scores.config import ScoresConfig
-from jaxheads.scores.part import Asked, Known, OfPasses, Part, Pass
+from jaxheads.scores.part import Asked, Part, Pass, of_passes
 from jaxheads.statistics.units import mean_and_error
 
 Linear = Callable[[jax.Array, jax.Array], jax.Array]
@@ -155,61 +153,32 @@ def described(chosen: ScoresConfig, shots: int) -> list[HeadScores]:
 
 
 def parts(names: Sequence[str], asked: Asked) -> list[Part]:
-    """What computes the score."""
-    return [DirectLogit(asked)]
+    """What computes the score, on the function-vector score's clean prompts."""
+    length_of = lambda task: asked.prompts[task].tokens.shape[1]
+    tasks = sorted(asked.prompts, key=length_of)
+    told = f"{asked.shots}-shot prompts of {len(tasks)} tasks"
+    queries = by_task(asked.queries, tasks)
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class DirectLogit(OfPasses):
-    """Direct logit attribution on the clean prompts of the scoring tasks.
-
-    Attributes:
-        asked: with the prompts.
-    """
-
-    asked: Asked
-    name: str = "direct_logit"
-
-    def tokens(self) -> Arrays:
-        """The function-vector score's clean prompts, which are listed there."""
-        return {}
-
-    def passes(self, config) -> list[Pass]:
+    def passes(config) -> list[Pass]:
         """One a prompt length: those of several tasks together."""
-        passes = []
-        for length, some in groupby(self._by_length, self._length):
-            some = [self.asked.prompts[task] for task in some]
-            passes.append(
-                Pass(
-                    f"direct logit effects on {length}-token prompts",
-                    effects,
-                    (
-                        np.concatenate([batch.tokens for batch in some]),
-                        np.concatenate([batch.lengths for batch in some]),
-                        np.concatenate([batch.targets for batch in some]),
-                    ),
-                    (config,),
-                    plan.sequence(config, length),
-                )
+        made = []
+        for length, some in groupby(tasks, length_of):
+            batches = [asked.prompts[task] for task in some]
+            tokens, lengths, targets = (
+                np.concatenate([getattr(batch, field) for batch in batches])
+                for field in ("tokens", "lengths", "targets")
             )
-        return passes
+            prompts, cost = (tokens, lengths, targets), plan.sequence(config, length)
+            name = f"direct logit effects on {length}-token prompts"
+            made.append(Pass(name, effects, prompts, (config,), cost))
+        return made
 
-    def measure(self, params, config, budget_bytes: int, known: Known) -> Arrays:
-        """Effects [L, H, B] over the prompts of all tasks."""
-        parts = self.runs(params, config, budget_bytes)
-        return {"effects": np.concatenate(parts, axis=-1)}
-
-    def scores(self, measured: Arrays) -> list[HeadScores]:
-        """The one score."""
-        prompts = f"{self.asked.shots}-shot prompts of {len(self.asked.prompts)} tasks"
-        queries = by_task(self.asked.queries, self._by_length)
-        effects = measured["effects"]
-        return [head_scores(effects, prompts, False, queries)]
-
-    @property
-    def _by_length(self) -> list[str]:
-        """The tasks in the order of the effects."""
-        return sorted(self.asked.prompts, key=self._length)
-
-    def _length(self, task: str) -> int:
-        return self.asked.prompts[task].tokens.shape[1]
+    return [
+        of_passes(
+            "direct_logit",
+            {},
+            passes,
+            lambda *made: {"effects": np.concatenate(made, axis=-1)},
+            lambda measured: [head_scores(measured["effects"], told, False, queries)],
+        )
+    ]

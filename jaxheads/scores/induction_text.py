@@ -8,20 +8,17 @@ length. What counts as induction is found in each sequence by its tokens.
 Let B be the number of sequences, T and S the padded length.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxheads.engine import plan, programs
-from jaxheads.engine.chunks import over_prompts
-from jaxheads.engine.memory import Program, fit
+from jaxheads.engine import plan
 from jaxheads.errors import UserError
 from jaxheads.heads import HeadScores, from_samples
 from jaxheads.models.forward import forward
-from jaxheads.runs import Arrays
+from jaxheads.scores.part import Pass
 
 NAMES = ("induction", "induction_yin")
 _SOURCE = "Yin & Steinhardt 2025, code: src/find_induction_heads.py"
@@ -156,47 +153,9 @@ def _even_and_most(
     return float(np.mean(even)), float(np.mean(most))
 
 
-@dataclasses.dataclass(frozen=True)
-class TextProbe:
-    """Sequences of ``probe``.
-
-    Attributes:
-        tokens: int32 [B, T], padded on the right.
-        lengths: int32 [B].
-    """
-
-    tokens: np.ndarray
-    lengths: np.ndarray
-
-    def program(self, params, config) -> Program:
-        """What ``shares`` will call."""
-        length = self.tokens.shape[1]
-        return programs.over_prompts(
-            f"attention patterns of {length} tokens read from text",
-            attention_share,
-            params,
-            (self.tokens, self.lengths),
-            (config,),
-            plan.sequence(config, length, 0),
-            length,
-        )
-
-    def shares(self, params, config, budget_bytes: int) -> Arrays:
-        """Per-sequence shares of attention by the scores' names, [L, H, B] each."""
-        parts = over_prompts(
-            attention_share,
-            params,
-            (self.tokens, self.lengths),
-            (config,),
-            chunk=fit(self.program(params, config), budget_bytes).chunk,
-        )
-        made: Arrays = {}
-        for name in NAMES:
-            rows = np.concatenate([part[name] for part in parts], axis=-1)
-            made[name] = rows[..., : len(self.tokens)].astype(np.float32)
-        return made
-
-    def scores(self, shares: Arrays) -> list[HeadScores]:
-        """Head scores of what ``shares`` gave."""
-        read = (self.tokens, self.lengths)
-        return [head_scores(shares[name], name, *read) for name in NAMES]
+def reading(tokens: np.ndarray, lengths: np.ndarray, config) -> Pass:
+    """The pass of ``attention_share`` over a probe."""
+    length = tokens.shape[1]
+    name = f"attention patterns of {length} tokens read from text"
+    cost = plan.sequence(config, length, 0)
+    return Pass(name, attention_share, (tokens, lengths), (config,), cost)

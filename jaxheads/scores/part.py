@@ -1,12 +1,11 @@
 """What computes the scores that are asked for: parts of the score study.
 
-A part knows its token arrays, its cost and programs, how to measure, and how to turn
-what was measured into scores. Parts run one after the other, each kept as a unit of the
+Parts run one after the other, each kept as a unit of the
 run. Each score's file makes its own.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -74,54 +73,55 @@ class Pass:
         return jax.tree.map(join, *parts)
 
 
-class OfPasses:
-    """A part whose runs of the model are passes over prompts."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """Scores that share their runs of the model.
 
-    def passes(self, config) -> list[Pass]:
-        """All passes, in the order of ``measure``."""
-        raise NotImplementedError
+    Attributes:
+        name: of the unit in the run's folder.
+        tokens: what is fed to the model, by name.
+        cost: of the model's config: what ``measure`` costs.
+        fits: of params, config and bytes of memory: the programs that it calls.
+        measure: of these and the usual scores: runs the model, or reads its weights.
+        scores: of what was measured.
+    """
 
-    def cost(self, config) -> plan.Cost:
-        """What ``measure`` costs."""
-        costs = (each.cost * len(each.prompts[0]) for each in self.passes(config))
+    name: str
+    tokens: Arrays
+    cost: Callable[[Any], plan.Cost]
+    fits: Callable[[Any, Any, int], list[Fit]]
+    measure: Callable[[Any, Any, int, Known], Arrays]
+    scores: Callable[[Arrays], list[HeadScores]]
+
+
+def of_passes(
+    name: str,
+    tokens: Arrays,
+    passes: Callable[[Any], list[Pass]],
+    read: Callable[..., Arrays],
+    scores: Callable[[Arrays], list[HeadScores]],
+) -> Part:
+    """A part whose runs of the model are passes over prompts.
+
+    Args:
+        name: of the unit.
+        tokens: what is fed to the model, by name.
+        passes: of the model's config: all passes.
+        read: of what each of them gives, in their order: arrays [L, H, B] by name.
+        scores: of these arrays.
+    """
+
+    def cost(config) -> plan.Cost:
+        costs = (each.cost * len(each.prompts[0]) for each in passes(config))
         return sum(costs, plan.Cost())
 
-    def fits(self, params, config, budget_bytes: int) -> list[Fit]:
-        """The programs that ``measure`` calls."""
-        return [each.fit(params, budget_bytes) for each in self.passes(config)]
+    def fits(params, config, budget_bytes: int) -> list[Fit]:
+        return [each.fit(params, budget_bytes) for each in passes(config)]
 
-    def runs(self, params, config, budget_bytes: int) -> list[Any]:
-        """What each pass gives, of all prompts."""
-        return [each.run(params, budget_bytes) for each in self.passes(config)]
+    def measure(params, config, budget_bytes: int, known: Known) -> Arrays:
+        return read(*(each.run(params, budget_bytes) for each in passes(config)))
 
-
-class Part(Protocol):
-    """Scores that share their runs of the model."""
-
-    @property
-    def name(self) -> str:
-        """Of the unit in the run's folder."""
-        ...
-
-    def tokens(self) -> Arrays:
-        """What is fed to the model, by name."""
-        ...
-
-    def cost(self, config) -> plan.Cost:
-        """What ``measure`` costs."""
-        ...
-
-    def fits(self, params, config, budget_bytes: int) -> list[Fit]:
-        """The programs that ``measure`` calls."""
-        ...
-
-    def measure(self, params, config, budget_bytes: int, known: Known) -> Arrays:
-        """Run the model, or read its weights."""
-        ...
-
-    def scores(self, measured: Arrays) -> list[HeadScores]:
-        """Scores from what was measured."""
-        ...
+    return Part(name, tokens, cost, fits, measure, scores)
 
 
 class Source(Protocol):

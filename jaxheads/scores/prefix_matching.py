@@ -25,11 +25,10 @@ import numpy as np
 from jaxheads.engine import plan
 from jaxheads.errors import UserError
 from jaxheads.heads import HeadScores, from_samples
-from jaxheads.runs import Arrays
 from jaxheads.scores import induction
 from jaxheads.scores.attention import attention_share, even_share
 from jaxheads.scores.config import ScoresConfig
-from jaxheads.scores.part import Asked, Known, OfPasses, Part, Pass
+from jaxheads.scores.part import Asked, Part, Pass, of_passes
 
 LEFT_OUT = 0.04
 """Share of the ids that is left out at either end."""
@@ -142,62 +141,30 @@ def described(chosen: ScoresConfig, shots: int) -> list[HeadScores]:
 
 def parts(names: Sequence[str], asked: Asked) -> list[Part]:
     """What computes the scores, those of one probe together."""
-    source, made = asked.source, []
-    bos, count = source.bos_id is not None, asked.chosen.probe_sequences
     wanted = [each for each in DEFINITIONS.values() if each.name in names]
-    for _, some in groupby(wanted, lambda each: (each.length, each.repeats)):
-        some = tuple(some)
-        tokens = probe(some[0], count, source.vocabulary, source.bos_id, source.seed)
-        for each in some:
-            edges(each, bos)  # refuses a probe that does not fit
-        made.append(PrefixMatching(some, tokens, bos))
-    return made
+    alike = groupby(wanted, lambda each: (each.length, each.repeats))
+    return [_part(list(some), asked) for _, some in alike]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class PrefixMatching(OfPasses):
-    """Prefix matching by definitions that share a probe.
+def _part(definitions: Sequence[Definition], asked: Asked) -> Part:
+    """Shares [L, H, B] by definition, from one pass over their probe."""
+    first, source, count = definitions[0], asked.source, asked.chosen.probe_sequences
+    bos = source.bos_id is not None
+    made = probe(first, count, source.vocabulary, source.bos_id, source.seed)
+    named = {each.name: edges(each, bos) for each in definitions}
+    length = made.shape[1]
 
-    Attributes:
-        definitions: out of ``DEFINITIONS``, of one probe.
-        probe: int32 [B, T].
-        bos: whether it begins with BOS.
-    """
+    def passes(config) -> list[Pass]:
+        name = f"attention patterns of {length}-token sequences"
+        cost = plan.sequence(config, length, 0)
+        return [Pass(name, attention_share, (made,), (config, named), cost)]
 
-    definitions: tuple[Definition, ...]
-    probe: np.ndarray
-    bos: bool
-
-    @property
-    def name(self) -> str:
-        """The first definition's name."""
-        return self.definitions[0].name
-
-    def tokens(self) -> Arrays:
-        """The probe."""
-        return {f"prompts/{self.name}": self.probe}
-
-    def passes(self, config) -> list[Pass]:
-        """One, for all definitions."""
-        length = self.probe.shape[1]
-        named = {each.name: edges(each, self.bos) for each in self.definitions}
-        return [
-            Pass(
-                f"attention patterns of {length}-token sequences",
-                attention_share,
-                (self.probe,),
-                (config, named),
-                plan.sequence(config, length, 0),
-            )
-        ]
-
-    def measure(self, params, config, budget_bytes: int, known: Known) -> Arrays:
-        """Shares [L, H, B] by definition, from one pass."""
-        return self.runs(params, config, budget_bytes)[0]
-
-    def scores(self, measured: Arrays) -> list[HeadScores]:
-        """One score a definition."""
-        return [
-            head_scores(measured[each.name], each, self.bos)
-            for each in self.definitions
-        ]
+    return of_passes(
+        first.name,
+        {f"prompts/{first.name}": made},
+        passes,
+        lambda shares: shares,
+        lambda shares: [
+            head_scores(shares[each.name], each, bos) for each in definitions
+        ],
+    )

@@ -9,7 +9,6 @@ score, token u's query meets the key at a position after token w with the produc
 ``K^T S^T (E^T E) Q`` [K, K].
 """
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -93,30 +92,12 @@ def described(chosen: ScoresConfig, shots: int) -> list[HeadScores]:
 
 def parts(names: Sequence[str], asked: Asked) -> list[Part]:
     """What computes both scores."""
-    return [Matching(tuple(name.removeprefix("qk_") for name in names))]
 
-
-@dataclasses.dataclass(frozen=True)
-class Matching(circuits.OfWeights):
-    """Matching of queries with what earlier heads wrote.
-
-    Attributes:
-        definitions: out of ``DEFINITIONS``.
-    """
-
-    definitions: tuple[str, ...]
-    name: str = "qk_trace"
-
-    @property
-    def products(self) -> int:
-        """One a score."""
-        return len(self.definitions)
-
-    def measure(self, params, config, budget_bytes: int, known: Known) -> Arrays:
-        """Circuits [L, H, K, K]."""
+    def read(params, config, known: Known) -> Arrays:
         weights = known["previous_token"].mean
         return {"qk": matching_circuits(params, config, weights)}
 
-    def scores(self, measured: Arrays) -> list[HeadScores]:
-        """One score a definition."""
-        return [head_scores(measured["qk"], each) for each in self.definitions]
+    def scores(measured: Arrays) -> list[HeadScores]:
+        return [head_scores(measured["qk"], name[len("qk_") :]) for name in names]
+
+    return [circuits.of_weights("qk_trace", len(names), read, scores)]

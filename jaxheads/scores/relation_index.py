@@ -35,9 +35,8 @@ from jaxheads.icl import generators
 from jaxheads.models import family
 from jaxheads.models.forward import forward
 from jaxheads.models.layer_scan import sequence_positions
-from jaxheads.runs import Arrays
 from jaxheads.scores.config import ScoresConfig
-from jaxheads.scores.part import Asked, Known, OfPasses, Part, Pass
+from jaxheads.scores.part import Asked, Part, Pass, of_passes
 
 TAU = 2.2
 READS = {"current": "relation_index", "attended": "relation_index_attended"}
@@ -314,72 +313,34 @@ def described(chosen: ScoresConfig, shots: int) -> list[HeadScores]:
 
 
 def parts(names: Sequence[str], asked: Asked) -> list[Part]:
-    """What computes both scores."""
+    """What computes both scores: sums [L, H, B] by read-out, and counts."""
     source, count = asked.source, asked.chosen.relation_texts
     facts = {name: generators.read_facts(name) for name in RELATIONS}
-    triplets, single = from_pairs(
-        facts, source.encode, count, source.bos_id, source.seed
-    )
+    texts, single = from_pairs(facts, source.encode, count, source.bos_id, source.seed)
     reads = tuple(read for read, name in READS.items() if name in names)
-    return [RelationIndex(reads, triplets, single, max(2, count // 8))]
+    length, least = texts.tokens.shape[1], max(2, count // 8)
 
+    def passes(config) -> list[Pass]:
+        name = f"relation indices of {length}-token texts"
+        others, cost = (config, np.float32(TAU)), plan.sequence(config, length, 0)
+        return [Pass(name, sums, tuple(texts), others, cost, {"reads": reads})]
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class RelationIndex(OfPasses):
-    """Relation indices of triplets in texts of facts.
-
-    Attributes:
-        reads: out of ``READS``.
-        triplets: the texts.
-        single: share of pairs of single tokens.
-        least: texts in which a head must qualify.
-    """
-
-    reads: tuple[str, ...]
-    triplets: Triplets
-    single: float
-    least: int
-    name: str = "relation_index"
-
-    def tokens(self) -> Arrays:
-        """The texts, and where the triplets' ends are."""
-        texts = self.triplets
-        return {
-            "prompts/relation_index": texts.tokens,
-            "prompts/relation_index/lengths": texts.lengths,
-            "prompts/relation_index/heads": texts.heads,
-            "prompts/relation_index/tails": texts.tails,
-        }
-
-    def passes(self, config) -> list[Pass]:
-        """One, for all read-outs."""
-        length = self.triplets.tokens.shape[1]
-        return [
-            Pass(
-                f"relation indices of {length}-token texts",
-                sums,
-                tuple(self.triplets),
-                (config, np.float32(TAU)),
-                plan.sequence(config, length, 0),
-                {"reads": self.reads},
-            )
-        ]
-
-    def measure(self, params, config, budget_bytes: int, known: Known) -> Arrays:
-        """Sums [L, H, B] by read-out, and counts."""
-        totals, counts = self.runs(params, config, budget_bytes)[0]
-        return totals | {"counts": counts}
-
-    def scores(self, measured: Arrays) -> list[HeadScores]:
-        """One score a read-out."""
-        return [
-            head_scores(
-                measured[read],
-                measured["counts"],
-                self.triplets,
-                self.single,
-                read=read,
-                least=self.least,
-            )
-            for read in self.reads
-        ]
+    return [
+        of_passes(
+            "relation_index",
+            {
+                "prompts/relation_index": texts.tokens,
+                "prompts/relation_index/lengths": texts.lengths,
+                "prompts/relation_index/heads": texts.heads,
+                "prompts/relation_index/tails": texts.tails,
+            },
+            passes,
+            lambda made: made[0] | {"counts": made[1]},
+            lambda measured: [
+                head_scores(
+                    measured[read], measured["counts"], texts, single, TAU, read, least
+                )
+                for read in reads
+            ],
+        )
+    ]

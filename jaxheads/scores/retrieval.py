@@ -37,7 +37,7 @@ from jaxheads.icl import generators
 from jaxheads.models.forward import forward, generate, prefill
 from jaxheads.runs import Arrays
 from jaxheads.scores.config import ScoresConfig
-from jaxheads.scores.part import Asked, Known, OfPasses, Part, Pass
+from jaxheads.scores.part import Asked, Part, Pass, of_passes
 
 VARIANTS = {"greedy": "retrieval", "teacher_forced": "retrieval_teacher_forced"}
 """The scores' names."""
@@ -271,68 +271,41 @@ def parts(names: Sequence[str], asked: Asked) -> list[Part]:
         for index in range(chosen.needles)
     ]
     straw = source.straw(chosen.haystack_length, chosen.needles)
-    variants = tuple(key for key, name in VARIANTS.items() if name in names)
-    return [Retrieval(variants, hide(trials, straw, source.bos_id))]
+    probe = hide(trials, straw, source.bos_id)
+    return [_part([key for key, name in VARIANTS.items() if name in names], probe)]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Retrieval(OfPasses):
-    """Retrieval scores of needles in haystacks.
+def _part(variants: Sequence[str], probe: Needles) -> Part:
+    """Shares [L, H, B] and what the model gets right [B], a pass a variant."""
+    length, new = probe.tokens.shape[1], probe.needles.shape[1]
 
-    Attributes:
-        variants: out of ``VARIANTS``.
-        probe: the needles.
-    """
+    def one(variant: str, config) -> Pass:
+        name = f"{variant} copies of needles in {length}-token prompts"
+        cost = plan.sequence(config, length + new, new)
+        if variant == "greedy":
+            cost += plan.sequence(config, length) + plan.step(config, length) * new
+        told = {"variant": variant}
+        return Pass(name, retrieved, tuple(probe), (config,), cost, told)
 
-    variants: tuple[str, ...]
-    probe: Needles
-    name: str = "retrieval"
+    def read(*made) -> Arrays:
+        measured: Arrays = {}
+        for variant, each in zip(variants, made, strict=True):
+            measured[variant], measured[f"{variant}_right"] = each
+        return measured
 
-    def tokens(self) -> Arrays:
-        """The prompts, and where their needles are."""
-        probe = self.probe
-        return {
+    return of_passes(
+        "retrieval",
+        {
             "prompts/retrieval": probe.tokens,
             "prompts/retrieval/lengths": probe.lengths,
             "prompts/retrieval/starts": probe.starts,
             "prompts/retrieval_needles": probe.needles,
             "prompts/retrieval_needles/lengths": probe.needle_lengths,
-        }
-
-    def passes(self, config) -> list[Pass]:
-        """One a variant."""
-        length = self.probe.tokens.shape[1]
-        return [
-            Pass(
-                f"{variant} copies of needles in {length}-token prompts",
-                retrieved,
-                tuple(self.probe),
-                (config,),
-                self._cost(config, variant),
-                {"variant": variant},
-            )
-            for variant in self.variants
-        ]
-
-    def _cost(self, config, variant: str) -> plan.Cost:
-        """A pass of prompt and needle; another and the generation if greedy."""
-        length, new = self.probe.tokens.shape[1], self.probe.needles.shape[1]
-        total = plan.sequence(config, length + new, new)
-        if variant == "greedy":
-            total += plan.sequence(config, length) + plan.step(config, length) * new
-        return total
-
-    def measure(self, params, config, budget_bytes: int, known: Known) -> Arrays:
-        """Shares [L, H, B] and what the model gets right [B], by variant."""
-        measured: Arrays = {}
-        made = self.runs(params, config, budget_bytes)
-        for variant, each in zip(self.variants, made, strict=True):
-            measured[variant], measured[f"{variant}_right"] = each
-        return measured
-
-    def scores(self, measured: Arrays) -> list[HeadScores]:
-        """One score a variant."""
-        return [
-            head_scores(measured[each], measured[f"{each}_right"], self.probe, each)
-            for each in self.variants
-        ]
+        },
+        lambda config: [one(variant, config) for variant in variants],
+        read,
+        lambda measured: [
+            head_scores(measured[each], measured[f"{each}_right"], probe, each)
+            for each in variants
+        ],
+    )

@@ -198,7 +198,7 @@ class _Maker:
             parts(Asked(chosen, self, clean, self.config.shots)),
         )
         for part in made.parts:
-            for name, ids in part.tokens().items():
+            for name, ids in part.tokens.items():
                 if ids.ndim == 2 and ids.shape[1] > self.context:
                     raise UserError(
                         f"{name} has sequences of {ids.shape[1]} tokens, but the "

@@ -28,8 +28,7 @@ from jaxheads.scores import (
     previous_token,
     registry,
 )
-from jaxheads.scores.induction_text import TextProbe
-from jaxheads.scores.part import Asked, Part, parts
+from jaxheads.scores.part import Asked, Part, Pass, parts
 from jaxheads.studies.context import Context
 from jaxheads.studies.job import Given, Job
 
@@ -82,12 +81,6 @@ class Inputs:
     probe_lengths: np.ndarray | None = None
     queries: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
-    @property
-    def text_probe(self) -> TextProbe | None:
-        """The probe, if it went through text."""
-        read = self.probe_lengths
-        return None if read is None else TextProbe(self.probe, read)
-
     def tokens(self) -> Arrays:
         """Everything that is fed to the model."""
         named = named_tokens("clean", self.clean)
@@ -97,7 +90,7 @@ class Inputs:
             named["prompts/induction/lengths"] = self.probe_lengths
         named["prompts/previous_token"] = self.documents
         for part in self.parts:
-            named |= part.tokens()
+            named |= part.tokens
         return named
 
     def cost(self, config, given: Given | None = None) -> plan.Cost:
@@ -115,31 +108,28 @@ class Inputs:
         del given
         lengths = [batch.tokens.shape[1] for batch in self.clean.values()]
         tasks = dict(zip(lengths, self.clean, strict=True))
-        programs = [
-            self._attention_program(params, config, *probe) for probe in self.probes()
-        ]
-        if self.text_probe:
-            programs.append(self.text_probe.program(params, config))
+        fits = [each.fit(params, budget_bytes) for each in self.passes(config)]
         for length, task in tasks.items():
             sweeps = lengths.count(length)
-            programs += self._task_programs(params, config, task, sweeps)
-        fits = [fit(program, budget_bytes) for program in programs]
+            programs = self._task_programs(params, config, task, sweeps)
+            fits += [fit(program, budget_bytes) for program in programs]
         for part in self.parts:
             fits += part.fits(params, config, budget_bytes)
         return fits
 
-    def probes(self) -> list[tuple[np.ndarray, Arrays, tuple[str, ...]]]:
-        """Tokens, edges by name, and which of those weigh values."""
+    def passes(self, config) -> list[Pass]:
+        """Those that look at attention: over the probe, then over the documents."""
         previous = {"previous_token": previous_token.edges(self.documents.shape[1])}
-        on_documents = (self.documents, previous, ())
-        if self.text_probe:
-            return [on_documents]
+        on_documents = _attention_pass(self.documents, config, previous)
+        if self.probe_lengths is not None:
+            lengths = self.probe_lengths
+            return [on_documents, induction_text.reading(self.probe, lengths, config)]
         length, bos = self.probe_length, self.probe_bos
         edges = {"induction": induction.edges(length, bos)}
         others = self.on_probe()
         edges |= {name: file.edges(length, bos) for name, file in others.items()}
         weighted = tuple(name for name, file in others.items() if file.VALUE_WEIGHTED)
-        return [(self.probe, edges, weighted), on_documents]
+        return [_attention_pass(self.probe, config, edges, weighted), on_documents]
 
     def on_probe(self) -> dict[str, Any]:
         """Files of the further scores on the induction probe, by name."""
@@ -148,19 +138,6 @@ class Inputs:
             for name, score in registry.EXTRA_SCORES.items()
             if score.on_probe and name in self.names
         }
-
-    def _attention_program(self, params, config, tokens, edges, weighted) -> Program:
-        length = tokens.shape[1]
-        return programs.over_prompts(
-            f"attention patterns of {length}-token sequences",
-            attention.attention_share,
-            params,
-            (tokens,),
-            (config, edges),
-            plan.sequence(config, length, 0),
-            length,
-            value_weighted=weighted,
-        )
 
     def _task_programs(
         self, params, config, task: str, sweeps: int = 1
@@ -312,7 +289,7 @@ def _more_scores(
     chosen = context.config.scores
     made = parts(Asked(chosen, context, clean, context.config.shots, queries))
     for part in made:
-        for name, ids in part.tokens().items():
+        for name, ids in part.tokens.items():
             if ids.ndim == 2:
                 context.require_room(ids.shape[1], f"what {name} is made of")
     return made
@@ -324,7 +301,11 @@ def run(inputs: Inputs, job: Job) -> Result:
     budget_bytes, advance = job.budget, job.advance
     seen = folder.unit(
         "scores-attention",
-        lambda: _attention(inputs, params, config, budget_bytes),
+        lambda: {
+            name: shares
+            for each in inputs.passes(config)
+            for name, shares in each.run(params, budget_bytes).items()
+        },
         "LHB",
     )
     tasks = len(inputs.clean)
@@ -374,8 +355,10 @@ def run(inputs: Inputs, job: Job) -> Result:
 
 def _induction(inputs: Inputs, seen: Arrays) -> list[HeadScores]:
     """The induction scores, by both ways to divide the attention on targets."""
-    if inputs.text_probe:
-        return inputs.text_probe.scores(seen)
+    if inputs.probe_lengths is not None:
+        read = inputs.probe, inputs.probe_lengths
+        names = induction_text.NAMES
+        return [induction_text.head_scores(seen[name], name, *read) for name in names]
     length, bos = inputs.probe_length, inputs.probe_bos
     return [
         induction.head_scores(seen["induction"], length, bos, way)
@@ -383,18 +366,19 @@ def _induction(inputs: Inputs, seen: Arrays) -> list[HeadScores]:
     ]
 
 
-def _attention(inputs: Inputs, params, config, budget_bytes: int) -> Arrays:
-    """Per-sequence attention scores, [L, H, B] each: one pass a text and a probe."""
-    seen: Arrays = {}
-    for tokens, edges, weighted in inputs.probes():
-        program = inputs._attention_program(params, config, tokens, edges, weighted)
-        chunk = fit(program, budget_bytes).chunk
-        seen |= attention.attention_shares(
-            params, tokens, config, edges, chunk, value_weighted=weighted
-        )
-    if inputs.text_probe:
-        seen |= inputs.text_probe.shares(params, config, budget_bytes)
-    return seen
+def _attention_pass(
+    tokens: np.ndarray, config, edges: Arrays, weighted: tuple[str, ...] = ()
+) -> Pass:
+    """Shares of attention on edges by name, of which some weigh values."""
+    length = tokens.shape[1]
+    return Pass(
+        f"attention patterns of {length}-token sequences",
+        attention.attention_share,
+        (tokens,),
+        (config, edges),
+        plan.sequence(config, length, 0),
+        {"value_weighted": weighted},
+    )
 
 
 def _task(inputs: Inputs, task: str, params, config, budget_bytes: int) -> Arrays:
