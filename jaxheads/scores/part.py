@@ -1,7 +1,7 @@
 """What computes the scores that are asked for: parts of the score study.
 
-Parts run one after the other, each kept as a unit of the
-run. Each score's file makes its own.
+Parts run one after the other, each kept as a unit of the run. A score's file makes its
+own (`registry`).
 """
 
 import dataclasses

@@ -98,6 +98,6 @@ def parts(names: Sequence[str], asked: Asked) -> list[Part]:
         return {"qk": matching_circuits(params, config, weights)}
 
     def scores(measured: Arrays) -> list[HeadScores]:
-        return [head_scores(measured["qk"], name[len("qk_") :]) for name in names]
+        return [head_scores(measured["qk"], each.removeprefix("qk_")) for each in names]
 
     return [circuits.of_weights("qk_trace", len(names), read, scores)]

@@ -39,8 +39,8 @@ from jaxheads.scores.config import ScoresConfig
 from jaxheads.scores.part import Asked, Part, Pass, of_passes
 
 TAU = 2.2
-READS = {"current": "relation_index", "attended": "relation_index_attended"}
-"""The scores' names, by whose embedding is written out."""
+NAMES = {"current": "relation_index", "attended": "relation_index_attended"}
+READS = tuple(NAMES)
 RELATIONS = {
     "country-capital": (" The capital of", " is"),
     "country-currency": (" The currency of", " is the"),
@@ -288,7 +288,7 @@ def head_scores(
     seen = (counts > 0).sum(axis=-1)  # texts
     enough = seen >= least
     return HeadScores(
-        name=READS[read],
+        name=NAMES[read],
         mean=np.where(enough, mean, 0),
         standard_error=np.where(enough & (seen > 1), error, np.nan),
         definition="share of a relation's tail token in what the head's weights write "
@@ -317,7 +317,7 @@ def parts(names: Sequence[str], asked: Asked) -> list[Part]:
     source, count = asked.source, asked.chosen.relation_texts
     facts = {name: generators.read_facts(name) for name in RELATIONS}
     texts, single = from_pairs(facts, source.encode, count, source.bos_id, source.seed)
-    reads = tuple(read for read, name in READS.items() if name in names)
+    reads = tuple(read for read, name in NAMES.items() if name in names)
     length, least = texts.tokens.shape[1], max(2, count // 8)
 
     def passes(config) -> list[Pass]:

@@ -39,8 +39,8 @@ from jaxheads.runs import Arrays
 from jaxheads.scores.config import ScoresConfig
 from jaxheads.scores.part import Asked, Part, Pass, of_passes
 
-VARIANTS = {"greedy": "retrieval", "teacher_forced": "retrieval_teacher_forced"}
-"""The scores' names."""
+NAMES = {"greedy": "retrieval", "teacher_forced": "retrieval_teacher_forced"}
+VARIANTS = tuple(NAMES)
 LENGTH_OPTION = "haystack-length"
 _NEEDLES = ("animal", "fruit", "object")
 _NEEDLE_WORDS = 5
@@ -205,7 +205,7 @@ def head_scores(
         "teacher_forced": "rightly predicts the next token of the given needle",
     }[variant]
     return HeadScores(
-        VARIANTS[variant],
+        NAMES[variant],
         *from_samples(samples),
         definition="share of a needle's tokens for which the head's strongest "
         f"attention is on that token in the needle while the model {how}; "
@@ -272,7 +272,7 @@ def parts(names: Sequence[str], asked: Asked) -> list[Part]:
     ]
     straw = source.straw(chosen.haystack_length, chosen.needles)
     probe = hide(trials, straw, source.bos_id)
-    return [_part([key for key, name in VARIANTS.items() if name in names], probe)]
+    return [_part([key for key, name in NAMES.items() if name in names], probe)]
 
 
 def _part(variants: Sequence[str], probe: Needles) -> Part:
