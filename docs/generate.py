@@ -10,26 +10,10 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from jaxheads.cli import lists
-from jaxheads.heads import HeadScores
-from jaxheads.scores import (
-    circuits,
-    copying,
-    copying_effect,
-    direct_logit,
-    duplicate_token,
-    function_vector,
-    induction,
-    prefix_matching,
-    previous_token,
-    qk_trace,
-    relation_index,
-    retrieval,
-    value_weighted,
-)
-from jaxheads.scores.config import EXTRA_SCORES, USUAL_SCORES, ScoresConfig
+from jaxheads.scores import registry
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.scores.registry import EXTRA_SCORES, USUAL_SCORES
 from jaxheads.statistics import claims as court
 from jaxheads.statistics.claims import Definition, Rules
 from jaxheads.studies.claims import definitions
@@ -125,10 +109,8 @@ nearest to {rules.fraction:g}; top heads: {rules.top:g} of all, rounded up."""
 
 def scores() -> str:
     """Every score with its definition, chance level, ceiling and source."""
-    made = {score.name: (score, file) for score, file in _scores()}
     usual, asked = (
-        "\n\n".join(_score(*made[name]) for name in names)
-        for names in (USUAL_SCORES, EXTRA_SCORES)
+        "\n\n".join(map(_score, names)) for names in (USUAL_SCORES, EXTRA_SCORES)
     )
     return f"""# Scores
 
@@ -155,61 +137,19 @@ def _claim(one: Definition) -> str:
     )
 
 
-_OF_TEXTS = ("retrieval", "relation_index")
-"""Files of scores whose chance level, and the rest of whose definition, depend on the
-texts of a run."""
-
-
-def _score(score: HeadScores, file: str) -> str:
+def _score(name: str) -> str:
+    file = registry.load(name)
+    told = file.described(ScoresConfig(), StudyConfig().shots)
+    (score,) = (score for score in told if score.name == name)
     definition, chance = score.definition, f"{score.chance:.3g}"
-    if file in _OF_TEXTS:
+    if math.isnan(score.chance):  # and so does the rest of the definition
         definition, chance = definition.split(";")[0], "as the run's texts have it"
     ceiling = "none" if math.isinf(score.ceiling) else f"{score.ceiling:.3g}"
     return (
         f"### {score.name}\n\n{definition[0].upper()}{definition[1:]}.\n\n"
         f"Unit: {score.unit}. Chance: {chance}. Ceiling: {ceiling}. Source: "
-        f"{score.source}. File: `jaxheads/scores/{file}.py`."
+        f"{score.source}. File: `{file.__name__.replace('.', '/')}.py`."
     )
-
-
-def _scores() -> Iterable[tuple[HeadScores, str]]:
-    """Every score and its file, of a model with one head that was never run."""
-    shots, usual = StudyConfig().shots, ScoresConfig()
-    length, bos, none = usual.sequence_length, False, np.zeros((1, 1, 2))
-    product, tasks = np.ones((1, 1, 1, 1)), len(usual.tasks)
-    one = np.ones(1, int)
-    needles = retrieval.Needles(one[:, None], one, one, one[:, None], one)
-    triplets = relation_index.Triplets(one[:, None], one, 0 * one, 0 * one)
-    prompts = f"{shots}-shot prompts of {tasks} tasks"
-    yield function_vector.head_scores(none[None], shots, tasks), "function_vector"
-    for kind in induction.DEFINITIONS:
-        yield induction.head_scores(none, length, bos, kind), "induction"
-    text = "a text (by default Python's own manual)"
-    made = previous_token.head_scores(none, usual.document_length, text)
-    yield made, "previous_token"
-    yield duplicate_token.head_scores(none, length, bos), "duplicate_token"
-    yield value_weighted.head_scores(none, length, bos), "value_weighted"
-    for definition in prefix_matching.DEFINITIONS.values():
-        # The published code's edge needs BOS.
-        made = prefix_matching.head_scores(none, definition, bos=definition.spurious)
-        yield made, "prefix_matching"
-    yield copying.head_scores(none, 25, bos), "copying"
-    yield circuits.head_scores(product), "circuits"
-    for kind in qk_trace.DEFINITIONS:
-        yield qk_trace.head_scores(product, kind), "qk_trace"
-    yield direct_logit.head_scores(none, prompts, False), "direct_logit"
-    for kind in retrieval.VARIANTS:
-        yield retrieval.head_scores(none, one, needles, kind), "retrieval"
-    for name, read, what in (
-        ("token_copying", "next", "2 to 5 shuffled tokens of text"),
-        ("concept_copying", "after_next", "2 to 5 tokens, places and people"),
-    ):
-        made = copying_effect.head_scores(none, name, read, what)
-        yield made, "copying_effect"
-    for read in relation_index.READS:
-        counts = none[..., :1]
-        made = relation_index.head_scores(counts, counts, triplets, 1.0, read=read)
-        yield made, "relation_index"
 
 
 def _rows(made) -> list[list[str]]:

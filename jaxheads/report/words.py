@@ -3,46 +3,10 @@
 import math
 
 from jaxheads.heads.run_scores import Head
+from jaxheads.scores import registry
 
 MINUS = "\u2212"
 NONE = "\u2013"  # a value that is not there
-_NAMES = {
-    "function_vector": ("FV", "Function-vector score"),
-    "induction": ("induction", "Induction score"),
-    "induction_yin": (
-        "induction (Yin)", "Induction score, Yin & Steinhardt's normalisation",
-    ),
-    "previous_token": ("previous token", "Previous-token score"),
-    "duplicate_token": ("duplicate token", "Duplicate-token score"),
-    "induction_value_weighted": (
-        "induction, value-weighted", "Induction score, value-weighted attention",
-    ),
-    "prefix_matching": ("prefix matching", "Prefix-matching score"),
-    "prefix_matching_crosbie": (
-        "prefix matching (Crosbie)", "Prefix-matching score, Crosbie & Shutova's probe",
-    ),
-    "prefix_matching_crosbie_code": (
-        "prefix matching (Crosbie, code)",
-        "Prefix-matching score, Crosbie & Shutova's code",
-    ),
-    "copying": ("copying", "Copying score"),
-    "copying_circuit": ("OV copying", "Copying by the OV circuit"),
-    "qk_trace": ("QK trace", "QK trace"),
-    "qk_positivity": ("QK positivity", "QK eigenvalues' positivity"),
-    "direct_logit": ("direct logit effect", "Direct logit effect"),
-    "retrieval": ("retrieval", "Retrieval score"),
-    "retrieval_teacher_forced": (
-        "retrieval (teacher-forced)", "Retrieval score, teacher-forced",
-    ),
-    "token_copying": ("token copying", "Token-copying effect"),
-    "concept_copying": ("concept copying", "Concept-copying effect"),
-    "relation_index": ("relation index", "Relation index"),
-    "relation_index_attended": (
-        "relation index (attended)", "Relation index, attended token's embedding",
-    ),
-}  # fmt: skip
-"""Every score: in a few letters, and in a heading. The page, the terminal and the
-legends take them from here."""
 _OTHERS = {
     "none": "no head",
     "first_token": "first-token accuracy",
@@ -86,15 +50,15 @@ _CURVES = {
 
 def title(name: str) -> str:
     """Name a score in a heading."""
-    if name in _NAMES:
-        return _NAMES[name][1]
+    if score := registry.find(name):
+        return score.title
     return name.replace("_", " ").capitalize() + " score"
 
 
 def short(name: str) -> str:
     """Name a ranking or a metric in a few letters."""
-    if name in _NAMES:
-        return _NAMES[name][0]
+    if score := registry.find(name):
+        return score.short
     return _OTHERS.get(name, name.replace("_", " "))
 
 

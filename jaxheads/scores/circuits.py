@@ -10,17 +10,20 @@ Source: Elhage et al. 2021, A Mathematical Framework for Transformer Circuits.
 """
 
 import functools
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxheads.engine import plan
 from jaxheads.heads import HeadScores
 from jaxheads.models import family
 from jaxheads.models.layer_scan import exact_products
-from jaxheads.scores import circuits
+from jaxheads.runs import Arrays
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.scores.part import Asked, Known, Part
 
 _CHUNK = 8192  # of the vocabulary, so that no float64 copy of a whole matrix is made
 
@@ -133,12 +136,9 @@ def copying_circuits(params, config) -> np.ndarray:
 
     Source: Elhage et al. 2021, "Copying / primitive in-context learning".
     """
-    through = circuits.unembed_embed(params, config)
+    through = unembed_embed(params, config)
     return np.stack(
-        [
-            maps.outputs @ through @ maps.values
-            for maps in circuits.layers(params, config)
-        ]
+        [maps.outputs @ through @ maps.values for maps in layers(params, config)]
     )
 
 
@@ -150,7 +150,7 @@ def head_scores(products: np.ndarray) -> HeadScores:
 
     Source: Elhage et al. 2021, "Copying / primitive in-context learning".
     """
-    scores = circuits.positivity(products)
+    scores = positivity(products)
     return HeadScores(
         "copying_circuit",
         scores,
@@ -164,3 +164,46 @@ def head_scores(products: np.ndarray) -> HeadScores:
         ceiling=1.0,
         source="Elhage et al. 2021, copying heads",
     )
+
+
+def described(chosen: ScoresConfig, shots: int) -> list[HeadScores]:
+    """The score of one head that was never run."""
+    return [head_scores(np.ones((1, 1, 1, 1)))]
+
+
+def parts(names: Sequence[str], asked: Asked) -> list[Part]:
+    """What computes the score."""
+    return [
+        of_weights(
+            "circuits",
+            1,
+            lambda params, config, known: {"ov": copying_circuits(params, config)},
+            lambda measured: [head_scores(measured["ov"])],
+        )
+    ]
+
+
+def of_weights(
+    name: str,
+    products: int,
+    read: Callable[[Any, Any, Known], Arrays],
+    scores: Callable[[Arrays], list[HeadScores]],
+) -> Part:
+    """A part that reads the weights alone.
+
+    Args:
+        name: of the unit.
+        products: over the vocabulary.
+        read: of params, config and the usual scores: circuits [L, H, K, K] by name.
+        scores: of these.
+    """
+
+    def cost(config) -> plan.Cost:
+        flops = 2.0 * config.vocab_size * config.width**2 * products
+        return plan.Cost(flops=flops, bytes=8.0 * config.width**2)
+
+    def measure(params, config, budget_bytes: int, known: Known) -> Arrays:
+        return read(params, config, known)
+
+    # Nothing is fed to the model, and small products of weights need no plan.
+    return Part(name, {}, cost, lambda *_: [], measure, scores)

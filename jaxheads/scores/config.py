@@ -1,4 +1,4 @@
-"""Scores and estimates by name; light to import, for the command line."""
+"""What is asked of scores and estimates; light to import, for the command line."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,31 +6,8 @@ from typing import Any, ClassVar, Literal, get_args
 
 from jaxheads.errors import MOST_TOKENS, UserError, check_counts, check_tasks
 from jaxheads.icl.task_names import SCORING_TASKS
+from jaxheads.scores.registry import EXTRA_SCORES, ExtraScore
 
-ExtraScore = Literal[
-    "duplicate_token",
-    "induction_value_weighted",
-    "prefix_matching",
-    "prefix_matching_crosbie",
-    "prefix_matching_crosbie_code",
-    "copying",
-    "copying_circuit",
-    "qk_trace",
-    "qk_positivity",
-    "direct_logit",
-    "retrieval",
-    "retrieval_teacher_forced",
-    "token_copying",
-    "concept_copying",
-    "relation_index",
-    "relation_index_attended",
-]
-"""Scores that are computed when asked for."""
-EXTRA_SCORES: tuple[str, ...] = get_args(ExtraScore)
-UsualScore = Literal["function_vector", "induction", "induction_yin", "previous_token"]
-"""Scores that are always computed."""
-USUAL_SCORES: tuple[str, ...] = get_args(UsualScore)
-ScoreName = UsualScore | ExtraScore
 PAIR = FV, INDUCTION = "function_vector", "induction"
 """The two rankings that the papers compare."""
 AttributionMethod = Literal["clean", "ablated", "integrated", "graddrop", "query"]
@@ -99,7 +76,7 @@ class ScoresConfig:
                 f"--scores.names takes scores of {', '.join(EXTRA_SCORES)}, not "
                 f"{strange[0]!r}"
             )
-        on_ids = {"duplicate_token", "induction_value_weighted"} & {*self.names}
+        on_ids = [name for name in self.names if EXTRA_SCORES[name].on_probe]
         if self.probe_tokens == "retokenized" and on_ids:
             raise UserError(
                 f"--scores.names {min(on_ids)} is measured on the induction probe of "

@@ -12,15 +12,25 @@ on how sharp the attention is: a head that copies all that it sees has the score
 the whole output, even a perfect copier would have 1/n if it attends to n tokens.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxheads.engine import plan
+from jaxheads.engine.passes import Pass
 from jaxheads.heads import HeadScores, from_samples
 from jaxheads.models import family
 from jaxheads.models.forward import forward
 from jaxheads.models.layer_scan import exact_products
+from jaxheads.scores import induction
+from jaxheads.scores.config import ScoresConfig
 from jaxheads.scores.direct_logit import directions
+from jaxheads.scores.part import Asked, Part, of_passes
+
+LENGTH = 25
+"""Random tokens of a sequence, as in Olsson et al. 2022."""
 
 
 @jax.jit
@@ -112,3 +122,32 @@ def head_scores(samples: np.ndarray, length: int, bos: bool) -> HeadScores:
         ceiling=1.0,
         source="Olsson et al. 2022, copying",
     )
+
+
+def described(chosen: ScoresConfig, shots: int) -> list[HeadScores]:
+    """The score of one head that was never run."""
+    return [head_scores(np.zeros((1, 1, 2)), LENGTH, bos=False)]
+
+
+def parts(names: Sequence[str], asked: Asked) -> list[Part]:
+    """What computes the score."""
+    source, count = asked.source, asked.chosen.probe_sequences
+    bos = source.bos_id is not None
+    probe = induction.probe(
+        count, LENGTH, source.vocabulary, source.bos_id, source.seed, repeats=1
+    )
+    length = probe.shape[1]
+
+    def passes(config) -> list[Pass]:
+        name, others = f"copying of {length}-token sequences", (config, np.asarray(bos))
+        return [Pass(name, copied, (probe,), others, plan.sequence(config, length))]
+
+    return [
+        of_passes(
+            "copying",
+            {"prompts/copying": probe},
+            passes,
+            lambda made: {"copied": made},
+            lambda measured: [head_scores(measured["copied"], LENGTH, bos)],
+        )
+    ]

@@ -36,16 +36,34 @@ import numpy as np
 
 from jaxheads.engine import plan
 from jaxheads.engine.devices import gather, mesh_of, replicate
+from jaxheads.engine.memory import Fit
 from jaxheads.engine.sweeps import Sweep, predictions
 from jaxheads.errors import UserError
 from jaxheads.heads import HeadScores, from_samples
+from jaxheads.icl import generators
 from jaxheads.models.forward import prefill
 from jaxheads.models.metrics import probability
+from jaxheads.runs import Arrays
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.scores.part import Asked, Known, Part
 
 READS = ("next", "after_next")
+ENTITIES = {
+    "token_copying": ("next", "2 to 5 shuffled tokens of text"),
+    "concept_copying": ("after_next", "2 to 5 tokens, places and people"),
+}
+"""What is read, and of which entities, by score."""
 LENGTH = 30
 """Tokens before NEWLINE."""
 ENTITY_LENGTHS = (2, 3, 4, 5)
+_NAMED = (
+    "landmark-country",
+    "national_parks",
+    "park-country",
+    "person-instrument",
+    "person-occupation",
+    "person-sport",
+)
 
 
 class Pairs(NamedTuple):
@@ -250,3 +268,62 @@ def head_scores(samples: np.ndarray, name: str, read: str, entities: str) -> Hea
         ceiling=1.0,
         source="Feucht et al. 2025, section 2",
     )
+
+
+def described(chosen: ScoresConfig, shots: int) -> list[HeadScores]:
+    """The scores of one head that was never run."""
+    none = np.zeros((1, 1, 2))
+    return [head_scores(none, name, *told) for name, told in ENTITIES.items()]
+
+
+def parts(names: Sequence[str], asked: Asked) -> list[Part]:
+    """What computes each score, from entities of its own."""
+    return [_part(name, asked) for name in names]
+
+
+def _part(name: str, asked: Asked) -> Part:
+    source, chosen = asked.source, asked.chosen
+    pool = source.straw(chosen.document_length, chosen.documents)
+    newline = source.encode("\n")
+    if not newline:
+        raise UserError(
+            f"{name} needs a token for the end of a line, but this tokenizer has none: "
+            "leave the score out"
+        )
+    if name == "token_copying":
+        entities = random_entities(pool, chosen.entities, source.seed)
+    else:
+        listed = [pair[0] for task in _NAMED for pair in generators.read_facts(task)]
+        entities = real_entities(
+            list(dict.fromkeys(listed)), source.encode, chosen.entities, source.seed
+        )
+    made = pairs(entities, pool, newline[-1], source.bos_id, source.seed)
+    read, told = ENTITIES[name]
+
+    def cost(config) -> plan.Cost:
+        """Two passes a prompt, and two tokens from each head's layer on."""
+        length = made.clean.shape[1]
+        tail = plan.every_head(config, length) * 2
+        return (plan.sequence(config, length) * 2 + tail) * len(made.clean)
+
+    def fits(params, config, budget_bytes: int) -> list[Fit]:
+        """The runs of the last two tokens, by prompt length."""
+        subsets = config.num_layers * config.num_heads + 1
+        sweeps = (of_pairs(made, rows, config) for rows in by_length(made))
+        made_fits = (each.fit(params, subsets, budget_bytes) for each in sweeps)
+        return [program for both in made_fits for program in both]
+
+    def measure(params, config, budget_bytes: int, known: Known) -> Arrays:
+        return {"effects": effects(params, made, config, budget_bytes)}
+
+    def scores(measured: Arrays) -> list[HeadScores]:
+        samples = measured["effects"][READS.index(read)]
+        return [head_scores(samples, name, read, told)]
+
+    tokens = {
+        f"prompts/{name}_clean": made.clean,
+        f"prompts/{name}_corrupted": made.corrupted,
+        f"prompts/{name}_corrupted/lengths": made.lengths,
+        f"prompts/{name}_entities": made.entities,
+    }
+    return Part(name, tokens, cost, fits, measure, scores)

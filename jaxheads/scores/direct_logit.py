@@ -6,17 +6,23 @@ whole stream, so each part has its own logits, and they add up. What a head does
 later layers is not in it; ablations measure that too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import groupby
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxheads.engine import plan
+from jaxheads.engine.passes import Pass
 from jaxheads.heads import HeadScores
+from jaxheads.icl.prompts import by_task
 from jaxheads.models import family
 from jaxheads.models.forward import Prefix, prefill
 from jaxheads.models.layer_scan import exact_products
 from jaxheads.models.metrics import logit_difference
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.scores.part import Asked, Part, of_passes
 from jaxheads.statistics.units import mean_and_error
 
 Linear = Callable[[jax.Array, jax.Array], jax.Array]
@@ -139,3 +145,41 @@ def head_scores(
         ceiling=float("inf"),
         source="Elhage et al. 2021, paths through heads; Wang et al. 2023, section 3",
     )
+
+
+def described(chosen: ScoresConfig, shots: int) -> list[HeadScores]:
+    """The score of one head that was never run."""
+    prompts = f"{shots}-shot prompts of {len(chosen.tasks)} tasks"
+    return [head_scores(np.zeros((1, 1, 2)), prompts, False)]
+
+
+def parts(names: Sequence[str], asked: Asked) -> list[Part]:
+    """What computes the score, on the function-vector score's clean prompts."""
+    length_of = lambda task: asked.prompts[task].tokens.shape[1]
+    tasks = sorted(asked.prompts, key=length_of)
+    told = f"{asked.shots}-shot prompts of {len(tasks)} tasks"
+    queries = by_task(asked.queries, tasks)
+
+    def passes(config) -> list[Pass]:
+        """One a prompt length: those of several tasks together."""
+        made = []
+        for length, some in groupby(tasks, length_of):
+            batches = [asked.prompts[task] for task in some]
+            tokens, lengths, targets = (
+                np.concatenate([getattr(batch, field) for batch in batches])
+                for field in ("tokens", "lengths", "targets")
+            )
+            prompts, cost = (tokens, lengths, targets), plan.sequence(config, length)
+            name = f"direct logit effects on {length}-token prompts"
+            made.append(Pass(name, effects, prompts, (config,), cost))
+        return made
+
+    return [
+        of_passes(
+            "direct_logit",
+            {},
+            passes,
+            lambda *made: {"effects": np.concatenate(made, axis=-1)},
+            lambda measured: [head_scores(measured["effects"], told, False, queries)],
+        )
+    ]

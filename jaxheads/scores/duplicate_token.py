@@ -4,7 +4,10 @@ import numpy as np
 
 from jaxheads.heads import HeadScores, from_samples
 from jaxheads.scores.attention import even_share
+from jaxheads.scores.config import ScoresConfig
 from jaxheads.scores.induction import copy_edges
+
+VALUE_WEIGHTED = False
 
 
 def edges(length: int, bos: bool, repeats: int = 2) -> np.ndarray:
@@ -45,3 +48,8 @@ def head_scores(samples: np.ndarray, length: int, bos: bool) -> HeadScores:
         ceiling=1.0,
         source="Wang et al. 2023, duplicate-token heads",
     )
+
+
+def described(chosen: ScoresConfig, shots: int) -> list[HeadScores]:
+    """The score of one head that was never run."""
+    return [head_scores(np.zeros((1, 1, 2)), chosen.sequence_length, bos=False)]

@@ -7,6 +7,7 @@ import numpy as np
 from jaxheads.errors import UserError
 from jaxheads.heads import HeadScores, from_samples
 from jaxheads.scores.attention import even_share, largest_share
+from jaxheads.scores.config import ScoresConfig
 
 DEFINITIONS = ("olsson", "yin")
 
@@ -124,3 +125,9 @@ def head_scores(
             "yin": "Yin & Steinhardt 2025, section 3",
         }[normalise],
     )
+
+
+def described(chosen: ScoresConfig, shots: int) -> list[HeadScores]:
+    """The scores of one head that was never run."""
+    none, length = np.zeros((1, 1, 2)), chosen.sequence_length
+    return [head_scores(none, length, False, each) for each in DEFINITIONS]

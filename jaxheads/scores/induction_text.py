@@ -8,7 +8,6 @@ length. What counts as induction is found in each sequence by its tokens.
 Let B be the number of sequences, T and S the padded length.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
@@ -20,7 +19,6 @@ from jaxheads.engine.passes import Pass
 from jaxheads.errors import UserError
 from jaxheads.heads import HeadScores, from_samples
 from jaxheads.models.forward import forward
-from jaxheads.runs import Arrays
 
 NAMES = ("induction", "induction_yin")
 _SOURCE = "Yin & Steinhardt 2025, code: src/find_induction_heads.py"
@@ -155,30 +153,9 @@ def _even_and_most(
     return float(np.mean(even)), float(np.mean(most))
 
 
-@dataclasses.dataclass(frozen=True)
-class TextProbe:
-    """Sequences of ``jaxheads.scores.induction_text.probe``.
-
-    Attributes:
-        tokens: int32 [B, T], padded on the right.
-        lengths: int32 [B].
-    """
-
-    tokens: np.ndarray
-    lengths: np.ndarray
-
-    def shares(self, config) -> Pass:
-        """Per-sequence shares of attention by the scores' names, [L, H, B] each."""
-        length = self.tokens.shape[1]
-        return Pass(
-            f"attention patterns of {length} tokens read from text",
-            attention_share,
-            (self.tokens, self.lengths),
-            (config,),
-            plan.sequence(config, length, 0),
-        )
-
-    def scores(self, shares: Arrays) -> list[HeadScores]:
-        """Head scores of what ``shares`` gave."""
-        read = (self.tokens, self.lengths)
-        return [head_scores(shares[name], name, *read) for name in NAMES]
+def reading(tokens: np.ndarray, lengths: np.ndarray, config) -> Pass:
+    """The pass of ``attention_share`` over a probe."""
+    length = tokens.shape[1]
+    name = f"attention patterns of {length} tokens read from text"
+    cost = plan.sequence(config, length, 0)
+    return Pass(name, attention_share, (tokens, lengths), (config,), cost)

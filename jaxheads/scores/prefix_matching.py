@@ -18,13 +18,18 @@ in others.
 
 import dataclasses
 from collections.abc import Sequence
+from itertools import groupby
 
 import numpy as np
 
+from jaxheads.engine import plan
+from jaxheads.engine.passes import Pass
 from jaxheads.errors import UserError
 from jaxheads.heads import HeadScores, from_samples
 from jaxheads.scores import induction
-from jaxheads.scores.attention import even_share
+from jaxheads.scores.attention import attention_share, even_share
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.scores.part import Asked, Part, of_passes
 
 LEFT_OUT = 0.04
 """Share of the ids that is left out at either end."""
@@ -126,4 +131,41 @@ def head_scores(samples: np.ndarray, definition: Definition, bos: bool) -> HeadS
         chance=even_share(edges(definition, bos)),
         ceiling=1.0,
         source=definition.source,
+    )
+
+
+def described(chosen: ScoresConfig, shots: int) -> list[HeadScores]:
+    """The scores of one head that was never run; the code's edge needs BOS."""
+    none, known = np.zeros((1, 1, 2)), DEFINITIONS.values()
+    return [head_scores(none, each, bos=each.spurious) for each in known]
+
+
+def parts(names: Sequence[str], asked: Asked) -> list[Part]:
+    """What computes the scores, those of one probe together."""
+    wanted = [each for each in DEFINITIONS.values() if each.name in names]
+    alike = groupby(wanted, lambda each: (each.length, each.repeats))
+    return [_part(list(some), asked) for _, some in alike]
+
+
+def _part(definitions: Sequence[Definition], asked: Asked) -> Part:
+    """Shares [L, H, B] by definition, from one pass over their probe."""
+    first, source, count = definitions[0], asked.source, asked.chosen.probe_sequences
+    bos = source.bos_id is not None
+    made = probe(first, count, source.vocabulary, source.bos_id, source.seed)
+    named = {each.name: edges(each, bos) for each in definitions}
+    length = made.shape[1]
+
+    def passes(config) -> list[Pass]:
+        name = f"attention patterns of {length}-token sequences"
+        cost = plan.sequence(config, length, 0)
+        return [Pass(name, attention_share, (made,), (config, named), cost)]
+
+    return of_passes(
+        first.name,
+        {f"prompts/{first.name}": made},
+        passes,
+        lambda shares: shares,
+        lambda shares: [
+            head_scores(shares[each.name], each, bos) for each in definitions
+        ],
     )

@@ -3,6 +3,7 @@
 import numpy as np
 
 from jaxheads.heads import HeadScores, from_samples
+from jaxheads.scores.config import ScoresConfig
 
 
 def edges(length: int) -> np.ndarray:
@@ -35,3 +36,9 @@ def head_scores(samples: np.ndarray, length: int, text: str) -> HeadScores:
         ceiling=1.0,
         source="Olsson et al. 2022, previous-token score",
     )
+
+
+def described(chosen: ScoresConfig, shots: int) -> list[HeadScores]:
+    """The score of one head that was never run."""
+    text = "a text (by default Python's own manual)"
+    return [head_scores(np.zeros((1, 1, 2)), chosen.document_length, text)]

@@ -9,10 +9,15 @@ score, token u's query meets the key at a position after token w with the produc
 ``K^T S^T (E^T E) Q`` [K, K].
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from jaxheads.heads import HeadScores
+from jaxheads.runs import Arrays
 from jaxheads.scores import circuits
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.scores.part import Asked, Known, Part
 
 DEFINITIONS = ("trace", "positivity")
 
@@ -78,3 +83,21 @@ def head_scores(products: np.ndarray, definition: str = "positivity") -> HeadSco
         source="Olsson et al. 2022, QK trace"
         + ("" if trace else "; Elhage et al. 2021"),
     )
+
+
+def described(chosen: ScoresConfig, shots: int) -> list[HeadScores]:
+    """The scores of one head that was never run."""
+    return [head_scores(np.ones((1, 1, 1, 1)), each) for each in DEFINITIONS]
+
+
+def parts(names: Sequence[str], asked: Asked) -> list[Part]:
+    """What computes both scores."""
+
+    def read(params, config, known: Known) -> Arrays:
+        weights = known["previous_token"].mean
+        return {"qk": matching_circuits(params, config, weights)}
+
+    def scores(measured: Arrays) -> list[HeadScores]:
+        return [head_scores(measured["qk"], each.removeprefix("qk_")) for each in names]
+
+    return [circuits.of_weights("qk_trace", len(names), read, scores)]

@@ -19,6 +19,7 @@ every head has a place in a ranking, and none a high one by a single position.
 Source: Ren et al. 2024 (arXiv 2402.13055), equations 2 and 3.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -27,14 +28,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxheads.engine import plan
+from jaxheads.engine.passes import Pass
 from jaxheads.errors import UserError
 from jaxheads.heads import HeadScores
+from jaxheads.icl import generators
 from jaxheads.models import family
 from jaxheads.models.forward import forward
 from jaxheads.models.layer_scan import sequence_positions
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.scores.part import Asked, Part, of_passes
 
 TAU = 2.2
-READS = ("current", "attended")
+NAMES = {"current": "relation_index", "attended": "relation_index_attended"}
+READS = tuple(NAMES)
 RELATIONS = {
     "country-capital": (" The capital of", " is"),
     "country-currency": (" The currency of", " is the"),
@@ -282,7 +289,7 @@ def head_scores(
     seen = (counts > 0).sum(axis=-1)  # texts
     enough = seen >= least
     return HeadScores(
-        name="relation_index" if read == "current" else "relation_index_attended",
+        name=NAMES[read],
         mean=np.where(enough, mean, 0),
         standard_error=np.where(enough & (seen > 1), error, np.nan),
         definition="share of a relation's tail token in what the head's weights write "
@@ -296,3 +303,45 @@ def head_scores(
         ceiling=1.0,
         source="Ren et al. 2024, equations 2 and 3",
     )
+
+
+def described(chosen: ScoresConfig, shots: int) -> list[HeadScores]:
+    """The scores of one head that was never run; chance depends on a run's texts."""
+    one, none = np.ones(1, int), np.zeros((1, 1, 1))
+    texts = Triplets(one[:, None], one, 0 * one, 0 * one)
+    made = [head_scores(none, none, texts, 1.0, read=read) for read in READS]
+    return [dataclasses.replace(score, chance=np.nan) for score in made]
+
+
+def parts(names: Sequence[str], asked: Asked) -> list[Part]:
+    """What computes both scores: sums [L, H, B] by read-out, and counts."""
+    source, count = asked.source, asked.chosen.relation_texts
+    facts = {name: generators.read_facts(name) for name in RELATIONS}
+    texts, single = from_pairs(facts, source.encode, count, source.bos_id, source.seed)
+    reads = tuple(read for read, name in NAMES.items() if name in names)
+    length, least = texts.tokens.shape[1], max(2, count // 8)
+
+    def passes(config) -> list[Pass]:
+        name = f"relation indices of {length}-token texts"
+        others, cost = (config, np.float32(TAU)), plan.sequence(config, length, 0)
+        return [Pass(name, sums, tuple(texts), others, cost, {"reads": reads})]
+
+    return [
+        of_passes(
+            "relation_index",
+            {
+                "prompts/relation_index": texts.tokens,
+                "prompts/relation_index/lengths": texts.lengths,
+                "prompts/relation_index/heads": texts.heads,
+                "prompts/relation_index/tails": texts.tails,
+            },
+            passes,
+            lambda made: made[0] | {"counts": made[1]},
+            lambda measured: [
+                head_scores(
+                    measured[read], measured["counts"], texts, single, TAU, read, least
+                )
+                for read in reads
+            ],
+        )
+    ]

@@ -20,19 +20,31 @@ Prompts are put together from token ids, so that the needle's place is known and
 searched for.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
+from itertools import cycle, islice
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxheads.engine import plan
+from jaxheads.engine.passes import Pass
 from jaxheads.errors import UserError
 from jaxheads.heads import HeadScores, from_samples
+from jaxheads.icl import generators
 from jaxheads.models.forward import forward, generate, prefill
+from jaxheads.runs import Arrays
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.scores.part import Asked, Part, of_passes
 
-VARIANTS = ("greedy", "teacher_forced")
+NAMES = {"greedy": "retrieval", "teacher_forced": "retrieval_teacher_forced"}
+VARIANTS = tuple(NAMES)
+LENGTH_OPTION = "haystack-length"
+_NEEDLES = ("animal", "fruit", "object")
+_NEEDLE_WORDS = 5
 
 
 class Trial(NamedTuple):
@@ -194,7 +206,7 @@ def head_scores(
         "teacher_forced": "rightly predicts the next token of the given needle",
     }[variant]
     return HeadScores(
-        "retrieval" if variant == "greedy" else "retrieval_teacher_forced",
+        NAMES[variant],
         *from_samples(samples),
         definition="share of a needle's tokens for which the head's strongest "
         f"attention is on that token in the needle while the model {how}; "
@@ -232,3 +244,69 @@ TEMPLATE = (
     "is:",
 )
 """Texts around a needle."""
+
+
+def described(chosen: ScoresConfig, shots: int) -> list[HeadScores]:
+    """The scores of one head that was never run; chance depends on a run's texts."""
+    one = np.ones(1, int)
+    probe = Needles(one[:, None], one, one, one[:, None], one)
+    made = [head_scores(np.zeros((1, 1, 2)), one, probe, each) for each in VARIANTS]
+    return [dataclasses.replace(score, chance=np.nan) for score in made]
+
+
+def parts(names: Sequence[str], asked: Asked) -> list[Part]:
+    """What computes both scores."""
+    source, chosen = asked.source, asked.chosen
+    rng = np.random.default_rng([source.seed, 9])
+    words = rng.permutation(generators.words(*_NEEDLES))
+    people = [country for country, _ in generators.read_facts("country-capital")]
+    owners = rng.permutation(people)
+    drawn = cycle(words.tolist())
+    trials = [
+        sentence(
+            source.encode,
+            str(owners[index % len(owners)]),
+            list(islice(drawn, _NEEDLE_WORDS)),
+            TEMPLATE,
+        )
+        for index in range(chosen.needles)
+    ]
+    straw = source.straw(chosen.haystack_length, chosen.needles)
+    probe = hide(trials, straw, source.bos_id)
+    return [_part([key for key, name in NAMES.items() if name in names], probe)]
+
+
+def _part(variants: Sequence[str], probe: Needles) -> Part:
+    """Shares [L, H, B] and what the model gets right [B], a pass a variant."""
+    length, new = probe.tokens.shape[1], probe.needles.shape[1]
+
+    def one(variant: str, config) -> Pass:
+        name = f"{variant} copies of needles in {length}-token prompts"
+        cost = plan.sequence(config, length + new, new)
+        if variant == "greedy":
+            cost += plan.sequence(config, length) + plan.step(config, length) * new
+        told = {"variant": variant}
+        return Pass(name, retrieved, tuple(probe), (config,), cost, told)
+
+    def read(*made) -> Arrays:
+        measured: Arrays = {}
+        for variant, each in zip(variants, made, strict=True):
+            measured[variant], measured[f"{variant}_right"] = each
+        return measured
+
+    return of_passes(
+        "retrieval",
+        {
+            "prompts/retrieval": probe.tokens,
+            "prompts/retrieval/lengths": probe.lengths,
+            "prompts/retrieval/starts": probe.starts,
+            "prompts/retrieval_needles": probe.needles,
+            "prompts/retrieval_needles/lengths": probe.needle_lengths,
+        },
+        lambda config: [one(variant, config) for variant in variants],
+        read,
+        lambda measured: [
+            head_scores(measured[each], measured[f"{each}_right"], probe, each)
+            for each in variants
+        ],
+    )

@@ -10,6 +10,10 @@ import numpy as np
 
 from jaxheads.heads import HeadScores, from_samples
 from jaxheads.scores import induction
+from jaxheads.scores.config import ScoresConfig
+
+VALUE_WEIGHTED = True
+edges = induction.edges
 
 
 def head_scores(samples: np.ndarray, length: int, bos: bool) -> HeadScores:
@@ -36,3 +40,8 @@ def head_scores(samples: np.ndarray, length: int, bos: bool) -> HeadScores:
         ceiling=1.0,
         source="Kobayashi et al. 2020, section 3; Feucht et al. 2025, section 3",
     )
+
+
+def described(chosen: ScoresConfig, shots: int) -> list[HeadScores]:
+    """The score of one head that was never run."""
+    return [head_scores(np.zeros((1, 1, 2)), chosen.sequence_length, bos=False)]

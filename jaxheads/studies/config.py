@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from jaxheads.errors import UserError, check_counts
 from jaxheads.icl.task_names import TemplateName
-from jaxheads.scores.config import USUAL_SCORES
+from jaxheads.scores.registry import USUAL_SCORES
 from jaxheads.studies import registry
 
 

@@ -13,7 +13,8 @@ from jaxheads.errors import (
     check_tasks,
 )
 from jaxheads.icl.task_names import EVALUATION_TASKS
-from jaxheads.scores.config import ScoreName, ScoresConfig
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.scores.registry import ScoreName
 from jaxheads.studies.options import ProtocolCommand, RankedCommand
 
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from jaxheads.errors import UserError
 from jaxheads.icl.prompts import Batch
-from jaxheads.scores import catalogue, induction
+from jaxheads.scores import induction
 from jaxheads.scores.config import ScoresConfig
+from jaxheads.scores.part import Asked, parts
 from jaxheads.studies.ablation import study as few_shot
 from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.inputs import Prepared
@@ -194,10 +195,10 @@ class _Maker:
             "held-out windows of the function mixture",
             self.config.shots,
             chosen.names,
-            catalogue.parts(chosen, self, clean, self.config.shots),
+            parts(Asked(chosen, self, clean, self.config.shots)),
         )
         for part in made.parts:
-            for name, ids in part.tokens().items():
+            for name, ids in part.tokens.items():
                 if ids.ndim == 2 and ids.shape[1] > self.context:
                     raise UserError(
                         f"{name} has sequences of {ids.shape[1]} tokens, but the "

@@ -6,7 +6,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from jaxheads.errors import UserError, check_counts, check_tasks
 from jaxheads.icl.task_names import EXECUTION_TASKS
-from jaxheads.scores.config import ScoreName, ScoresConfig
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.scores.registry import ScoreName
 from jaxheads.studies.config import StudyConfig
 from jaxheads.studies.options import ProtocolCommand, RankedCommand
 

@@ -2,8 +2,8 @@
 
 Question: how much does each head's output on a task restore the answer, and how much
 does each head attend as an induction head would? Source: Yin & Steinhardt 2025,
-section 3; Todd et al. 2024, section 2; Olsson et al. 2022. `scores.catalogue`
-makes the scores that are computed when asked for.
+section 3; Todd et al. 2024, section 2; Olsson et al. 2022. `scores.registry` has
+the scores that are computed when asked for.
 """
 
 import dataclasses
@@ -22,16 +22,13 @@ from jaxheads.icl.prompts import Batch, by_task, named_tokens
 from jaxheads.runs import Arrays
 from jaxheads.scores import (
     attention,
-    catalogue,
-    duplicate_token,
     function_vector,
     induction,
     induction_text,
     previous_token,
-    value_weighted,
+    registry,
 )
-from jaxheads.scores.induction_text import TextProbe
-from jaxheads.scores.part import Part
+from jaxheads.scores.part import Asked, Part, parts
 from jaxheads.studies.context import Context
 from jaxheads.studies.job import Given, Job
 
@@ -48,13 +45,6 @@ ADVICE = (
     "--scores.document-length"
 )
 """What makes the smallest step smaller."""
-
-
-_ON_PROBE = {
-    "duplicate_token": duplicate_token,
-    "induction_value_weighted": value_weighted,
-}
-"""Scores of the induction probe that are computed when asked for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,12 +81,6 @@ class Inputs:
     probe_lengths: np.ndarray | None = None
     queries: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
-    @property
-    def text_probe(self) -> TextProbe | None:
-        """The probe, if it went through text."""
-        read = self.probe_lengths
-        return None if read is None else TextProbe(self.probe, read)
-
     def tokens(self) -> Arrays:
         """Everything that is fed to the model."""
         named = named_tokens("clean", self.clean)
@@ -106,7 +90,7 @@ class Inputs:
             named["prompts/induction/lengths"] = self.probe_lengths
         named["prompts/previous_token"] = self.documents
         for part in self.parts:
-            named |= part.tokens()
+            named |= part.tokens
         return named
 
     def cost(self, config, given: Given | None = None) -> plan.Cost:
@@ -127,7 +111,7 @@ class Inputs:
         fill = jax.ShapeDtypeStruct(
             (config.num_layers, config.num_heads, config.head_dim), np.float32
         )
-        fits = [each.fit(params, budget_bytes) for each in self._passes(config)]
+        fits = [each.fit(params, budget_bytes) for each in self.passes(config)]
         for length, task in tasks.items():
             heads = of_last_heads(self.clean[task], config)
             for each in (heads, self._effects(config, task, fill)):
@@ -136,29 +120,27 @@ class Inputs:
             fits += part.fits(params, config, budget_bytes)
         return fits
 
-    def probes(self) -> list[tuple[np.ndarray, Arrays, tuple[str, ...]]]:
-        """Tokens, edges by name, and which of those weigh values."""
+    def passes(self, config) -> list[Pass]:
+        """Those that look at attention: over the probe, then over the documents."""
         previous = {"previous_token": previous_token.edges(self.documents.shape[1])}
-        on_documents = (self.documents, previous, ())
-        if self.text_probe:
-            return [on_documents]
+        on_documents = attention.of_edges(self.documents, config, previous)
+        if self.probe_lengths is not None:
+            lengths = self.probe_lengths
+            return [on_documents, induction_text.reading(self.probe, lengths, config)]
         length, bos = self.probe_length, self.probe_bos
         edges = {"induction": induction.edges(length, bos)}
-        weighted = ()
-        if "duplicate_token" in self.names:
-            edges["duplicate_token"] = duplicate_token.edges(length, bos)
-        if "induction_value_weighted" in self.names:
-            weighted = ("induction_value_weighted",)
-            edges |= dict.fromkeys(weighted, edges["induction"])
-        return [(self.probe, edges, weighted), on_documents]
+        others = self.on_probe()
+        edges |= {name: file.edges(length, bos) for name, file in others.items()}
+        weighted = tuple(name for name, file in others.items() if file.VALUE_WEIGHTED)
+        return [attention.of_edges(self.probe, config, edges, weighted), on_documents]
 
-    def _passes(self, config) -> list[Pass]:
-        """Attention on the probes, by the names of the edges."""
-        passes = [
-            attention.of_edges(tokens, config, edges, weighted)
-            for tokens, edges, weighted in self.probes()
-        ]
-        return passes + ([self.text_probe.shares(config)] if self.text_probe else [])
+    def on_probe(self) -> dict[str, Any]:
+        """Files of the further scores on the induction probe, by name."""
+        return {
+            name: registry.load(name)
+            for name, score in registry.EXTRA_SCORES.items()
+            if score.on_probe and name in self.names
+        }
 
     def _effects(self, config, task: str, mean_heads: Any) -> Pass:
         """Effects of all heads on a task's corrupted prompts."""
@@ -241,8 +223,10 @@ def prepare(context: Context) -> Inputs:
         "sequence-length": 2 * chosen.sequence_length + begin,
         "document-length": chosen.document_length + begin,
     }
-    if {"retrieval", "retrieval_teacher_forced"} & set(chosen.names):
-        lengths["haystack-length"] = chosen.haystack_length + begin
+    for name in chosen.names:
+        if option := getattr(registry.load(name), "LENGTH_OPTION", None):
+            asked = getattr(chosen, option.replace("-", "_"))
+            lengths[option] = asked + begin
     for name, length in lengths.items():  # before anything so long is made
         context.require_room(length, f"--scores.{name}")
     clean, corrupted, queries = context.clean_and_corrupted(chosen)
@@ -294,9 +278,9 @@ def _more_scores(
 ) -> tuple[Part, ...]:
     """What computes the further scores that are asked for."""
     chosen = context.config.scores
-    made = catalogue.parts(chosen, context, clean, context.config.shots, queries)
+    made = parts(Asked(chosen, context, clean, context.config.shots, queries))
     for part in made:
-        for name, ids in part.tokens().items():
+        for name, ids in part.tokens.items():
             if ids.ndim == 2:
                 context.require_room(ids.shape[1], f"what {name} is made of")
     return made
@@ -308,7 +292,11 @@ def run(inputs: Inputs, job: Job) -> Result:
     budget_bytes, advance = job.budget, job.advance
     seen = folder.unit(
         "scores-attention",
-        lambda: _attention(inputs, params, config, budget_bytes),
+        lambda: {
+            name: shares.astype(np.float32)
+            for each in inputs.passes(config)
+            for name, shares in each.run(params, budget_bytes).items()
+        },
         "LHB",
     )
     tasks = len(inputs.clean)
@@ -333,9 +321,8 @@ def run(inputs: Inputs, job: Job) -> Result:
             seen["previous_token"], inputs.documents.shape[1], inputs.text
         ),
     ]
-    for name in _ON_PROBE:
-        if name in inputs.names:
-            scores.append(_ON_PROBE[name].head_scores(seen[name], length, bos))
+    for name, file in inputs.on_probe().items():
+        scores.append(file.head_scores(seen[name], length, bos))
     mean_heads = np.mean([unit["mean_heads"] for unit in units], axis=0)
     known = {score.name: score for score in scores}
     for part in inputs.parts:
@@ -359,21 +346,15 @@ def run(inputs: Inputs, job: Job) -> Result:
 
 def _induction(inputs: Inputs, seen: Arrays) -> list[HeadScores]:
     """The induction scores, by both ways to divide the attention on targets."""
-    if inputs.text_probe:
-        return inputs.text_probe.scores(seen)
+    if inputs.probe_lengths is not None:
+        read = inputs.probe, inputs.probe_lengths
+        names = induction_text.NAMES
+        return [induction_text.head_scores(seen[name], name, *read) for name in names]
     length, bos = inputs.probe_length, inputs.probe_bos
     return [
         induction.head_scores(seen["induction"], length, bos, way)
         for way in induction.DEFINITIONS
     ]
-
-
-def _attention(inputs: Inputs, params, config, budget_bytes: int) -> Arrays:
-    """Per-sequence attention scores, [L, H, B] each: one pass a text and a probe."""
-    seen: Arrays = {}
-    for each in inputs._passes(config):
-        seen |= each.run(params, budget_bytes)
-    return {name: share.astype(np.float32) for name, share in seen.items()}
 
 
 def _task(inputs: Inputs, task: str, params, config, budget_bytes: int) -> Arrays:

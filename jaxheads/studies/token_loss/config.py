@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from jaxheads.errors import UserError, check_counts, check_shares
-from jaxheads.scores.config import ScoreName, ScoresConfig
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.scores.registry import ScoreName
 from jaxheads.studies.options import ProtocolCommand, RankedCommand
 
 TokenLossValue = Literal["mean", "zero", "mean_by_position", "resample", "bos"]

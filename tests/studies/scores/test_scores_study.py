@@ -10,8 +10,8 @@ from rich.console import Console
 
 from jaxheads.cli.tables import print_run
 from jaxheads.errors import UserError
-from jaxheads.report import words
-from jaxheads.scores.config import EXTRA_SCORES, USUAL_SCORES, ScoresConfig
+from jaxheads.scores.config import ScoresConfig
+from jaxheads.scores.registry import EXTRA_SCORES, USUAL_SCORES
 from jaxheads.studies import page as sections
 from jaxheads.studies.ablation.config import AblationConfig
 from jaxheads.studies.config import StudyConfig
@@ -30,7 +30,7 @@ SMALL = StudyConfig(
         sequence_length=10,
         documents=2,
         document_length=20,
-        names=EXTRA_SCORES,  # type: ignore[arg-type]
+        names=tuple(EXTRA_SCORES),
         probe_sequences=2,
         needles=2,
         haystack_length=20,
@@ -155,11 +155,4 @@ def test_sets_are_made_by_any_score_that_the_ranking_has(run, model, tmp_path):
 
 def test_an_unknown_score_is_refused_by_name():
     with pytest.raises(UserError, match="not 'kopying'"):
-        StudyConfig(scores=ScoresConfig(names=("kopying",)))  # type: ignore[arg-type]
-
-
-def test_every_score_has_one_short_name_and_one_heading_of_its_own():
-    names = (*USUAL_SCORES, *EXTRA_SCORES)
-    assert set(words._NAMES) == set(names)
-    for named in (words.short, words.title):
-        assert len({named(name) for name in names}) == len(names)
+        StudyConfig(scores=ScoresConfig(names=("kopying",)))
