@@ -243,7 +243,9 @@ def table(found: Executed) -> Table:
             rows.append([given, one.label, *map(shown, cells)])
     columns = ["demonstrations", "vector added", "accuracy, all prompts"]
     columns += [_answered_title(found), "probability of the right token"]
-    return Table("Every condition, mean over tasks", columns, rows, 2)
+    heads = words.plural(found.part["count"], "head")
+    caption = f"Function vectors of {heads}: every condition, mean over tasks"
+    return Table(caption, columns, rows, 2)
 
 
 def _answered_title(found: Executed) -> str:

@@ -353,7 +353,7 @@ def test_the_command_makes_a_run_with_a_table_and_a_report(
     main(["execution", str(model_folder), *options.split()])
     said, plan = capfd.readouterr()
     assert "execution" in plan and "FLOPs" in plan
-    for text in ("function vectors of 2 heads", "random heads, layer 1", "chosen"):
+    for text in ("Function vectors of 2 heads", "random heads, layer 1", "chosen"):
         assert text in said
     again = load_run(out)
     np.testing.assert_array_equal(
