@@ -87,7 +87,7 @@ EXTRA_SCORES: dict[str, Score] = {
     ),
 }  # fmt: skip
 """Scores that are computed when asked for."""
-if TYPE_CHECKING:  # a checker reads no table: a Literal would name each score again
+if TYPE_CHECKING:  # a checker reads no table, and its list would name each score again
     ExtraScore = ScoreName = str
 else:
     ExtraScore = Literal[tuple(EXTRA_SCORES)]
