@@ -75,7 +75,7 @@ def part_of_fill(fill: Any, part: Any, axis: int = 1) -> Any:
         part: a slice or indices.
         axis: 1: of prompts; 2: of positions.
     """
-    if fill is None or len(fill.shape) == 3 or fill.shape[axis] == 1:
+    if fill is None or len(fill.shape) != 5 or fill.shape[axis] == 1:
         return fill
     if isinstance(fill, jax.ShapeDtypeStruct):
         count = len(np.arange(fill.shape[axis])[part])

@@ -189,6 +189,7 @@ def balanced(count: int, most: int, parts: int = 1) -> int:
 
     Both are multiples of ``parts``, the number of devices that share a chunk.
     """
+    count = max(1, count)
     size = -(-count // -(-count // most))
     return -(-size // parts) * parts
 

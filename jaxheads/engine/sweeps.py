@@ -396,6 +396,7 @@ def continuations(
     """
     check_tokens(tokens, config, lengths)
     check_answers(lengths, max_new_tokens, config)
+    max_new_tokens = int(max_new_tokens)  # static: no array of a mesh
     rows, length = tokens.shape
     return Sweep(
         (
@@ -490,6 +491,14 @@ def predictions(
     check_positions(at, "at", tokens.shape)
     check_targets(metric, targets, config.vocab_size, at.shape)
     heads = _heads(config, fill, where, site)
+    if where is not None:
+        check_array(where, "where", "bool", "[B, T]", tokens.shape)
+    length = tokens.shape[1]
+    if fill is not None and len(fill.shape) == 5 and fill.shape[2] not in (1, length):
+        raise ValueError(
+            f"fill must be [L, B, T, H, K] with T = {length} or 1, but has shape "
+            f"{fill.shape}"
+        )
     at = np.asarray(at)
     end = int(at.max()) + 1  # nothing after the last position that is read matters
     start = 0

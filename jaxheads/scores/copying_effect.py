@@ -200,6 +200,8 @@ def effects(params, made: Pairs, config, budget_bytes: int) -> np.ndarray:
         clean = made.clean[rows, : int(made.lengths[rows[0]])]
         clean = replicate(clean, mesh_of(params))
         fill = gather(prefill(params, clean, None, config).heads)[:, :, None]
+        # As the plan has it, of params of half precision too; no value changes.
+        fill = fill.astype(np.promote_types(fill.dtype, np.float32))
         sweep = of_pairs(made, rows, config, fill)
         chunk = sweep.fit(params, len(replaced), budget_bytes)[1].chunk
         out[:, rows] = sweep.run(params, replaced, chunk=chunk)

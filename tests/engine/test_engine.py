@@ -18,6 +18,10 @@ def test_chunks_cover_everything_in_equal_balanced_parts(count, size):
     assert len(joined) - count < len(parts)  # at most one repeat a chunk
 
 
+def test_nothing_makes_no_chunk():
+    assert list(sweeps.chunks(0, 3)) == []
+
+
 def test_the_chunk_follows_the_budget_and_is_never_empty():
     config = llama.Config(30, 576, 9, 3, 64, 1536, 49152, 8192)
     sizes = [

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from families import CONFIGS, Tiny
 from rich.console import Console
 from test_study import SMALL
 
-from jaxheads.engine import plan
+from jaxheads.engine import plan, sweeps
 from jaxheads.engine.memory import Fit, Program, program_bytes
 from jaxheads.errors import UserError
 from jaxheads.models.last_position import prefill_program
@@ -45,6 +46,14 @@ def test_bytes_from_shapes_are_no_less_than_the_compiler_says(name):
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(tiny.params))
     needed = program_bytes(program, rows)
     assert needed <= told + weights and told <= 3 * needed
+
+
+def test_new_tokens_may_be_counted_by_numpy(tiny_gqa):
+    prompts = np.asarray(tiny_gqa.tokens), np.asarray(tiny_gqa.lengths)
+    new: Any = np.int64(2)
+    sweep = sweeps.continuations(*prompts, tiny_gqa.config, None, new)
+    _, swept = sweep.fit(tiny_gqa.params, 3, 10**9)
+    assert swept.chunk == 3
 
 
 @pytest.fixture(scope="module")

@@ -489,17 +489,26 @@ def test_the_engine_takes_sets_of_the_models_heads(gqa):
     ):
         with pytest.raises(error, match=said):
             run(**options)
-    with pytest.raises(TypeError, match=r"ablation\.where must be bool"):
-        sweeps.losses_under_subsets(
-            gqa.params,
-            gqa.tokens,
-            gqa.config,
-            sets,
-            fill,
-            np.array([3]),
-            where=np.ones((4, 13)),
-            chunk=1,
-        )
+    each = np.zeros((3, 4, 13, 6, 10), np.float32)
+    everywhere = np.ones((4, 13), bool)
+    for value, where, error, said in (
+        (fill, everywhere * 1.0, TypeError, r"ablation\.where must be bool"),
+        # Only the first 3 positions are run: what they leave out must fit, too.
+        (fill, everywhere[:, :9], ValueError, r"where .* has shape \(4, 9\)"),
+        (each[:, :, :9], None, ValueError, r"T = 13 or 1, .* \(3, 4, 9, 6, 10\)"),
+        (fill[None], None, ValueError, r"fill must .* has \(1, 3, 6, 10\)"),
+    ):
+        with pytest.raises(error, match=said):
+            sweeps.losses_under_subsets(
+                gqa.params,
+                gqa.tokens,
+                gqa.config,
+                sets,
+                value,
+                np.array([3]),
+                where=where,
+                chunk=1,
+            )
 
 
 def test_sets_and_rankings_are_not_taken_for_each_other():

@@ -2,11 +2,13 @@
 
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from families import CONFIGS, Tiny
 
+from jaxheads.engine.memory import shapes
 from jaxheads.errors import UserError
 from jaxheads.models import family
 from jaxheads.models.ablation import Ablation
@@ -102,6 +104,23 @@ def test_copying_effects_equal_whole_forwards_of_patched_prompts(some):
     # In the last layer nothing reads the patched position any more.
     np.testing.assert_allclose(effects[1, -1], 0, atol=1e-6)
     assert np.abs(effects[1, 0]).max() > 1e-5
+
+
+def test_half_precision_runs_what_is_planned_for_copying_effects(monkeypatch):
+    tiny = Tiny(CONFIGS["llama-gqa"])
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), tiny.params)
+    made = copying_effect.pairs(ENTITIES, np.arange(20, 36), 3, 0, seed=1, length=6)
+    run, of_pairs = [], copying_effect.of_pairs
+
+    def kept(*arguments):
+        run.append(of_pairs(*arguments))
+        return run[-1]
+
+    monkeypatch.setattr(copying_effect, "of_pairs", kept)
+    copying_effect.effects(params, made, tiny.config, 20_000)
+    for sweep, rows in zip(run, copying_effect.by_length(made), strict=True):
+        planned = of_pairs(made, rows, tiny.config)
+        assert shapes(sweep.others) == shapes(planned.others)
 
 
 def test_entities_take_the_lengths_in_turn_and_too_few_are_refused():
