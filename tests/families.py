@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxheads.models import family, gemma2, gpt2, gpt_neox, llama, olmo2, qwen, toy
 from jaxheads.models.parameters import Leaf, is_leaf
@@ -51,6 +52,13 @@ CONFIGS: dict[str, Any] = {
     "toy-shifted": toy.Config(3, 18, 4, 10, 37, 64, positions="rotary", shifted=True),
 }
 """Dims are pairwise distinct, so that a swapped axis cannot pass."""
+
+_QUICK = ("llama-gqa", "qwen2", "olmo2", "gemma2", "gpt_neox", "gpt2", "toy-smeared")
+EVERY = [
+    pytest.param(name, marks=() if name in _QUICK else pytest.mark.slow)
+    for name in CONFIGS
+]
+"""All of them, for tests that compile much: what only variants have is slow."""
 
 LLAMAS = [name for name in CONFIGS if name.startswith("llama")]
 

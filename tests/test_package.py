@@ -78,6 +78,7 @@ def test_only_the_entry_and_the_studies_config_are_known_to_the_command_line():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     [

@@ -96,8 +96,12 @@ class Pass:
             chunk=chunk,
             **self.keywords,
         )
-        count = np.arange(len(self.prompts[0]))  # the last chunk may repeat its last
-        join = lambda *parts: np.concatenate(parts, self.axis).take(count, self.axis)
+        count = len(self.prompts[0])
+
+        def join(*parts: np.ndarray) -> np.ndarray:  # the last may repeat its last
+            before = (slice(None),) * (self.axis % parts[0].ndim)
+            return np.concatenate(parts, self.axis)[*before, :count]
+
         return jax.tree.map(join, *made)
 
 

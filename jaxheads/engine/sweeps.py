@@ -26,7 +26,7 @@ from jaxheads.models.arguments import (
     check_range,
     check_tokens,
 )
-from jaxheads.models.forward import Prefix, generate, last_token_logits
+from jaxheads.models.forward import generate, last_token_logits
 from jaxheads.models.last_position import prefill_program
 from jaxheads.models.metrics import Metric, check_targets, log_probability, probability
 from jaxheads.models.resuming import clean_program, resume
@@ -157,8 +157,8 @@ class Sweep:
         """
         letters, *shape = self.heads
         check_array(check_set(replaced), "replaced", "bool", letters, (None, *shape))
-        if chunk < 1:
-            raise ValueError(f"chunk must be 1 or more, but is {chunk}")
+        if chunk < 1 or chunk != int(chunk):
+            raise ValueError(f"chunk must be 1 or more, and whole, but is {chunk}")
         replaced, mesh = np.asarray(replaced), mesh_of(params)
         if kept is None:
             kept = self.start(params)
@@ -427,7 +427,6 @@ def generate_under_subsets(
     max_new_tokens: int,
     *,
     chunk: int,
-    prefix: Prefix | None = None,
     advance: Advance = lambda done: None,
 ) -> np.ndarray:
     """Continue prompts under every subset of heads, replaced at the last position.
@@ -438,10 +437,9 @@ def generate_under_subsets(
         lengths: int [B].
         config: of the model.
         replaced: bool [N, L, H], True where a head is replaced.
-        fill: [L, H, K], by what; None: zeros.
+        fill: [L, H, K] or [L, B, 1, H, K], by what; None: zeros.
         max_new_tokens: M.
         chunk: subsets that run at once.
-        prefix: of ``prefill`` on these prompts, if it is there already.
         advance: told how many subsets are done.
 
     Returns:
@@ -453,7 +451,7 @@ def generate_under_subsets(
             answers beyond the model's context.
     """
     sweep = continuations(tokens, lengths, config, fill, max_new_tokens)
-    return sweep.run(params, replaced, chunk=chunk, kept=prefix, advance=advance)
+    return sweep.run(params, replaced, chunk=chunk, advance=advance)
 
 
 @functools.partial(jax.jit, static_argnames=("metric", "site"))

@@ -22,6 +22,7 @@ def in_a_process(*arguments, **environment) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 @pytest.mark.parametrize("command", ["--help", "tasks", "protocols", "models"])
 def test_every_encoding_is_written(command, encoding):

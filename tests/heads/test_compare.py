@@ -143,6 +143,7 @@ def test_top_sets_are_compared_as_by_hand(by):
         assert one.percentile_a_in_b == pytest.approx(100 * (b < mean).mean())
 
 
+@pytest.mark.slow
 def test_the_chance_of_an_overlap_is_that_of_random_rankings():
     rng = np.random.default_rng(1)
     a, _ = random_pair(1)

@@ -81,6 +81,7 @@ def test_a_run_with_one_score_has_no_numbers():
     assert numbers.numbers(run) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 64), (40, 1)])
 def test_models_of_every_size_have_numbers(shape: tuple[int, int]):
     fv, induction = random_scores(0, shape), random_scores(1, shape)
@@ -220,6 +221,7 @@ def test_few_heads_decide_nothing():
     assert made["scores_correlate"].evidence == "Some scores are not numbers."
 
 
+@pytest.mark.slow
 def test_scores_that_do_not_depend_on_another_seldom_correlate():
     made = []
     for trial in range(20):

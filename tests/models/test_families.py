@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from families import CONFIGS, TOLERANCE, Tiny, assert_close, cast
+from families import CONFIGS, EVERY, TOLERANCE, Tiny, assert_close, cast
 
 from jaxheads.models.ablation import Ablation
 from jaxheads.models.forward import (
@@ -27,7 +27,7 @@ ROWS = np.arange(4)
 # Plain numpy around the calls: jax compiles every small operation for every shape.
 
 
-@pytest.fixture(params=CONFIGS, scope="module")
+@pytest.fixture(params=EVERY, scope="module")
 def case(request) -> Tiny:
     return Tiny(CONFIGS[request.param])
 
@@ -169,6 +169,7 @@ def test_generating_equals_whole_forwards_token_by_token(case, prefix):
         np.testing.assert_array_equal(made, answers)
 
 
+@pytest.mark.slow
 def test_the_gradient_in_keep_is_a_finite_difference_in_float64(case):
     with jax.enable_x64(True):
         params = cast(case.params, np.float64)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from families import CONFIGS, Tiny, assert_close
+from families import CONFIGS, EVERY, Tiny, assert_close
 
 from jaxheads.engine import sweeps
 from jaxheads.models.ablation import Ablation
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 AT = np.array([[12, 9], [6, 7], [11, 12], [9, 5]])
 
 
-@pytest.fixture(params=CONFIGS, scope="module")
+@pytest.fixture(params=EVERY, scope="module")
 def case(request) -> Tiny:
     return Tiny(CONFIGS[request.param])
 

@@ -334,7 +334,13 @@ def test_a_part_that_is_missing_is_left_out(parts: tuple[str, ...]):
 
 
 @pytest.mark.parametrize(
-    "size", [Sizes(1, 1), Sizes(2, 64), Sizes(draws=1), Sizes(80, 40)]
+    "size",
+    [
+        Sizes(1, 1),
+        Sizes(2, 64),
+        Sizes(draws=1),
+        pytest.param(Sizes(80, 40), marks=pytest.mark.slow),
+    ],
 )
 def test_models_of_every_size(size: Sizes):
     page = render(make_run(sizes=size))
@@ -372,6 +378,7 @@ def test_hostile_names_stay_text():
     assert page.count("<script") == page.count("</script>") == 3
 
 
+@pytest.mark.slow
 def test_unknown_modes_and_rankings_still_have_a_row():
     run = make_run()
     result = json.loads(json.dumps(run.result))

@@ -63,6 +63,7 @@ def read(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
 
 
+@pytest.mark.slow
 def test_every_figure_has_a_picture_and_its_numbers(made, files: Path):
     assert set(NAMES) <= set(made)
     for one in made.values():
@@ -167,6 +168,7 @@ def test_names_stay_when_sections_come_and_go(made):
     assert len({one.name for one in less}) == len(less)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hostile", [False, True])
 def test_names_are_unique_and_fit_every_file_system(hostile: bool, made):
     listed = sections.collect(hostile_run()).exports if hostile else list(made.values())
@@ -287,6 +289,7 @@ def test_names_that_look_like_colours_or_end_a_line_are_titles():
 # In a browser.
 
 
+@pytest.mark.slow
 def test_the_browser_saves_numbers_and_pictures(browser: Browser, tmp_path: Path):
     run = make_run(parts=("ablation",), sizes=Sizes(draws=1, fractions=(0.1,)))
     first = sections.collect(run).exports[0]

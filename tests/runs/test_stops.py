@@ -162,6 +162,7 @@ def test_only_the_main_thread_of_who_listens_stops():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.slow
 def test_stop_after_some_hours(model_folder, capfd, tmp_path):
     arguments = ["score", model_folder, *SMALL, "--out", tmp_path / "run"]
     code, _, error = jaxheads(capfd, *arguments, "--stop-after=1e-6")
@@ -183,6 +184,7 @@ def test_a_second_process_is_told_who_is_at_work(model_folder, capfd, tmp_path):
     assert len(re.findall("^jaxheads: ", error, re.M)) == 1
 
 
+@pytest.mark.slow
 def test_convert_and_report_tell_who_is_at_work(model_folder, capfd, tmp_path):
     with whole_folder(tmp_path / "store"):
         code, _, error = jaxheads(capfd, "convert", model_folder, tmp_path / "store")

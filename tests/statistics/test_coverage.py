@@ -36,6 +36,7 @@ def covered(found, truth: float) -> float:
     return float(np.mean((low <= truth + 1e-12) & (truth - 1e-12 <= high)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("correlation", CORRELATIONS)
 @pytest.mark.parametrize("design", DESIGNS)
 def test_intervals_of_answers_cover_the_truth(design: str, correlation: float):
@@ -53,6 +54,7 @@ def test_intervals_of_answers_cover_the_truth(design: str, correlation: float):
     assert all(0.93 < each < 0.97 for each in middle), found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("correlation", CORRELATIONS)
 @pytest.mark.parametrize("design", DESIGNS)
 def test_intervals_of_differences_cover_the_truth(design: str, correlation: float):
@@ -134,6 +136,7 @@ def test_a_share_of_the_clean_value_covers_the_truth(correlation: float):
 # Tests.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("correlation", CORRELATIONS)
 @pytest.mark.parametrize("tasks", [1, 19])
 def test_sets_that_do_the_same_are_told_apart_in_one_of_twenty(tasks, correlation):

@@ -383,6 +383,7 @@ def differing(kind: str, seed: int) -> str:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "right", "least"),
     [

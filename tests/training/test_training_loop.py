@@ -239,6 +239,7 @@ def flip(path):
 ALL = dataclasses.replace(CONFIG, checkpoints=("every=4",))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lose", [lambda path: path.unlink(), flip])
 def test_a_lost_evaluation_is_measured_again_from_the_models(whole, tmp_path, lose):
     stopped(tmp_path / "run", config=ALL)
@@ -267,6 +268,7 @@ def test_an_evaluation_lost_for_good_is_said_before_training_on(tmp_path):
         start(tmp_path / "run", config, report=lambda *_: pytest.fail("it trained"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spoil",
     [{"step": 5}, {"seconds": -1.0}, {"sha256": 3}, {"fingerprint": ""}],
@@ -280,6 +282,7 @@ def test_a_state_that_says_nonsense_is_not_gone_on_from(whole, tmp_path, spoil):
     same_arrays(run.arrays, whole[0].arrays)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "row",
     [

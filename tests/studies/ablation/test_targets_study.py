@@ -88,6 +88,7 @@ def generated(model, ids, count=3) -> list[int]:
     return ids[length:]
 
 
+@pytest.mark.slow
 def test_the_digit_counts_and_the_space_stands_in_the_prompt(model, tmp_path):
     run = run_study(model, STUDY, tmp_path / "run", parts=PARTS)
     (space,) = model.tokenizer.encode(" ")

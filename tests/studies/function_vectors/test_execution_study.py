@@ -196,6 +196,7 @@ def test_every_condition_is_a_whole_run_by_hand(run, model):
     assert np.abs(vectors_do - alone[:, None]).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_published_quirks_by_hand_on_another_family(other, tmp_path, quick_compilation):
     config = changed(
         tasks=TASKS[:1], mean="tasks", bias="each_head", place="entering", sizes=(),

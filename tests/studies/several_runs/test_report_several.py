@@ -102,6 +102,7 @@ def accuracy(run: Run, **wanted) -> list[float]:
 # Models of several sizes.
 
 
+@pytest.mark.slow
 def test_runs_are_in_order_of_size(sizes_page: Page):
     table = sizes_page.sections[0].tables[0]
     assert [row[0].text for row in table.rows] == ["tiny", "small", "large"]
@@ -237,6 +238,7 @@ def test_the_claims_of_the_runs_stand_side_by_side(sizes_page: Page):
 # Seeds of one model.
 
 
+@pytest.mark.slow
 def test_seeds_are_one_place_with_their_spread(of_seeds, seeds_page: Page):
     assert seeds_page.model == "3 runs of 1 model"
     lost = [
@@ -316,6 +318,7 @@ def test_params_of_one_name_are_numbered():
 # Runs that are not alike.
 
 
+@pytest.mark.slow
 def test_differing_configs_are_told(of_sizes):
     other = one_run("small", evaluation=("country-capital", "synonym"))
     listed = members([of_sizes[0], other])
@@ -375,6 +378,7 @@ def test_the_page_is_one_safe_file(of_sizes):
     assert "{{7*7}}" in visible(text)
 
 
+@pytest.mark.slow
 def test_names_of_figures_do_not_depend_on_the_order(of_sizes, sizes_page: Page):
     again = several.collect(of_sizes[::-1])
     assert [one.name for one in again.exports] == [o.name for o in sizes_page.exports]
@@ -407,6 +411,7 @@ def folders(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_the_command_writes_page_and_figures(folders: Path, tmp_path: Path, capfd):
     out = tmp_path / "made" / "both.html"
     both = [folders / "seed0", folders / "seed1"]
