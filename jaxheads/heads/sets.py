@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from jaxheads.errors import UserError
 from jaxheads.heads import count_of, layer_matched, top, uniform
 
 DECISIVE = 0.05
@@ -211,15 +212,16 @@ def largest_changes(
         where: what was replaced where, for the message.
 
     Raises:
-        RuntimeError: a non-empty set changes nothing, so the ablation did not happen.
+        UserError: a non-empty set changes nothing, so the ablation did not happen.
     """
     largest = []
     for described, replaced in sets:
         change = float(changes[replaced].max()) if replaced.any() else 0.0
         if replaced.any() and change == 0:
-            raise RuntimeError(
+            raise UserError(
                 f"set {described['name']!r} replaces {described['count']} heads {where}"
-                ", but changes nothing"
+                ", but changes nothing: what replaces them is what they give; choose "
+                "another value, or more prompts or documents"
             )
         largest.append(change)
     return largest

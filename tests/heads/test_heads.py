@@ -299,5 +299,5 @@ def test_a_set_that_changes_nothing_is_an_error():
     _, built = sets()
     changes = np.ones((10, 10))
     assert largest_changes(built, changes, "")[0] == 0
-    with pytest.raises(RuntimeError, match="changes nothing"):
+    with pytest.raises(UserError, match="but changes nothing: what replaces them"):
         largest_changes(built, np.zeros((10, 10)), "at the last position")

@@ -106,6 +106,12 @@ class AblationConfig:
         most = MOST_TOKENS
         check_counts(("--ablation.max-new-tokens", self.max_new_tokens, 1), most=most)
         check_tasks("--ablation.tasks", self.tasks)
+        if self.value == "resample" and len(self.tasks) < 2:
+            raise UserError(
+                "--ablation.value resample takes a head's output from a prompt of "
+                f"another task, but --ablation.tasks has {', '.join(self.tasks)} "
+                "alone: give two tasks or more"
+            )
 
 
 Config = AblationConfig

@@ -297,7 +297,7 @@ def run(inputs: Inputs, job: Job) -> Result:
     """Answer every prompt under every set of heads.
 
     Raises:
-        RuntimeError: a non-empty set changes nothing.
+        UserError: a non-empty set changes nothing.
     """
     sets = inputs.sets(job.given)
     replaced = np.stack([heads for _, heads in sets])

@@ -173,7 +173,7 @@ def run(inputs: Inputs, job: Job) -> Result:
     A unit is a method's estimates, or its exact effects, on a task.
 
     Raises:
-        RuntimeError: replacing heads changes nothing.
+        UserError: replacing heads changes nothing.
     """
     study = _Study(inputs, job)
     estimated = {method: study.method(method) for method in inputs.settings.methods}
@@ -219,7 +219,10 @@ class _Study:
             estimate, effects, *inputs.verified(config), inputs.seed, signed=signed
         )
         if not np.nan_to_num(verified.exact).any():
-            raise RuntimeError(f"replacing heads at {site_of(method)!r} did nothing")
+            raise UserError(
+                f"replacing heads at {site_of(method)!r} by their means changes no "
+                "answer: give more --attribution.clean-prompts, or other tasks"
+            )
         return Estimated(
             verified,
             error,

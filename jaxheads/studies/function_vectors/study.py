@@ -174,7 +174,7 @@ def run(inputs: Inputs, job: Job) -> Result:
     the task's own do not. A task is a unit.
 
     Raises:
-        RuntimeError: a vector is zero.
+        UserError: a vector is zero.
     """
     params, config, tokenizer = job.params, job.config, job.tokenizer
     assert tokenizer is not None  # it made the inputs
@@ -193,7 +193,10 @@ def run(inputs: Inputs, job: Job) -> Result:
         job.advance(inputs.task_cost(config, task).flops)
     vectors = np.stack([unit["vectors"] for unit in units])
     if not np.linalg.norm(vectors, axis=-1).all():
-        raise RuntimeError("a function vector is zero: adding it would change nothing")
+        raise UserError(
+            "a function vector is zero, and adding it would change nothing: give other "
+            "heads or tasks"
+        )
     return Result(
         answers=_conditions(inputs, config, units),
         vectors=vectors,

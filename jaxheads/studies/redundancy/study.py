@@ -243,8 +243,8 @@ def run(inputs: Inputs, job: Job) -> Result:
     """Measure how the chosen heads work together; each batch of subsets is a unit.
 
     Raises:
-        UserError: one head, or a clean value of 0.
-        RuntimeError: replacing a chosen head changes nothing.
+        UserError: one head, a clean value of 0, or replacing a chosen head changes
+            nothing.
     """
     params, config, advance = job.params, job.config, job.advance
     settings = inputs.settings

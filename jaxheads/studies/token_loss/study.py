@@ -227,7 +227,7 @@ def run(inputs: Inputs, job: Job) -> Result:
     """Score every document under every set and value.
 
     Raises:
-        RuntimeError: a non-empty set changes nothing.
+        UserError: a non-empty set changes nothing.
     """
     params, config, folder, advance = job.params, job.config, job.folder, job.advance
     sets = inputs.sets(job.given)

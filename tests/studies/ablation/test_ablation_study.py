@@ -231,8 +231,9 @@ def test_zero_shot_units_are_kept_when_it_stops(run, model, tmp_path, monkeypatc
         ({"exclusions": (0.1, 1.5)}, "between 0 and 1, not 1.5"),
         ({"exclusions": (0.1, 0.1)}, "different shares"),
         ({"exclusions": (0.02,)}, "none of them that of --ablation.exclusion, 0.02"),
+        ({"value": "resample", "tasks": ("synonym",)}, "has synonym alone: give two"),
     ],
 )
-def test_thresholds_that_make_no_sense_are_refused(change, sentence):
+def test_options_that_make_no_sense_are_refused(change, sentence):
     with pytest.raises(UserError, match=sentence):
         StudyConfig(ablation=AblationConfig(**change))

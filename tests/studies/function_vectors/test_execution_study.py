@@ -307,7 +307,7 @@ def test_a_zero_vector_is_an_error(run_part, tmp_path, monkeypatch):
         return unit | {"vectors": 0 * unit["vectors"]}
 
     monkeypatch.setattr(study._Runner, "task", zeros)
-    with pytest.raises(RuntimeError, match="would change nothing"):
+    with pytest.raises(UserError, match="would change nothing"):
         run_part(tmp_path / "run", changed(tasks=TASKS[:1]))
 
 
