@@ -168,11 +168,11 @@ def calibrated(parts: dict[str, Part], rate: float) -> dict[str, Part]:
     timed: dict[Fit, float] = {}
     for fitted in sorted(fits, key=_flops, reverse=True):
         stops.check()
-        if fitted.chunk * fitted.program.flops / rate < left:
+        if 2 * fitted.chunk * fitted.program.flops / rate < left:
             # The clocks of several processes differ, and all must do the same.
             seconds = of_first_process(_seconds_of_chunk(fitted))
             timed[fitted] = seconds * fitted.calls
-            left -= seconds
+            left -= 2 * seconds
     measured = sum(timed.values())
     if measured:
         rate = sum(map(_flops, timed)) / measured
@@ -199,8 +199,7 @@ def _seconds_of_chunk(fitted: Fit) -> float:
     call = lambda: jax.block_until_ready(
         program.function(program.params, *arguments, **program.keywords)
     )
-    seconds = of_first_process(_timed(call))
-    return seconds if seconds > 0.5 else min(seconds, _timed(call))
+    return min(_timed(call), _timed(call))  # the first one may compile
 
 
 def _timed(call) -> float:
