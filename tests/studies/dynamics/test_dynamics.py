@@ -370,7 +370,7 @@ def test_the_command_goes_on_after_an_interrupt_and_tells_what_it_found(
     monkeypatch.undo()
     main(command)
     said, told = capfd.readouterr()
-    assert "mean scores of the top 2 %" in said and "step 8 and step 512" in said
+    assert "mean scores of their top 2 %" in said and "Step 8 and step 512" in said
     assert "3 steps there already" in told and "2 steps of" in told
     made = runs.load(out)
     assert made.result["config"]["ablation"] == run.result["config"]["ablation"]

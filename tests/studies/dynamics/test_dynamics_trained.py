@@ -386,7 +386,7 @@ def test_the_command_prints_the_seeds(training, tmp_path, capsys, quick_compilat
     options += "--scores.sequences 2 --no-few-shot --steps 0 4"
     out = tmp_path / "out"
     main(["dynamics", str(training), *options.split(), "-o", str(out)])
-    assert "emerged, by seed" in capsys.readouterr().out
+    assert "Dates of emergence" in capsys.readouterr().out
     assert (out / "report.html").is_file()
     arguments = ["dynamics", str(training / "checkpoints" / "seed_5"), "--seeds", "5"]
     with pytest.raises(SystemExit):
