@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from families import CONFIGS, assert_close, random_params
+from families import CONFIGS, EVERY, assert_close, random_params
 
 from jaxheads.models import FAMILIES, family
 from jaxheads.models.layers import to_logits
@@ -15,7 +15,7 @@ from jaxheads.models.layers import to_logits
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
-@pytest.fixture(params=CONFIGS, scope="module")
+@pytest.fixture(params=EVERY, scope="module")
 def seen(request, quick_compilation) -> dict[str, Any]:
     """All that is compared, of one layer with random inputs; one compile a family."""
     config = CONFIGS[request.param]
