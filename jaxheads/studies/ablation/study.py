@@ -402,6 +402,7 @@ def _resampled(inputs: Inputs, task: str, job: Job) -> np.ndarray:
     index = names.index(task)
     other = inputs.prompts[names[(index + 1) % len(names)]]
     heads = of_last_heads(other, job.config).run(job.params, job.budget)
+    heads = heads.astype(np.float32, copy=False)  # as the plan has it
     rng = np.random.default_rng([inputs.seed, 8, index])
     count = len(inputs.prompts[task].tokens)
     return heads[:, rng.integers(0, len(other.tokens), count)][:, :, None]
