@@ -22,12 +22,10 @@ from itertools import groupby
 
 import numpy as np
 
-from jaxheads.engine import plan
-from jaxheads.engine.passes import Pass
 from jaxheads.errors import UserError
 from jaxheads.heads import HeadScores, from_samples
 from jaxheads.scores import induction
-from jaxheads.scores.attention import attention_share, even_share
+from jaxheads.scores.attention import even_share, of_edges
 from jaxheads.scores.config import ScoresConfig
 from jaxheads.scores.part import Asked, Part, of_passes
 
@@ -153,17 +151,10 @@ def _part(definitions: Sequence[Definition], asked: Asked) -> Part:
     bos = source.bos_id is not None
     made = probe(first, count, source.vocabulary, source.bos_id, source.seed)
     named = {each.name: edges(each, bos) for each in definitions}
-    length = made.shape[1]
-
-    def passes(config) -> list[Pass]:
-        name = f"attention patterns of {length}-token sequences"
-        cost = plan.sequence(config, length, 0)
-        return [Pass(name, attention_share, (made,), (config, named), cost)]
-
     return of_passes(
         first.name,
         {f"prompts/{first.name}": made},
-        passes,
+        lambda config: [of_edges(made, config, named)],
         lambda shares: shares,
         lambda shares: [
             head_scores(shares[each.name], each, bos) for each in definitions
